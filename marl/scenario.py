@@ -1,0 +1,99 @@
+"""``Scenario``: what a scenario package declares, and how the platform finds it.
+
+A scenario is an entry point of the group ``marl.scenarios`` that names a ``Scenario`` object, so a package of one's own
+is found like the shipped ones. The command line offers what is declared here without knowing any scenario.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import BaseModel
+
+from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.errors import UserError
+from marl.policies.base import Baseline
+
+GROUP = "marl.scenarios"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A command-line shorthand of this scenario for one configuration key: ``--map F`` for ``--set world.map=F``."""
+
+    flag: str
+    key: str
+    help: str
+
+
+class Recorder(Protocol):
+    """Collects copy 0 of an episode and shows it."""
+
+    def add(self, timestep: TimeStep, actions: Tree | None) -> None:
+        """Call after ``reset`` (actions None) and after each step, before the next one."""
+
+    def html(self) -> str:
+        """A self-contained HTML fragment that plays the recording with no network."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A family of worlds.
+
+    name, summary: as ``marl list scenarios`` prints them.
+    config: pydantic model of the world's options (the ``world:`` part of a run's configuration).
+    make: (world configuration, copies B, device) -> the batched world.
+    instance: (world configuration) -> what distinguishes its instances in tables, such as {"map", "agents"}.
+    baselines: name -> builder of a policy that needs no training.
+    presets: folder of ``NAME.yaml``, each a partial run configuration; ``default_preset`` and ``demo_preset`` are in it.
+    options: command-line shorthands. system: the system that trains it unless told otherwise.
+    recorder: (world) -> Recorder, or None if the world cannot show itself.
+    maps: () -> the names of the shipped maps or networks. tunables: name -> summary, for ``marl tune``.
+    checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
+    """
+
+    name: str
+    summary: str
+    config: type[BaseModel]
+    make: Callable[[Any, int, torch.device], BatchedEnv]
+    instance: Callable[[Any], dict[str, Any]]
+    presets: Path
+    default_preset: str
+    demo_preset: str | None = None
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    options: Sequence[Option] = ()
+    system: str = "mappo"
+    recorder: Callable[[BatchedEnv], Recorder] | None = None
+    maps: Callable[[], list[str]] = list
+    tunables: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Path | None = None
+
+    def preset_names(self) -> list[str]:
+        return sorted(path.stem for path in self.presets.glob("*.yaml"))
+
+
+def scenario_names() -> list[str]:
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def load_scenario(name: str) -> Scenario:
+    """The scenario of that name; ``UserError`` with the nearest known name if there is none."""
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            scenario: Scenario = point.load()
+            return scenario
+    raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error sentence: '; did you mean ...?' or the list of what there is."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return "; known: " + ", ".join(known) if known else ""
