@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """One sentence that names the place and the mend. The command line prints it and exits with code 2."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error sentence about an unknown name: '; did you mean ...?', or the list of what there is."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return "; known: " + ", ".join(known) if known else ""

@@ -6,7 +6,6 @@ is found like the shipped ones. The command line offers what is declared here wi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -17,7 +16,8 @@ import torch
 from pydantic import BaseModel
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
-from marl.errors import UserError
+from marl.errors import UserError, nearest
+from marl.plugins import is_reference, load_reference
 from marl.policies.base import Baseline
 
 GROUP = "marl.scenarios"
@@ -55,6 +55,8 @@ class Scenario:
     options: command-line shorthands. system: the system that trains it unless told otherwise.
     recorder: (world) -> Recorder, or None if the world cannot show itself.
     maps: () -> the names of the shipped maps or networks. tunables: name -> summary, for ``marl tune``.
+    held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of training
+        and evaluation never overlap; a world that draws maps from a pool changes the pool here.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
     """
 
@@ -72,6 +74,7 @@ class Scenario:
     recorder: Callable[[BatchedEnv], Recorder] | None = None
     maps: Callable[[], list[str]] = list
     tunables: Mapping[str, str] = field(default_factory=dict)
+    held_out: Callable[[Any], Any] = lambda config: config
     checkpoints: Path | None = None
 
     def preset_names(self) -> list[str]:
@@ -83,17 +86,14 @@ def scenario_names() -> list[str]:
 
 
 def load_scenario(name: str) -> Scenario:
-    """The scenario of that name; ``UserError`` with the nearest known name if there is none."""
+    """The scenario of that name, or the one that ``module:object`` means.
+
+    Raises ``UserError`` with the nearest known name if there is none.
+    """
+    if is_reference(name):
+        return load_reference(name, Scenario)
     for point in entry_points(group=GROUP):
         if point.name == name:
             scenario: Scenario = point.load()
             return scenario
     raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error sentence: '; did you mean ...?' or the list of what there is."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return "; known: " + ", ".join(known) if known else ""

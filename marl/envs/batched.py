@@ -40,6 +40,7 @@ class EnvSpec:
     horizon: steps after which an episode is truncated.
     metrics: the figures of a finished episode, by name; units are in the names as well.
     primary_metric: the one that tables and model selection lead with.
+    shared_reward: all agents of a copy always earn the same, so that one value per copy will do.
     """
 
     agents: tuple[str, ...]
@@ -51,6 +52,7 @@ class EnvSpec:
     state_per_agent: bool = True
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     primary_metric: str = ""
+    shared_reward: bool = False
 
     @property
     def n_agents(self) -> int:

@@ -25,6 +25,11 @@ class BitWindow(spaces.Box):
         bits = torch.arange(self.width, dtype=torch.int16, device=rows.device)
         return ((rows.unsqueeze(-1) >> bits) & 1).to(torch.uint8)
 
+    def pack(self, planes: Tensor) -> Tensor:
+        """0/1 ``[*, C, height, width]`` of any dtype -> int16 ``[*, C, height]``."""
+        weights = (1 << torch.arange(self.width, device=planes.device)).to(torch.int32)
+        return (planes.to(torch.int32) * weights).sum(dim=-1).to(torch.int16)
+
     def unpacked(self) -> spaces.Box:
         """The space of the unpacked planes, as the PettingZoo face shows them."""
         return spaces.Box(0, 1, (self.planes, self.height, self.width), np.uint8)

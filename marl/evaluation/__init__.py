@@ -1,0 +1,1 @@
+"""Judging policies: paired instances, intervals, tables and reports."""

@@ -1,0 +1,349 @@
+"""The one schema behind YAML presets, ``--set key=value`` and Python, and the one way to fill it in.
+
+A run's configuration is a tree of pydantic models: the platform's part is here, ``world`` comes from the scenario and
+``algorithm`` from the system. ``resolve`` lays partial configurations over one another, later ones winning, and
+validates the result strictly: no unknown key, no silent conversion. What a user got wrong becomes one sentence with
+the place, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
+from numbers import Integral, Real
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from marl.errors import UserError, nearest
+from marl.yaml_io import dump_yaml, parse_scalar, read_yaml
+
+SCHEMA_VERSION: Literal[1] = 1
+_MAX_DEPTH = 40
+_MAX_BITS = 1024
+
+
+class Frozen(BaseModel):
+    """Base of configuration models: immutable, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GuidanceConfig(Frozen):
+    """A planner's view in the observation, and a reward for following it (``marl.coordination.guidance``)."""
+
+    enabled: bool = Field(default=True, description="add the plan's features to the observation")
+    reward_weight: float = Field(default=0.01, ge=0, description="reward for reaching a sub-goal")
+
+
+class IntentConfig(Frozen):
+    """Announcing to neighbours what an agent will do next."""
+
+    enabled: bool = Field(default=False, description="show agents their neighbours' intentions")
+
+
+class SafetyConfig(Frozen):
+    """Replacing actions whose prediction conflicts."""
+
+    enabled: bool = Field(default=False, description="correct conflicting actions before the world executes them")
+
+
+class CoordinationConfig(Frozen):
+    """The modules between world and policy; each works in every world that offers what it needs."""
+
+    guidance: GuidanceConfig = GuidanceConfig()
+    intent: IntentConfig = IntentConfig()
+    safety: SafetyConfig = SafetyConfig()
+
+
+class CheckpointConfig(Frozen):
+    """When checkpoints are written and how many stay. One is always written at the end."""
+
+    every_iterations: int = Field(default=10, ge=1, description="iterations between two checkpoints")
+    keep: int = Field(default=3, ge=1, description="newest checkpoints that are kept")
+
+
+class EvaluationConfig(Frozen):
+    """Evaluation while training, on instances that training never sees."""
+
+    every_iterations: int = Field(default=0, ge=0, description="iterations between two evaluations; 0: none")
+    episodes: int = Field(default=1, ge=1, description="episodes per seed")
+    seeds: int = Field(default=16, ge=1, description="instances, one seed each")
+
+
+class TrackingConfig(Frozen):
+    """Where figures go besides ``metrics.csv``."""
+
+    tensorboard: bool = Field(default=False, description="write TensorBoard events (needs the extra 'tracking')")
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise ValueError("it should be cpu, cuda or cuda:N")
+    return name
+
+
+World = TypeVar("World", bound=BaseModel)
+Algorithm = TypeVar("Algorithm", bound=BaseModel)
+
+
+class RunConfig(Frozen, Generic[World, Algorithm]):
+    """Everything that a training run depends on. The same configuration gives the same run, bit for bit on a CPU."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="form of this configuration")
+    scenario: str = Field(min_length=1, description="family of worlds, see 'marl list scenarios'")
+    preset: str | None = Field(default=None, description="preset of the scenario that the run started from")
+    system: str = Field(min_length=1, description="learning system, see 'marl list systems'")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="decides initial weights, worlds and sampling")
+    device: Annotated[str, AfterValidator(_device)] = Field(default="cpu", description="cpu, cuda or cuda:N")
+    total_steps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training in agent-steps")
+    copies: int = Field(default=64, ge=1, le=1_000_000, description="worlds stepped together")
+    world: World = Field(description="options of the scenario")
+    coordination: CoordinationConfig = CoordinationConfig()
+    algorithm: Algorithm = Field(description="options of the system")
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+AnyRunConfig = RunConfig[Any, Any]
+
+
+class Layer(NamedTuple):
+    """A partial configuration and the place to name in errors, such as a file or an option."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
+def read_layer(path: Path) -> Layer:
+    """The partial configuration in a YAML file. Raises ``UserError``."""
+    return Layer(str(path), read_yaml(path))
+
+
+def assignment(text: str, source: str = "--set") -> Layer:
+    """``a.b=value`` as a layer, the value read as YAML. Raises ``UserError``."""
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise UserError(f"{source} {_shown(text)} must have the form key=value, such as {source} seed=7")
+    return nested(key, parse_scalar(value, f"{source} {key}"), source)
+
+
+def nested(key: str, value: Any, source: str) -> Layer:
+    """A layer that sets one dotted key."""
+    first, *rest = key.split(".")
+    for part in reversed(rest):
+        value = {part: value}
+    return Layer(source, {first: value})
+
+
+def resolve(
+    scenario_config: type[World],
+    system_config: type[Algorithm],
+    layers: Iterable[Layer | Mapping[str, Any]],
+    overrides: Sequence[str] = (),
+) -> RunConfig[World, Algorithm]:
+    """The run configuration that the layers make together.
+
+    layers: partial configurations, later ones winning key by key. Lists are replaced whole, and so are mappings whose
+        ``kind`` changes, because the keys of another kind mean nothing to it.
+    overrides: ``key=value`` assignments that win over all layers.
+    Raises ``UserError`` in one sentence for whatever is wrong.
+    """
+    named = [layer if isinstance(layer, Layer) else Layer("the configuration", layer) for layer in layers]
+    named += [assignment(text) for text in overrides]
+    values: dict[str, Any] = {"world": {}, "algorithm": {}}
+    origin: dict[tuple[str, ...], str] = {}
+    for layer in named:
+        _merge(values, _plain(layer.values, layer.source), layer.source, origin, ())
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        place = _place(["schema_version"], origin)
+        raise UserError(f"{place} was made by a newer marl (schema_version {version}): upgrade marl to read it")
+    model = run_config_model(scenario_config, system_config)
+    try:
+        # Strict validation of JSON rather than of Python objects: lists may become tuples, text may become paths and
+        # enumerations, but "64" never becomes 64, nor true 1.
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserError(_sentence(model, values, origin, error)) from None
+
+
+@lru_cache(maxsize=64)
+def run_config_model(scenario_config: type[BaseModel], system_config: type[BaseModel]) -> type[AnyRunConfig]:
+    """The class of run configurations for a scenario and a system."""
+    return RunConfig[scenario_config, system_config]  # type: ignore[valid-type]
+
+
+def dump(config: AnyRunConfig) -> str:
+    """The resolved configuration as YAML; ``resolve`` reads it back as an equal configuration."""
+    return dump_yaml(_plain(config, "the configuration"))
+
+
+def config_hash(config: AnyRunConfig) -> str:
+    """SHA-256 of the configuration's content, in hexadecimal."""
+    text = json.dumps(_plain(config, "the configuration"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any, source: str, depth: int = 0) -> Any:
+    """Models, paths, tuples, enumerations and NumPy scalars as plain data that JSON can hold."""
+    if depth > _MAX_DEPTH:
+        raise UserError(f"{source} is nested too deeply")
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name), source, depth + 1) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {_text(key, source): _plain(item, source, depth + 1) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return _plain(value.value, source, depth + 1)
+    if isinstance(value, list | tuple):
+        return [_plain(item, source, depth + 1) for item in value]
+    if isinstance(value, str | PurePath):
+        return _text(str(value), source)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        if int(value).bit_length() > _MAX_BITS:
+            raise UserError(f"{source} holds an integer that is too long")
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise UserError(f"{_shown(value)} in {source} is neither text, a number, a list nor a mapping")
+
+
+def _text(value: Any, source: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"the key {_shown(value)} in {source} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{_shown(value)} in {source} is not valid Unicode") from None
+    return value
+
+
+def _merge(
+    below: dict[str, Any],
+    above: Mapping[str, Any],
+    source: str,
+    origin: dict[tuple[str, ...], str],
+    path: tuple[str, ...],
+) -> None:
+    """Lay ``above`` over ``below`` in place, and note in ``origin`` which source each key came from last."""
+    for key, value in above.items():
+        place = (*path, key)
+        origin[place] = source
+        old = below.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+            _merge(old, value, source, origin, place)
+        else:
+            for stale in [known for known in origin if len(known) > len(place) and known[: len(place)] == place]:
+                del origin[stale]
+            below[key] = {}
+            if isinstance(value, dict):
+                _merge(below[key], value, source, origin, place)
+            else:
+                below[key] = value
+
+
+def _sentence(
+    model: type[BaseModel], values: dict[str, Any], origin: Mapping[tuple[str, ...], str], error: ValidationError
+) -> str:
+    """The one sentence for a failed validation. Unknown keys come first: they are often why others are missing."""
+    errors = error.errors(include_url=False)
+    worst = min(errors, key=lambda item: item["type"] != "extra_forbidden")
+    path = _path(values, worst)
+    name, place = ".".join(map(str, path)), _place(path, origin)
+    kind, context = worst["type"], worst.get("ctx", {})
+    if kind == "extra_forbidden":
+        siblings = sorted(_fields(model, worst["loc"][:-1]))
+        prefix = "".join(f"{part}." for part in path[:-1])
+        return f"unknown key '{name}' in {place}" + nearest(str(path[-1]), siblings).replace("'", f"'{prefix}", 1)
+    if kind == "missing":
+        return f"'{name}' is missing in {place}"
+    at = _at(values, path)
+    if kind == "union_tag_invalid":
+        expected = str(context.get("expected_tags", "")).replace("'", "").split(", ")
+        discriminator = str(context.get("discriminator", "")).strip("'")
+        return f"unknown {discriminator} {_shown(context.get('tag'))} for '{name}' in {place}" + nearest(
+            str(context.get("tag")), expected
+        )
+    if kind == "union_tag_not_found":
+        return f"'{name}' in {place} must say its {str(context.get('discriminator', 'kind')).strip(chr(39))}"
+    allowed = worst["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    allowed = allowed.replace("Input should", "it should", 1).replace("an object", "a mapping")
+    # A validator of a whole model has judged how its keys go together: its message names them, the value would not.
+    subject = f"'{name}' is {_shown(at)}" if not isinstance(at, dict) or kind == "dict_type" else f"'{name}'"
+    return f"{subject} in {place}: {allowed[:1].lower()}{allowed[1:]}" if path else f"{place}: {allowed}"
+
+
+def _path(values: Any, error: ErrorDetails) -> tuple[str | int, ...]:
+    """The keys that lead to a fault; pydantic's location also holds names of union members, which are left out."""
+    path: list[str | int] = []
+    location = error["loc"]
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(values, dict) and part in values:
+            values = values[str(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        elif not (last and error["type"] == "missing"):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _at(values: Any, path: Iterable[str | int]) -> Any:
+    for part in path:
+        values = values[part]
+    return values
+
+
+def _place(path: Sequence[str | int], origin: Mapping[tuple[str, ...], str]) -> str:
+    """The source that set the key at ``path``, or the nearest key above it."""
+    for length in range(len(path), 0, -1):
+        source = origin.get(tuple(map(str, path[:length])))
+        if source is not None:
+            return source
+    return "the configuration"
+
+
+def _fields(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:
+    """The keys that are known where ``location`` leads, starting from ``model``."""
+    models = {model}
+    for part in location:
+        below = {m for owner in models if part in owner.model_fields for m in _models(owner.model_fields[str(part)])}
+        # A part that is no field names the member of a union (by class or by tag), or counts a list's items.
+        named = {m for m in models if m.__name__ == part or part in _literals(m)}
+        models = below or named or models
+    return {name for m in models for name in m.model_fields}
+
+
+def _models(field: Any) -> Iterator[type[BaseModel]]:
+    """The model classes in an annotation such as ``list[A | B] | None``."""
+    annotation = getattr(field, "annotation", field)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _literals(model: type[BaseModel]) -> set[Any]:
+    """The tags of a union's member: the values of its literal fields."""
+    return {
+        value
+        for field in model.model_fields.values()
+        if isinstance(field.annotation, type(Literal[0]))
+        for value in get_args(field.annotation)
+    }
+
+
+def _shown(value: Any) -> str:
+    """A value as errors quote it: on one line, and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,95 @@
+"""The one chain between a world and a policy, used alike by collector, evaluator and viewer.
+
+    observation - guidance - policy - world.step
+
+``view`` adds what modules know to a time step, ``act`` turns it into executed actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.config import CoordinationConfig
+from marl.coordination.guidance import Guidance
+from marl.envs.batched import BatchedEnv, TimeStep, Tree
+
+
+class Memory(NamedTuple):
+    """What a policy carries from step to step.
+
+    hidden: recurrent state by group, ``[B, N_g, H]``; empty for a feed-forward policy.
+    start: bool ``[B, N]``: the coming step is the agent's first, its recurrent state is zeroed before use.
+    agent_id: int64 ``[B, N]``: who sat in the slots when the memory was written.
+    """
+
+    hidden: dict[str, Tensor]
+    start: Tensor
+    agent_id: Tensor
+
+
+class Decision(NamedTuple):
+    """What was decided at one time step.
+
+    proposed: the policy's own actions, whose log-probability is ``log_prob`` ``[B, N]``.
+    executed: what the world gets.
+    start: bool ``[B, N]``: it was the agent's first.
+    memory: for the next decision.
+    """
+
+    proposed: Tree
+    executed: Tree
+    log_prob: Tensor
+    start: Tensor
+    memory: Memory
+
+
+def starts(timestep: TimeStep, memory: Memory) -> Tensor:
+    """bool ``[B, N]``: an episode or an agent begins here."""
+    return memory.start | (timestep.agent_id != memory.agent_id) | timestep.done.unsqueeze(1)
+
+
+class DrawsActions(Protocol):
+    """The policy end of the chain: the actors of all groups."""
+
+    def initial_hidden(self, copies: int) -> dict[str, Tensor]:
+        """Zero recurrent state for B copies."""
+
+    def draw(
+        self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool
+    ) -> tuple[Tree, Tensor, dict[str, Tensor]]:
+        """Actions, their log-probability ``[B, N]`` and the next recurrent state."""
+
+
+class Pipeline:
+    """The chain of one world. ``observation_space`` is, per group, what one agent's policy sees at its end."""
+
+    def __init__(self, env: BatchedEnv, config: CoordinationConfig):
+        self.env = env
+        self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
+        self.observation_space: Mapping[str, spaces.Space] = (
+            self._guidance.observation_space if self._guidance else env.spec.observation_space
+        )
+
+    def view(self, timestep: TimeStep) -> TimeStep:
+        """The time step as the policy sees it; once after each ``reset`` and ``step``."""
+        return self._guidance.augment(timestep) if self._guidance else timestep
+
+    def begin(self, policy: DrawsActions, timestep: TimeStep) -> Memory:
+        """The memory before a first decision."""
+        return Memory(
+            hidden=policy.initial_hidden(self.env.copies),
+            start=torch.ones_like(timestep.alive),
+            agent_id=timestep.agent_id,
+        )
+
+    def act(self, policy: DrawsActions, timestep: TimeStep, memory: Memory, greedy: bool = False) -> Decision:
+        """Decide for all agents. timestep: as ``view`` returned it. memory: of ``begin`` or the previous decision."""
+        start = starts(timestep, memory)
+        proposed, log_prob, hidden = policy.draw(timestep, memory.hidden, start, greedy)
+        carried = Memory(hidden=hidden, start=torch.zeros_like(start), agent_id=timestep.agent_id)
+        return Decision(proposed, proposed, log_prob, start, carried)

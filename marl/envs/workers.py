@@ -1,0 +1,456 @@
+"""Processes for simulators that run on the CPU: W workers, each with a share of the B copies, and shared arrays.
+
+Every wait has a limit. A worker that dies, hangs or raises is replaced, its episodes are given up and counted, and when
+this happens too often in a row a ``UserError`` names the seeds and the worker's last words. This module does not import
+torch, so that workers start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+# Neither form of start copies this process's threads and locks; the fork server is the faster of the two.
+if sys.platform == "linux":
+    _context = multiprocessing.get_context("forkserver")
+else:
+    _context = multiprocessing.get_context("spawn")
+
+_ALIGNMENT = 64
+_LOG_LIMIT = 1 << 20
+_LOG_TAIL = 3
+#: Calls without a failure after which a worker's earlier failures are forgotten: more than an episode of most worlds,
+#: so that a simulator that breaks in every episode is found out.
+_STEADY = 1000
+
+
+class Block(NamedTuple):
+    """Shape and dtype of what one copy reads or writes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one copy exchanges: its actions, its named outputs, and whatever else the owner wants to know of it."""
+
+    actions: Block
+    outputs: Mapping[str, Block]
+    info: Any = None
+
+
+class Simulator(Protocol):
+    """One copy of a world in a worker."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def reset(self, seed: int) -> None:
+        """Start an episode that is a function of ``seed`` alone."""
+
+    def step(self, actions: Array, next_seed: int) -> None:
+        """Advance by one step; if that ends the episode, the next one may be started at once with ``next_seed``."""
+
+    def write(self, outputs: Mapping[str, Array]) -> None:
+        """Write the outputs in place; called after every ``reset`` and ``step``."""
+
+    def close(self) -> None: ...
+
+
+class WorkerPool:
+    """B simulators behind shared arrays.
+
+    factory: makes one simulator; for workers > 0 it is pickled, hence a function of a module or a ``partial`` of one.
+    workers: number of processes; 0 runs everything in this process, for debugging, with the same results.
+    timeout_s: the longest that one ``reset`` or ``step`` may take; ``start_timeout_s`` the same for starting a worker.
+    max_failures: failures of one worker, none of them 1000 calls after the one before, after which the pool gives up.
+
+    seeds: int64 [B], the seed of the next episode of each copy, set by the owner before ``reset`` and ``step``.
+    actions: [B, *], set by the owner before ``step``. outputs: name -> [B, *], valid until the next call.
+    restarts: workers replaced so far.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], Simulator],
+        copies: int,
+        workers: int = 0,
+        *,
+        timeout_s: float = 60.0,
+        start_timeout_s: float = 120.0,
+        max_failures: int = 3,
+    ):
+        if not 0 <= workers <= copies:
+            raise UserError(f"workers is {workers}, but {copies} copies can be shared by 0 to {copies} workers")
+        self.copies, self.restarts = copies, 0
+        self._timeout_s, self._start_timeout_s, self._max_failures = timeout_s, start_timeout_s, max_failures
+        self._held = _Held()
+        self._finalizer = weakref.finalize(self, self._held.release)
+        if workers == 0:
+            self._held.local = [factory() for _ in range(copies)]
+            self.layout = self._held.local[0].layout
+            self._held.arrays = {
+                name: np.zeros(block.shape, block.dtype) for name, block in _blocks(self.layout, copies).items()
+            }
+        else:
+            self._start_all(factory, workers)
+        arrays = self._held.arrays
+        self.seeds, self.actions = arrays["seeds"], arrays["actions"]
+        self.outputs = {name: arrays["out/" + name] for name in self.layout.outputs}
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid or 0 for worker in self._held.workers]
+
+    def reset(self, mask: Array | None = None) -> Array:
+        """Start the episodes of ``seeds`` in the copies of ``mask`` (bool [B], None: all); returns as ``step`` does."""
+        return self._do("reset", mask)
+
+    def step(self, mask: Array | None = None) -> Array:
+        """Advance the copies of ``mask`` by ``actions``.
+
+        Returns bool [B]: the copies that lost their episode with a worker; they have started the one of ``seeds``.
+        """
+        return self._do("step", mask)
+
+    def close(self) -> None:
+        """Stop the workers and free the memory; may be called twice."""
+        self.outputs = {}
+        self.seeds = self.actions = np.zeros(0)
+        self._finalizer()
+
+    # Commands
+
+    def _do(self, command: str, mask: Array | None) -> Array:
+        if not self._held.arrays:
+            raise RuntimeError("the worker pool is closed")
+        chosen = np.ones(self.copies, dtype=bool) if mask is None else mask
+        self._held.arrays["mask"][:] = chosen
+        lost = np.zeros(self.copies, dtype=bool)
+        if self._held.local:
+            _serve_command(command, self._held.local, 0, self._held.arrays)
+            return lost
+        for worker in self._held.workers:
+            worker.steady += 1
+            if worker.steady > _STEADY:
+                worker.failures = 0
+        for worker, reason in self._ask(command, self._held.workers):
+            share = slice(worker.first, worker.first + worker.count)
+            lost[share] = True if command == "step" else ~chosen[share]
+            self._replace(worker, reason)
+        return lost
+
+    def _ask(self, command: str, workers: list[_Worker]) -> list[tuple[_Worker, str]]:
+        """Send a command and wait for the answers; returns those that failed, and why."""
+        failed = []
+        waiting: dict[Connection, _Worker] = {}
+        for worker in workers:
+            try:
+                worker.pipe.send(command)
+                waiting[worker.pipe] = worker
+            except OSError:
+                failed.append((worker, _ended(worker.process)))
+        deadline = time.monotonic() + self._timeout_s
+        while waiting:
+            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            if not ready:
+                failed += [(worker, f"gave no answer in {self._timeout_s:g} s") for worker in waiting.values()]
+                break
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                worker = waiting.pop(pipe)
+                try:
+                    answer = pipe.recv()
+                except (EOFError, OSError):
+                    answer = _ended(worker.process)
+                if answer is not None:
+                    failed.append((worker, str(answer)))
+        return failed
+
+    def _replace(self, worker: _Worker, reason: str) -> None:
+        """Start the worker anew, with new episodes in all of its copies."""
+        chosen = self._held.arrays["mask"]
+        while True:
+            self.restarts += 1
+            worker.failures += 1
+            worker.steady = 0
+            seeds = self.seeds[worker.first : worker.first + worker.count].tolist()
+            logger.warning("worker %d %s; next seeds %s; restart %d", worker.index, reason, seeds, self.restarts)
+            worker.stop()
+            if worker.failures > self._max_failures:
+                words = worker.last_words()
+                self.close()
+                raise UserError(
+                    f"simulator worker {worker.index} failed {worker.failures} times in a row, at last it {reason}"
+                    f" (next seeds {seeds}); mend the simulator, last lines of its log: {words}"
+                )
+            try:
+                worker.start(self._start_timeout_s)
+                worker.pipe.send(self._attachment())
+            except (_StartError, OSError) as error:
+                reason = str(error)
+                continue
+            chosen[:] = False
+            chosen[worker.first : worker.first + worker.count] = True
+            again = self._ask("reset", [worker])
+            if not again:
+                return
+            reason = again[0][1]
+
+    # Start
+
+    def _start_all(self, factory: Callable[[], Simulator], count: int) -> None:
+        try:
+            pickle.dumps(factory)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"the factory cannot be sent to worker processes ({error}); define it in a module, or use workers=0"
+            ) from error
+        folder = Path(tempfile.mkdtemp(prefix="marl-workers-"))
+        self._held.folder = folder
+        shares = np.array_split(np.arange(self.copies), count)
+        self._held.workers = [
+            _Worker(index, factory, int(share[0]), len(share), folder / f"worker-{index}.log")
+            for index, share in enumerate(shares)
+        ]
+        try:
+            for worker in self._held.workers:
+                worker.launch()
+            layouts = [worker.greet(self._start_timeout_s) for worker in self._held.workers]
+            self.layout = layouts[0]
+            self._allocate()
+            for worker in self._held.workers:
+                worker.pipe.send(self._attachment())
+        except (_StartError, OSError) as error:
+            words = "; ".join(worker.last_words() for worker in self._held.workers[:1])
+            self.close()
+            raise UserError(f"a simulator worker does not start: {error}; last lines of its log: {words}") from error
+
+    def _allocate(self) -> None:
+        blocks = _blocks(self.layout, self.copies)
+        size = _extent(blocks)
+        shared = Path("/dev/shm")
+        # A full /dev/shm kills the process that writes to it, without a word: refuse before that.
+        if shared.is_dir() and shutil.disk_usage(shared).free < size:
+            raise _StartError(f"{size} bytes of shared memory are needed, more than /dev/shm has left")
+        self._held.memory = SharedMemory(create=True, size=size)
+        self._held.arrays = _views(blocks, self._held.memory)
+
+    def _attachment(self) -> tuple[str, int]:
+        assert self._held.memory is not None
+        return self._held.memory.name, self.copies
+
+
+@dataclass
+class _Held:
+    """What has to be given back, apart from the pool itself so that its finaliser can reach it."""
+
+    workers: list[_Worker] = field(default_factory=list)
+    local: list[Simulator] = field(default_factory=list)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    memory: SharedMemory | None = None
+    folder: Path | None = None
+
+    def release(self) -> None:
+        for simulator in self.local:
+            simulator.close()
+        for worker in self.workers:
+            worker.dismiss()
+        for worker in self.workers:
+            worker.stop(patience_s=5.0)
+        self.arrays.clear()
+        if self.memory is not None:
+            try:
+                self.memory.close()
+            except BufferError:
+                logger.warning("an array of a closed worker pool is still held")
+            self.memory.unlink()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.local, self.workers, self.memory, self.folder = [], [], None, None
+
+
+class _StartError(Exception):
+    """A worker does not start; the message says why."""
+
+
+class _Worker:
+    """One process and the copies ``first`` to ``first + count - 1``."""
+
+    process: BaseProcess
+    pipe: Connection
+
+    def __init__(self, index: int, factory: Callable[[], Simulator], first: int, count: int, log: Path):
+        self.index, self.first, self.count = index, first, count
+        self.failures = self.steady = 0
+        self._factory, self._log = factory, log
+
+    def launch(self) -> None:
+        self.pipe, theirs = _context.Pipe()
+        arguments = (theirs, self._factory, self.first, self.count, str(self._log))
+        self.process = _context.Process(target=_serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
+        self.process.start()
+        theirs.close()
+
+    def greet(self, timeout_s: float) -> Layout:
+        """Wait until the worker has made its simulators."""
+        if not self.pipe.poll(timeout_s):
+            raise _StartError(f"worker {self.index} was not ready in {timeout_s:g} s")
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _StartError(f"worker {self.index} {_ended(self.process)}") from error
+        if isinstance(answer, Layout):
+            return answer
+        raise _StartError(f"worker {self.index} {answer}")
+
+    def start(self, timeout_s: float) -> None:
+        self.launch()
+        self.greet(timeout_s)
+
+    def dismiss(self) -> None:
+        """Ask the process to leave."""
+        try:
+            self.pipe.send("close")
+        except (OSError, AttributeError):
+            logger.debug("worker %d has left already", self.index)
+
+    def stop(self, patience_s: float = 0.0) -> None:
+        """See to it that the process is gone."""
+        if not hasattr(self, "process") or self.process.pid is None:
+            return
+        self.process.join(patience_s)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+    def last_words(self) -> str:
+        """The last lines that the worker or its simulators printed."""
+        try:
+            text = self._log.read_bytes()[-4000:].decode(errors="replace")
+        except OSError:
+            text = ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " | ".join(lines[-_LOG_TAIL:]) or "(nothing)"
+
+
+def _ended(process: BaseProcess) -> str:
+    process.join(5.0)
+    code = process.exitcode
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"left with exit code {code}"
+
+
+# The worker's side
+
+
+def _serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count: int, log: str) -> None:
+    """The worker process: simulators for ``count`` copies, a command at a time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle; it then closes the pipe.
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    faulthandler.enable()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    memory: SharedMemory | None = None
+    simulators: list[Simulator] = []
+    arrays: dict[str, Array] = {}
+    try:
+        simulators += [factory() for _ in range(count)]
+        layout = simulators[0].layout
+        pipe.send(layout)
+        name, copies = pipe.recv()
+        memory = SharedMemory(name)
+        arrays.update(_views(_blocks(layout, copies), memory))
+        while (command := pipe.recv()) != "close":
+            _serve_command(command, simulators, first, arrays)
+            pipe.send(None)
+            if os.fstat(descriptor).st_size > _LOG_LIMIT:
+                os.ftruncate(descriptor, 0)
+    except EOFError:
+        logger.debug("the owner has gone")
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(f"raised {type(error).__name__}: {str(error)[:2000]}")
+    finally:
+        for simulator in simulators:
+            simulator.close()
+        arrays.clear()
+        if memory is not None:
+            memory.close()
+
+
+def _serve_command(command: str, simulators: list[Simulator], first: int, arrays: Mapping[str, Array]) -> None:
+    """Do a command for the chosen copies among ``first``, ``first + 1``, ... and write what they show."""
+    seeds, actions, mask = arrays["seeds"], arrays["actions"], arrays["mask"]
+    outputs = {name.removeprefix("out/"): array for name, array in arrays.items() if name.startswith("out/")}
+    for copy, simulator in enumerate(simulators, first):
+        if not mask[copy]:
+            continue
+        if command == "reset":
+            simulator.reset(int(seeds[copy]))
+        else:
+            simulator.step(actions[copy], int(seeds[copy]))
+        simulator.write({name: array[copy : copy + 1].reshape(array.shape[1:]) for name, array in outputs.items()})
+
+
+# Shared arrays
+
+
+def _blocks(layout: Layout, copies: int) -> dict[str, Block]:
+    """The arrays of all copies by name."""
+    blocks = {
+        "seeds": Block((copies,), "int64"),
+        "mask": Block((copies,), "bool"),
+        "actions": Block((copies, *layout.actions.shape), layout.actions.dtype),
+    }
+    return blocks | {
+        "out/" + name: Block((copies, *block.shape), block.dtype) for name, block in layout.outputs.items()
+    }
+
+
+def _size(block: Block) -> int:
+    size = int(np.prod(block.shape, dtype=np.int64)) * np.dtype(block.dtype).itemsize
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _extent(blocks: Mapping[str, Block]) -> int:
+    return sum(_size(block) for block in blocks.values())
+
+
+def _views(blocks: Mapping[str, Block], memory: SharedMemory) -> dict[str, Array]:
+    views, offset = {}, 0
+    for name, block in blocks.items():
+        views[name] = np.ndarray(block.shape, block.dtype, memory.buf, offset)
+        offset += _size(block)
+    return views

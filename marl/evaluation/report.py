@@ -1,0 +1,115 @@
+"""A report as one HTML page: no network, no files beside it, readable in light and dark and on a telephone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from marl.errors import UserError
+from marl.evaluation.charts import Curve, svg
+from marl.evaluation.results import Results
+from marl.evaluation.tables import NOTE, Table, tables_of
+
+#: The browser itself then refuses whatever would need the network.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: Mapping[str, Any],
+    curves: Sequence[Curve] = (),
+    results: Results | None = None,
+    animation: str | None = None,
+    reference: str | None = None,
+) -> None:
+    """Write the page.
+
+    summary: what the reader sees first; a value that is a mapping becomes a folded section of its own, such as
+        "configuration" or "provenance".
+    animation: an HTML fragment of a scenario's ``Recorder``, put in as it is; everything else is escaped.
+    reference: the policy that the others are compared with; None is the first.
+    Raises ``UserError`` if the file cannot be written.
+    """
+    parts = [f"<header><h1>{escape(title)}</h1>{_cards(summary)}</header>"]
+    if curves:
+        parts.append(_section("Learning", f"<div class=charts>{''.join(svg(curve) for curve in curves)}</div>"))
+    if results is not None:
+        tables = "".join(_table(table) for table in tables_of(results, reference))
+        parts.append(_section("Evaluation", f"{tables}<p class=note>{escape(NOTE)}</p>"))
+    if animation is not None:
+        parts.append(_section("Episode", animation))
+    parts += [_details(name, value) for name, value in summary.items() if isinstance(value, Mapping)]
+    style = files("marl.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><main>\n"
+        + "\n".join(parts)
+        + "\n</main></body></html>\n"
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _cards(summary: Mapping[str, Any]) -> str:
+    cards = "".join(
+        f"<div><dt>{escape(str(name))}</dt><dd>{escape(_text(value))}</dd></div>"
+        for name, value in summary.items()
+        if not isinstance(value, Mapping)
+    )
+    return f"<dl class=cards>{cards}</dl>" if cards else ""
+
+
+def _details(name: str, values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(_text(value))}</td></tr>" for key, value in _flattened(values)
+    )
+    return (
+        f"<details><summary>{escape(name)}</summary><div class=scroll><table class=plain>{rows}</table></div></details>"
+    )
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+def _table(table: Table) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+    head = line([escape(name).replace("_", "_<wbr>") for name in table.header], "th")
+    body = "".join(
+        line([f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in row], "td")
+        for row in table.rows
+    )
+    return (
+        f"<h3>{escape(table.title)}</h3><div class=scroll>"
+        f"<table class=text{table.text_columns}><thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    )

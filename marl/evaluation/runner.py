@@ -1,0 +1,220 @@
+"""Plays policies on paired instances and gathers their figures.
+
+An instance is a seed: worlds draw tasks by counter (``marl.seeding``), so every policy meets the same ones, and the
+difference of two policies is estimated from pairs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, EnvSpec
+from marl.errors import UserError
+from marl.evaluation.results import Pair, Results, Row
+from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
+from marl.policies.base import BoundPolicy
+from marl.scenario import Scenario
+
+#: Builds a policy for one world; called twice per world, once for a warm-up.
+PolicyBuilder = Callable[[BatchedEnv], BoundPolicy]
+
+#: Told (policy, episodes finished, episodes in all) as an evaluation goes on.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class EpisodeFigures:
+    """What one policy did on one set of instances.
+
+    metrics: name -> float64 ``[seeds * episodes]``, the episodes of a seed side by side.
+    decisions: world steps times copies. act_seconds: time inside ``policy.act`` alone, of the process's CPU if the
+        world is on the CPU, else of the clock with the device synchronised. wall: seconds for everything.
+    """
+
+    metrics: Mapping[str, Array]
+    decisions: int
+    act_seconds: float
+    wall: float
+
+    @property
+    def ms_per_step(self) -> float:
+        """Milliseconds to decide for all agents of one copy for one world step."""
+        return 1e3 * self.act_seconds / self.decisions
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[EpisodeFigures]) -> EpisodeFigures:
+        """The figures of several batches of seeds as one."""
+        return cls(
+            metrics={name: np.concatenate([part.metrics[name] for part in parts]) for name in parts[0].metrics},
+            decisions=sum(part.decisions for part in parts),
+            act_seconds=sum(part.act_seconds for part in parts),
+            wall=sum(part.wall for part in parts),
+        )
+
+
+def run_policy(
+    env: BatchedEnv,
+    policy: BoundPolicy,
+    seeds: Tensor,
+    episodes: int,
+    on_finished: Callable[[int], None] | None = None,
+) -> EpisodeFigures:
+    """Play until every copy has finished ``episodes`` episodes and take the first ``episodes`` of each.
+
+    seeds: int64 ``[B]``, one instance per copy; a copy's later episodes follow from its seed as well.
+    on_finished: told how many of the wanted episodes ended, after each step in which some did.
+    Raises ``RuntimeError`` if a copy does not finish within its horizon.
+    """
+    clock = _Clock(env.device)
+    figures = {name: np.full((env.copies, episodes), np.nan) for name in env.spec.metrics}
+    counts = np.zeros(env.copies, np.int64)
+    steps, act_seconds = 0, 0.0
+    began = time.perf_counter()
+    with torch.no_grad():
+        timestep = env.reset(seeds)
+        while int(counts.min()) < episodes:
+            if steps == episodes * env.spec.horizon:
+                raise RuntimeError(f"{type(env).__name__} has not finished {episodes} episode(s) in {steps} steps")
+            before = clock()
+            actions = policy.act(timestep)
+            act_seconds += clock() - before
+            timestep = env.step(actions)
+            steps += 1
+            ended = np.flatnonzero(timestep.done.cpu().numpy() & (counts < episodes))
+            if len(ended):
+                for name, values in figures.items():
+                    values[ended, counts[ended]] = timestep.metrics[name].cpu().numpy()[ended]
+                counts[ended] += 1
+                if on_finished is not None:
+                    on_finished(len(ended))
+    return EpisodeFigures(
+        metrics={name: values.reshape(-1) for name, values in figures.items()},
+        decisions=steps * env.copies,
+        act_seconds=act_seconds,
+        wall=time.perf_counter() - began,
+    )
+
+
+def evaluate(
+    scenario: Scenario,
+    policies: Mapping[str, PolicyBuilder],
+    world_configs: Sequence[tuple[dict[str, Any], Any]],
+    seeds: Sequence[int],
+    episodes: int = 1,
+    *,
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Results:
+    """All policies on all sets of instances, with intervals and paired differences.
+
+    world_configs: (what distinguishes the instances in tables, the world's configuration), one per set.
+    seeds: the instances of a set; ``episodes`` are played on each. batch: copies stepped together.
+    Raises ``UserError`` if there is nothing to play.
+    """
+    _check(policies, world_configs, seeds, episodes, batch)
+    total = len(policies) * len(world_configs) * len(seeds) * episodes
+    finished = 0
+    rows: list[Row] = []
+    paired: list[Pair] = []
+    figures: dict[tuple[int, str], EpisodeFigures] = {}
+    for index, (instances, config) in enumerate(world_configs):
+        for name, build in policies.items():
+
+            def on_finished(count: int, name: str = name) -> None:
+                nonlocal finished
+                finished += count
+                if progress is not None:
+                    progress(name, finished, total)
+
+            parts = []
+            for first in range(0, len(seeds), batch):
+                chunk = torch.tensor(seeds[first : first + batch], dtype=torch.int64, device=device)
+                env = scenario.make(config, len(chunk), torch.device(device))
+                try:
+                    spec = env.spec
+                    _warm_up(env, build, chunk)
+                    parts.append(run_policy(env, build(env), chunk, episodes, on_finished))
+                finally:
+                    env.close()
+            figures[index, name] = EpisodeFigures.concatenate(parts)
+            rows += _rows(name, instances, figures[index, name], spec)
+        for a, b in combinations(policies, 2):
+            paired += _pairs(a, b, instances, figures[index, a], figures[index, b], spec)
+    return Results(
+        scenario=scenario.name,
+        primary_metric=spec.primary_metric,
+        metrics=dict(spec.metrics),
+        rows=tuple(rows),
+        paired=tuple(paired),
+        raw={key: value.metrics for key, value in figures.items()},
+    )
+
+
+class _Clock:
+    """Seconds of CPU time of this process, or of the wall once an accelerator has finished what it was given."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def __call__(self) -> float:
+        if self._device.type == "cpu":
+            return time.process_time()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def _check(
+    policies: Mapping[str, PolicyBuilder], world_configs: Sequence[Any], seeds: Sequence[int], episodes: int, batch: int
+) -> None:
+    for what, count in (("policy", len(policies)), ("set of instances", len(world_configs)), ("seed", len(seeds))):
+        if count == 0:
+            raise UserError(f"nothing to evaluate: name at least one {what}")
+    if len(set(seeds)) < len(seeds):
+        raise UserError("seeds: a seed is named twice; its episodes would be counted as independent, name each once")
+    for name, number in (("episodes", episodes), ("batch", batch)):
+        if number < 1:
+            raise UserError(f"{name} is {number}; it must be at least 1")
+
+
+def _warm_up(env: BatchedEnv, build: PolicyBuilder, seeds: Tensor) -> None:
+    """One decision of a policy that is then thrown away, so that no timing holds a compilation."""
+    with torch.no_grad():
+        build(env).act(env.reset(seeds))
+
+
+def _measures(spec: EnvSpec) -> list[tuple[str, str, Statistic]]:
+    """(name of the row, metric, statistic); the primary metric first, then its interquartile mean."""
+    primary = spec.primary_metric
+    names = [primary, *(name for name in spec.metrics if name != primary)] if primary else list(spec.metrics)
+    measures: list[tuple[str, str, Statistic]] = [(name, name, mean) for name in names]
+    if primary:
+        measures.insert(1, (f"{primary}_iqm", primary, interquartile_mean))
+    return measures
+
+
+def _rows(policy: str, instances: dict[str, Any], figures: EpisodeFigures, spec: EnvSpec) -> list[Row]:
+    rows = []
+    for name, metric, statistic in _measures(spec):
+        found = estimate(figures.metrics[metric], statistic)
+        rows.append(Row(policy, instances, name, found.value, found.low, found.high, found.n, figures.ms_per_step))
+    return rows
+
+
+def _pairs(
+    a: str, b: str, instances: dict[str, Any], of_a: EpisodeFigures, of_b: EpisodeFigures, spec: EnvSpec
+) -> list[Pair]:
+    pairs = []
+    for name, metric, statistic in _measures(spec):
+        found = paired_difference(of_a.metrics[metric], of_b.metrics[metric], statistic)
+        pairs.append(Pair(a, b, instances, name, found.value, found.low, found.high, found.n))
+    return pairs

@@ -1,0 +1,186 @@
+"""Tables of an evaluation: for a terminal, as plain text and as Markdown. The HTML form is in ``report``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from marl.envs.batched import Metric
+from marl.errors import UserError, nearest
+from marl.evaluation.results import Pair, Results, Row
+
+NOTE = "±: 95 % bootstrap interval; ms/step: CPU time to decide for all agents of one world step"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """best: to be set off, as the best of its column or as a difference whose interval excludes zero."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in no particular form: the first ``text_columns`` hold text, the others numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: int = 1
+
+
+def tables_of(results: Results, reference: str | None = None) -> list[Table]:
+    """Per set of instances, the table of figures and, with two policies or more, that of differences to ``reference``.
+
+    reference: the policy to compare with; None is the first. Raises ``UserError`` if it was not evaluated.
+    """
+    policies = results.policies
+    if reference is not None and reference not in policies:
+        raise UserError(f"reference policy '{reference}' was not evaluated{nearest(reference, policies)}")
+    tables = []
+    for instances, rows, pairs in results.by_instances():
+        tables.append(_figures(results, instances, rows))
+        if len(policies) > 1:
+            tables.append(_differences(results, reference or policies[0], instances, pairs))
+    return tables
+
+
+def show(results: Results, console: Console, reference: str | None = None) -> None:
+    """Print all tables; without box characters and colours if the console is not a terminal."""
+    if not console.is_terminal:
+        console.print(to_text(results, reference), markup=False, highlight=False, soft_wrap=True)
+        return
+    for table in tables_of(results, reference):
+        rich_table = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.ROUNDED)
+        for index, name in enumerate(table.header):
+            # Spaces let long names of metrics break over lines.
+            justify: JustifyMethod = "left" if index < table.text_columns else "right"
+            rich_table.add_column(Text(name.replace("_", " ")), justify=justify)
+        for row in table.rows:
+            rich_table.add_row(*(Text(cell.text, "bold green" if cell.best else "") for cell in row))
+        console.print(rich_table)
+    console.print(Text(NOTE, "dim"))
+
+
+def to_text(results: Results, reference: str | None = None) -> str:
+    """Aligned columns of plain characters."""
+    blocks = []
+    for table in tables_of(results, reference):
+        lines = [table.header, *(tuple(cell.text for cell in row) for row in table.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+        aligned = [
+            "  ".join(
+                text.ljust(width) if i < table.text_columns else text.rjust(width)
+                for i, (text, width) in enumerate(cells)
+            )
+            for cells in (zip(line, widths, strict=True) for line in lines)
+        ]
+        rule = "  ".join("-" * width for width in widths)
+        blocks.append("\n".join([table.title, aligned[0].rstrip(), rule, *(line.rstrip() for line in aligned[1:])]))
+    return "\n\n".join([*blocks, NOTE])
+
+
+def to_markdown(results: Results, reference: str | None = None) -> str:
+    """GitHub tables; what stands out is bold."""
+    blocks = []
+    for table in tables_of(results, reference):
+        lines = [
+            _markdown_line([_escaped(name) for name in table.header]),
+            _markdown_line(["---" if i < table.text_columns else "---:" for i in range(len(table.header))]),
+        ]
+        for row in table.rows:
+            lines.append(_markdown_line([f"**{_escaped(c.text)}**" if c.best else _escaped(c.text) for c in row]))
+        blocks.append(f"**{_escaped(table.title)}**\n\n" + "\n".join(lines))
+    return "\n\n".join([*blocks, NOTE]) + "\n"
+
+
+def number(value: float, spread: float = 0.0) -> str:
+    """``value`` with as many decimals as two digits of ``spread`` have, or with four significant digits."""
+    if math.isnan(value):
+        return "-"
+    if value == 0 and not spread > 0:
+        return "0"
+    scale = spread if spread > 0 else abs(value) / 100
+    if math.isinf(value) or not 1e-7 < scale < 1e7:
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(scale)))
+    return f"{value:.{decimals}f}"
+
+
+def describe(instances: Mapping[str, Any]) -> str:
+    """``map warehouse, agents 128``."""
+    return ", ".join(f"{key} {value}" for key, value in instances.items() if value is not None)
+
+
+def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]) -> Table:
+    by_policy: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_policy.setdefault(row.policy, {})[row.metric] = row
+    defined = {row.metric for row in rows if row.n > 0}
+    names = [name for name in next(iter(by_policy.values())) if name in defined]
+    best = {name: _best([row for row in rows if row.metric == name], _metric(results, name)) for name in names}
+    body = []
+    for policy, of_policy in by_policy.items():
+        cells = [Cell(policy)]
+        for name in names:
+            row = of_policy[name]
+            half = (row.ci_high - row.ci_low) / 2
+            text = number(row.mean, half if row.n > 1 else 0.0)
+            if name == results.primary_metric and row.n > 1:
+                text += f" ± {number(half, half)}"
+            cells.append(Cell(text, row.mean == best[name]))
+        body.append((*cells, Cell(number(ms := next(iter(of_policy.values())).ms_per_step, ms))))
+    episodes = max(row.n for row in rows)
+    title = f"{results.scenario}: {describe(instances)} ({episodes} episode{'s' * (episodes != 1)})"
+    return Table(title, ("policy", *names, "ms/step"), tuple(body))
+
+
+def _differences(results: Results, reference: str, instances: Mapping[str, Any], pairs: Sequence[Pair]) -> Table:
+    """One line per policy and metric of which more or less is better, in the order of the table of figures."""
+    defined = {pair.metric for pair in pairs if pair.n > 0}
+    names = [name for name in dict.fromkeys(pair.metric for pair in pairs) if name in defined & set(results.metrics)]
+    body = []
+    for policy in results.policies:
+        for name in names:
+            if policy != reference and (name == results.primary_metric or results.metrics[name].better != "neither"):
+                body.append((Cell(policy), *_difference(results.difference(policy, reference, name, instances))))
+    title = f"paired difference to {reference}: {describe(instances)}"
+    return Table(title, ("policy", "metric", "difference", "95 % interval", "n"), tuple(body), text_columns=2)
+
+
+def _difference(pair: Pair) -> list[Cell]:
+    half = (pair.ci_high - pair.ci_low) / 2 if pair.n > 1 else 0.0
+    value = ("+" if pair.difference > 0 else "") + number(pair.difference, half)
+    interval = f"[{number(pair.ci_low, half)}, {number(pair.ci_high, half)}]" if pair.n > 1 else number(math.nan)
+    apart = pair.n > 1 and (pair.ci_low > 0 or pair.ci_high < 0)
+    return [Cell(pair.metric), Cell(value, apart), Cell(interval, apart), Cell(str(pair.n))]
+
+
+def _metric(results: Results, name: str) -> Metric:
+    return results.metrics[name if name in results.metrics else name.removesuffix("_iqm")]
+
+
+def _best(rows: Sequence[Row], metric: Metric) -> float | None:
+    """The best mean of a column; None if there is no better and worse, or nothing to choose from."""
+    means = [row.mean for row in rows if row.n > 0]
+    if metric.better == "neither" or len(set(means)) < 2:
+        return None
+    return max(means) if metric.better == "higher" else min(means)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|*_<>`":
+        text = text.replace(character, "\\" + character)
+    return text

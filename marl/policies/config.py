@@ -1,0 +1,25 @@
+"""The shape of a network, as it stands in a run's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class NetworkConfig(BaseModel):
+    """One network: an encoder, hidden layers, and optionally a memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: Literal["mlp", "cnn"] = Field("mlp", description="mlp: everything flattened; cnn: windows are convolved first")
+    channels: tuple[Width, ...] = Field(
+        (16, 32), min_length=1, description="cnn: output channels of the 3x3 convolutions of stride 2"
+    )
+    hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="widths of the fully connected layers")
+    activation: Literal["relu", "tanh"] = "relu"
+    layer_norm: bool = Field(False, description="LayerNorm on vector inputs and after every hidden layer and the memory")
+    recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
+    gru_size: Width = 64

@@ -1,0 +1,224 @@
+"""The actors of all groups as one module: what the pipeline asks for actions, and the learner for log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from marl.envs.batched import EnvSpec, TimeStep, Tree
+from marl.policies.actor import Actor
+from marl.policies.config import NetworkConfig
+from marl.policies.heads import Head
+from marl.seeding import Stream, fold, uniform
+
+Sharing = Literal["group", "none"]
+
+
+def of_group(spec: EnvSpec, tree: Tree, group: str) -> Tree:
+    """The part of a group: the tree itself where there is one group, else its entry."""
+    return tree if len(spec.groups) == 1 else tree[group]  # type: ignore[call-overload,no-any-return]
+
+
+def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Apply a function to every tensor of a tree."""
+    if isinstance(tree, dict):
+        return {name: map_tree(function, branch) for name, branch in tree.items()}
+    return function(tree)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Agents that share one network: the members of a group, or one of them.
+
+    local: their places inside the group; index: their places among all agents, both in order. ``whole``: the unit is
+    its group.
+    """
+
+    name: str
+    group: str
+    local: tuple[int, ...]
+    index: tuple[int, ...]
+    whole: bool
+
+    def take(self, spec: EnvSpec, tree: Tree, axis: int) -> Tree:
+        """The unit's share of a tree by group whose agent axis is ``axis``."""
+        part = of_group(spec, tree, self.group)
+        if self.whole:
+            return part
+        local = torch.tensor(self.local)
+        return map_tree(lambda x: x.index_select(axis, local.to(x.device)), part)
+
+    def take_agents(self, x: Tensor, axis: int) -> Tensor:
+        """The unit's share of an array over all agents, such as ``[B, N]``."""
+        if x.shape[axis] == len(self.index):
+            return x
+        return x.index_select(axis, torch.tensor(self.index, device=x.device))
+
+
+def units_of(spec: EnvSpec, sharing: Sharing) -> list[Unit]:
+    """One unit per group, or (``none``) one per agent."""
+    units = []
+    for group, index in spec.groups.items():
+        if sharing == "group" or len(index) == 1:
+            units.append(Unit(group, group, tuple(range(len(index))), tuple(index), True))
+        else:
+            units += [
+                Unit(spec.agents[agent], group, (local,), (agent,), False) for local, agent in enumerate(index)
+            ]
+    return units
+
+
+class JointPolicy(nn.Module):
+    """Actors for all agents of a world.
+
+    observation_space: per group, what one agent sees at the end of the pipeline.
+    sharing: "group", like agents share one network, or "none", each has its own.
+    agent_index: append the agent's place in its group to its observation, one-hot, so that sharers can differ.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        observation_space: Mapping[str, spaces.Space],
+        network: NetworkConfig,
+        sharing: Sharing = "group",
+        agent_index: bool = False,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.spec, self._agent_index = spec, agent_index
+        self.units = units_of(spec, sharing)
+        self.actors = nn.ModuleDict()
+        for unit in self.units:
+            space = observation_space[unit.group]
+            if agent_index:
+                space = _with_index(space, len(spec.groups[unit.group]))
+            self.actors[unit.name] = Actor(space, spec.action_space[unit.group], network, generator=generator)
+
+    def _actor(self, unit: Unit) -> Actor:
+        actor = self.actors[unit.name]
+        assert isinstance(actor, Actor)
+        return actor
+
+    def _observation(self, unit: Unit, observation: Tree, axis: int) -> Tree:
+        part = unit.take(self.spec, observation, axis)
+        if not self._agent_index:
+            return part
+        size = len(self.spec.groups[unit.group])
+        own = part if isinstance(part, dict) else {"observation": part}
+        some = next(_leaves(own))
+        one_hot = torch.eye(size, device=some.device)[list(unit.local)]
+        return {**own, "agent_index": one_hot.expand(*some.shape[: axis + 1], size)}
+
+    def _mask(self, unit: Unit, action_mask: Tree | None, axis: int) -> Tensor | None:
+        if action_mask is None:
+            return None
+        mask = unit.take(self.spec, action_mask, axis)
+        assert isinstance(mask, Tensor)
+        return mask
+
+    def initial_hidden(self, copies: int) -> dict[str, Tensor]:
+        """Zero recurrent state by unit, ``[B, N_u, H]``; empty for feed-forward actors."""
+        device = next(self.parameters()).device
+        return {
+            unit.name: torch.zeros(copies, len(unit.index), size, device=device)
+            for unit in self.units
+            if (size := self._actor(unit).hidden_size)
+        }
+
+    @torch.no_grad()
+    def draw(
+        self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool
+    ) -> tuple[Tree, Tensor, dict[str, Tensor]]:
+        """Actions by group, log-probabilities ``[B, N]``, next recurrent state.
+
+        The random numbers come from the copies' keys, so they depend neither on B nor on the neighbours.
+        """
+        n_agents = self.spec.n_agents
+        agents = torch.arange(n_agents, device=timestep.key.device)
+        keys = fold(fold(timestep.key, int(Stream.POLICY)).unsqueeze(1), agents)
+        actions: dict[str, list[Tensor]] = {group: [] for group in self.spec.groups}
+        log_prob = torch.empty(timestep.alive.shape, device=timestep.key.device)
+        next_hidden = {}
+        for unit in self.units:
+            before = hidden.get(unit.name)
+            if before is not None:
+                before = before * ~unit.take_agents(start, 1).unsqueeze(-1)
+            head, after = self._actor(unit)(
+                self._observation(unit, timestep.observation, 1), before, self._mask(unit, timestep.action_mask, 1)
+            )
+            action = head.mode() if greedy else head.sample(noise(unit.take_agents(keys, 1), head.noise_size))
+            actions[unit.group].append(action)
+            share = head.log_prob(action)
+            if len(unit.index) == n_agents:
+                log_prob = share
+            else:
+                log_prob[:, list(unit.index)] = share
+            if after is not None:
+                next_hidden[unit.name] = after
+        joined: dict[str, Tree] = {
+            group: parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for group, parts in actions.items()
+        }
+        return (joined if len(joined) > 1 else next(iter(joined.values()))), log_prob, next_hidden
+
+    def hidden_size(self, unit: Unit) -> int:
+        """Width of the unit's recurrent state, 0 if feed-forward."""
+        return self._actor(unit).hidden_size
+
+    def decide(
+        self, unit: Unit, observation: Tree, hidden: Tensor | None, agents: Sequence[str]
+    ) -> tuple[Head, Tensor | None]:
+        """The head over n agents of a unit, given by name, and their next recurrent state ``[n, H]``.
+
+        observation: a tree of ``[n, *]`` in the order of ``agents``.
+        """
+        if self._agent_index:
+            members = [self.spec.agents[i] for i in self.spec.groups[unit.group]]
+            own = observation if isinstance(observation, dict) else {"observation": observation}
+            places = [members.index(agent) for agent in agents]
+            observation = {**own, "agent_index": torch.eye(len(members))[places]}
+        head, after = self._actor(unit)(observation, hidden, None)
+        return head, after
+
+    def heads(
+        self, observation: Tree, action_mask: Tree | None, hidden: dict[str, Tensor], start: Tensor
+    ) -> Iterator[tuple[Unit, Head]]:
+        """Re-evaluate a stretch of L steps, time first: per unit the head over ``[L, R, N_u]``.
+
+        observation: ``[L, R, N, *]``; hidden: at the stretch's beginning, ``[R, N_u, H]``; start: bool ``[L, R, N]``.
+        """
+        for unit in self.units:
+            seen = self._observation(unit, observation, 2)
+            mask = self._mask(unit, action_mask, 2)
+            actor = self._actor(unit)
+            if unit.name in hidden:
+                head, _ = actor.unroll(seen, hidden[unit.name], unit.take_agents(start, 2), mask)
+            else:
+                head, _ = actor(seen, None, mask)
+            yield unit, head
+
+
+def noise(keys: Tensor, size: int) -> Tensor:
+    """Uniform numbers ``[B, N]``, or ``[B, N, size]`` where the head wants several per action."""
+    if size == 0:
+        return uniform(keys)
+    return uniform(fold(keys.unsqueeze(-1), torch.arange(size, device=keys.device)))
+
+
+def _with_index(space: spaces.Space, size: int) -> spaces.Dict:
+    own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+    return spaces.Dict({**own, "agent_index": spaces.Box(0.0, 1.0, (size,), np.float32)})
+
+
+def _leaves(tree: Tree) -> Iterator[Tensor]:
+    if isinstance(tree, dict):
+        for branch in tree.values():
+            yield from _leaves(branch)
+    else:
+        yield tree

@@ -1,0 +1,160 @@
+"""The collector: plays a policy in a batched world and records what the learner needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from marl.coordination.pipeline import Memory, Pipeline, starts
+from marl.envs.batched import TimeStep, Tree
+from marl.policies.joint import JointPolicy
+from marl.rollout.batch import Batch, stack
+
+
+class Values(Protocol):
+    """The critic's side of a rollout."""
+
+    def initial_hidden(self, copies: int) -> dict[str, Tensor]:
+        """Zero recurrent state for B copies, empty if feed-forward."""
+
+    def value(
+        self, observation: Tree, state: Tree | None, alive: Tensor, hidden: dict[str, Tensor], start: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Values ``[B, N]`` in units of reward, and the next recurrent state."""
+
+
+class EpisodeMeans:
+    """Means of the metrics of the episodes that finished during a rollout."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, timestep: TimeStep) -> None:
+        finished = int(timestep.done.sum())
+        if not finished:
+            return
+        self.count += finished
+        for name, values in timestep.metrics.items():
+            total = float(values[timestep.done].double().sum())
+            self._sums[name] = self._sums.get(name, 0.0) + total
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self._sums.items()} if self.count else {}
+
+
+class Collector:
+    """Keeps the present moment of a world between rollouts.
+
+    ``phase(name)`` is entered around the time spent in the world and in the networks.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        policy: JointPolicy,
+        critic: Values,
+        phase: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext(),
+    ):
+        self._pipeline, self._policy, self._critic, self._phase = pipeline, policy, critic, phase
+        self._timestep: TimeStep | None = None
+        self._memory: Memory | None = None
+        self._critic_hidden: dict[str, Tensor] = {}
+
+    def reset(self, seed: int | Tensor) -> None:
+        """Start all copies afresh."""
+        env = self._pipeline.env
+        self._timestep = self._pipeline.view(env.reset(seed))
+        self._memory = self._pipeline.begin(self._policy, self._timestep)
+        self._critic_hidden = self._critic.initial_hidden(env.copies)
+
+    def state(self) -> dict[str, object]:
+        """What, beside the world itself, the next rollout depends on."""
+        assert self._memory is not None and self._timestep is not None
+        return {
+            "hidden": self._memory.hidden,
+            "start": starts(self._timestep, self._memory),
+            "agent_id": self._memory.agent_id,
+            "critic_hidden": self._critic_hidden,
+        }
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Continue from ``state``; the world has been restored before."""
+        env = self._pipeline.env
+        self._timestep = self._pipeline.view(env.current())  # type: ignore[attr-defined]
+        self._memory = Memory(state["hidden"], state["start"], state["agent_id"])  # type: ignore[arg-type]
+        self._critic_hidden = state["critic_hidden"]  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def collect(self, steps: int) -> tuple[Batch, EpisodeMeans]:
+        """Play T steps. Returns the batch and the means of the episodes that finished on the way."""
+        assert self._timestep is not None and self._memory is not None, "reset first"
+        timestep, memory, critic_hidden = self._timestep, self._memory, self._critic_hidden
+        rows: list[dict[str, object]] = []
+        ends: list[tuple[int, Tensor, Tensor]] = []
+        episodes = EpisodeMeans()
+        for t in range(steps):
+            with self._phase("policy"):
+                decision = self._pipeline.act(self._policy, timestep, memory)
+                value, critic_after = self._critic.value(
+                    timestep.observation, timestep.state, timestep.alive, critic_hidden, decision.start
+                )
+            with self._phase("world"):
+                after = self._pipeline.env.step(decision.executed)
+            with self._phase("guidance"):
+                after = self._pipeline.view(after)
+            ended = after.terminated | after.truncated
+            if after.final is not None:
+                with self._phase("policy"):
+                    last, _ = self._critic.value(
+                        after.final.observation,
+                        after.final.state,
+                        timestep.alive,
+                        critic_after,
+                        torch.zeros_like(decision.start),
+                    )
+                ends.append((t, ended, last))
+            replaced = timestep.alive & (after.agent_id != timestep.agent_id)
+            rows.append(
+                {
+                    "observation": timestep.observation,
+                    "state": timestep.state,
+                    "action_mask": timestep.action_mask,
+                    "action": decision.proposed,
+                    "log_prob": decision.log_prob,
+                    "value": value,
+                    "reward": after.reward,
+                    "terminated": after.terminated,
+                    "cut": ended | replaced | after.done.unsqueeze(1),
+                    "start": decision.start,
+                    "mask": timestep.alive,
+                    "actor_hidden": memory.hidden,
+                    "critic_hidden": critic_hidden,
+                }
+            )
+            episodes.add(after)
+            timestep, memory, critic_hidden = after, decision.memory, critic_after
+        with self._phase("policy"):
+            bootstrap, _ = self._critic.value(
+                timestep.observation, timestep.state, timestep.alive, critic_hidden, starts(timestep, memory)
+            )
+            batch = _assemble(rows, bootstrap, ends)
+        self._timestep, self._memory, self._critic_hidden = timestep, memory, critic_hidden
+        return batch, episodes
+
+
+def _assemble(rows: list[dict[str, object]], bootstrap: Tensor, ends: list[tuple[int, Tensor, Tensor]]) -> Batch:
+    columns: dict[str, object] = {
+        name: None if rows[0][name] is None else stack([row[name] for row in rows])  # type: ignore[misc]
+        for name in rows[0]
+    }
+    value = columns["value"]
+    assert isinstance(value, Tensor)
+    next_value = torch.cat([value[1:], bootstrap.unsqueeze(0)])
+    for t, ended, last in ends:
+        next_value[t] = torch.where(ended, last, next_value[t])
+    return Batch(next_value=next_value, **columns)  # type: ignore[arg-type]

@@ -1,0 +1,293 @@
+"""MAPPO: proximal policy optimisation with a central critic; ``ippo`` is the same with local critics.
+
+Yu et al., "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games", NeurIPS 2022, arXiv 2103.01955.
+Its five suggestions are the defaults: normalised values, agent-specific features in the critic's state (the world's
+part), few epochs with large batches, a clip of at most 0.2, and no loss on slots without an acting agent. Unlike much
+published code, a time limit bootstraps from the final state, advantages are normalised over the whole batch, and the
+statistics of the value normaliser are buffers, updated once per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from gymnasium import spaces
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
+
+from marl.config import Frozen
+from marl.envs.batched import EnvSpec, Tree
+from marl.learning.advantages import gae, normalize
+from marl.learning.learner import ClippedAdam, micro_batches, minibatches
+from marl.learning.surrogates import approximate_kl, clip_fraction, ppo_clip
+from marl.learning.value_losses import ValueNorm, clipped, huber, squared
+from marl.policies.critic import Mixer
+from marl.policies.config import NetworkConfig
+from marl.policies.joint import JointPolicy, Sharing, map_tree
+from marl.policies.joint_critic import CriticInput, JointCritic
+from marl.rollout.batch import Batch, stretches
+from marl.seeding import Stream, generator
+from marl.systems.system import System
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class MappoConfig(Frozen):
+    """Options of MAPPO and IPPO. Defaults: the table "MAPPO practice" of the literature, for cheap worlds."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    rollout: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Steps of each copy between two updates."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    minibatches: Annotated[int, Field(ge=1, le=1024)] = 2
+    micro_batch: Annotated[int, Field(ge=1)] = 8192
+    """Agent-steps whose gradient is computed at once; changes speed and memory, not the result."""
+    actor_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    critic_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    anneal: bool = False
+    """Let both learning rates fall linearly to zero over the run."""
+    gamma: Share = 0.99
+    gae_lambda: Share = 0.95
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    entropy: Annotated[float, Field(ge=0.0)] = 0.01
+    value_loss: Literal["huber", "squared"] = "huber"
+    huber_delta: Annotated[float, Field(gt=0.0)] = 10.0
+    value_clip: Annotated[float, Field(gt=0.0)] | None = None
+    """Clip of the value's change, in normalised units; null: none."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 10.0
+    value_norm: bool = True
+    value_norm_beta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999
+    """Memory of the value statistics, per update (the original's .99999 counts minibatch steps)."""
+    advantage_norm: bool = True
+    target_kl: Annotated[float, Field(gt=0.0)] | None = None
+    """Stop the epochs of an update when the approximate KL divergence of a minibatch exceeds this."""
+    actor: NetworkConfig = NetworkConfig()
+    critic: NetworkConfig = NetworkConfig()
+    critic_input: CriticInput = "state"
+    critic_mixer: Mixer = "none"
+    sharing: Sharing = "group"
+    agent_index: bool = False
+    """Append the agent's place in its group to its observation, one-hot."""
+    stretch: Annotated[int, Field(ge=1)] = 16
+    """Steps of truncated back-propagation through time of recurrent networks."""
+    greedy: bool = False
+    """Act by the most probable action when evaluated, instead of sampling."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> MappoConfig:
+        recurrent = "gru" in (self.actor.recurrent, self.critic.recurrent)
+        if recurrent and self.rollout % self.stretch:
+            raise ValueError(f"rollout={self.rollout} is not a multiple of stretch={self.stretch}")
+        return self
+
+
+class IppoConfig(MappoConfig):
+    """MAPPO's options with a critic that sees the agent's own observation only."""
+
+    critic_input: CriticInput = "observation"
+
+
+class Mappo:
+    """Policy, critic and the update. All randomness comes from ``seed`` and the number of the update."""
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        observation_space: Mapping[str, spaces.Space],
+        config: MappoConfig,
+        seed: int,
+        device: torch.device,
+    ):
+        self.config, self._spec, self._seed = config, spec, seed
+        self._value_loss = squared if config.value_loss == "squared" else huber(config.huber_delta)
+        init = generator(seed, Stream.INIT)
+        self.policy = JointPolicy(
+            spec, observation_space, config.actor, config.sharing, config.agent_index, init
+        ).to(device)
+        self.critic = JointCritic(
+            spec,
+            observation_space,
+            config.critic,
+            config.critic_input,
+            config.critic_mixer,
+            ValueNorm(beta=config.value_norm_beta) if config.value_norm else None,
+            init,
+        ).to(device)
+        self._actor_adam = ClippedAdam(
+            self.policy.parameters(), config.actor_rate, config.max_grad_norm, config.anneal
+        )
+        self._critic_adam = ClippedAdam(
+            self.critic.parameters(), config.critic_rate, config.max_grad_norm, config.anneal
+        )
+        recurrent = "gru" in (config.actor.recurrent, config.critic.recurrent)
+        self._stretch = config.stretch if recurrent else 1
+
+    def state(self) -> dict[str, object]:
+        """Parameters, buffers and moments, as a tree of tensors."""
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "critic": dict(self.critic.state_dict()),
+            "actor_adam": self._actor_adam.state(),
+            "critic_adam": self._critic_adam.state(),
+        }
+
+    def load_state(self, state: dict[str, object]) -> None:
+        self.policy.load_state_dict(state["policy"])  # type: ignore[arg-type]
+        self.critic.load_state_dict(state["critic"])  # type: ignore[arg-type]
+        self._actor_adam.load_state(state["actor_adam"])  # type: ignore[arg-type]
+        self._critic_adam.load_state(state["critic_adam"])  # type: ignore[arg-type]
+
+    def update(self, batch: Batch, number: int, fraction: float) -> dict[str, float]:
+        """Learn from one batch.
+
+        number: of this update, keys its shuffles. fraction: the part of the run that is done, for schedules.
+        Returns the figures of the update: means over its minibatches.
+        """
+        config = self.config
+        for adam in (self._actor_adam, self._critic_adam):
+            adam.schedule(fraction)
+        advantage = gae(
+            batch.reward, batch.value, batch.next_value, batch.terminated, batch.cut, config.gamma, config.gae_lambda
+        )
+        returns = advantage + batch.value
+        norm = self.critic.value_norm
+        if isinstance(norm, ValueNorm):
+            norm.update(returns, batch.mask)
+            target, old_value = norm.normalize(returns), norm.normalize(batch.value)
+        else:
+            target, old_value = returns, batch.value
+        figures = {"explained_variance": _explained_variance(batch.value, returns, batch.mask)}
+        if config.advantage_norm:
+            advantage = normalize(advantage, batch.mask)
+
+        rows = _Rows(batch, advantage, target, old_value, self._stretch)
+        agents = self._stretch * self._spec.n_agents
+        sums: dict[str, float] = {}
+        count = 0
+        for epoch in range(config.epochs):
+            shuffle = generator(self._seed, Stream.SHUFFLE, number, epoch)
+            for part in minibatches(rows.count, config.minibatches, shuffle):
+                stats = self._step(rows, part, max(config.micro_batch // agents, 1))
+                if count == 0:
+                    figures["first_log_ratio"] = stats["largest_log_ratio"]
+                for name, value in stats.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                count += 1
+                if config.target_kl is not None and stats["approximate_kl"] > config.target_kl:
+                    break
+            else:
+                continue
+            break
+        sums.pop("largest_log_ratio")
+        return figures | {name: value / count for name, value in sums.items()} | {"minibatch_steps": float(count)}
+
+    def _step(self, rows: _Rows, part: Tensor, micro: int) -> dict[str, float]:
+        """One gradient step of actor and critic on the rows of a minibatch."""
+        config = self.config
+        self._actor_adam.zero()
+        self._critic_adam.zero()
+        total = rows.mask[:, part].sum().clamp(min=1)
+        names = ("policy_loss", "value_loss", "entropy", "approximate_kl", "clip_fraction")
+        sums = dict.fromkeys(names, torch.zeros((), device=total.device))
+        largest = torch.zeros((), device=total.device)
+        for piece in micro_batches(part, micro):
+            r = rows.take(piece)
+            losses = torch.zeros((), device=total.device)
+            for unit, head in self.policy.heads(r.observation, r.action_mask, r.actor_hidden, r.start):
+                mask = unit.take_agents(r.mask, 2)
+                action = unit.take(self._spec, r.action, 2)
+                assert isinstance(action, Tensor)
+                log_ratio = (head.log_prob(action) - unit.take_agents(r.log_prob, 2)).masked_fill(~mask, 0.0)
+                policy_loss = (ppo_clip(log_ratio, unit.take_agents(r.advantage, 2), config.clip) * mask).sum()
+                entropy = (head.entropy() * mask).sum()
+                losses = losses + policy_loss - config.entropy * entropy
+                with torch.no_grad():
+                    sums["policy_loss"] = sums["policy_loss"] + policy_loss
+                    sums["entropy"] = sums["entropy"] + entropy
+                    sums["approximate_kl"] = sums["approximate_kl"] + (approximate_kl(log_ratio) * mask).sum()
+                    sums["clip_fraction"] = sums["clip_fraction"] + (clip_fraction(log_ratio, config.clip) * mask).sum()
+                    largest = torch.maximum(largest, log_ratio.abs().max())
+            value = self.critic(r.observation, r.state, r.mask, r.critic_hidden, r.start)
+            if config.value_clip is None:
+                per_agent = self._value_loss(value, r.target)
+            else:
+                per_agent = clipped(self._value_loss, config.value_clip, value, r.old_value, r.target)
+            critic_loss = (per_agent * r.mask).sum()
+            sums["value_loss"] = sums["value_loss"] + critic_loss.detach()
+            ((losses + critic_loss) / total).backward()
+        figures = {name: float(value.detach() / total) for name, value in sums.items()}
+        figures["actor_grad_norm"] = float(self._actor_adam.step())
+        figures["critic_grad_norm"] = float(self._critic_adam.step())
+        figures["largest_log_ratio"] = float(largest)
+        return figures
+
+
+class _Taken:
+    """Some rows of a batch, ``[L, R, N, *]`` each."""
+
+    def __init__(self, rows: _Rows, index: Tensor):
+        def take(x: Tensor) -> Tensor:
+            return x.index_select(1, index.to(x.device))
+
+        def tree(x: Tree | None) -> Tree | None:
+            return None if x is None else map_tree(take, x)
+
+        observation, action = tree(rows.observation), tree(rows.action)
+        assert observation is not None and action is not None
+        self.observation, self.action = observation, action
+        self.action_mask, self.state = tree(rows.action_mask), tree(rows.state)
+        self.log_prob, self.advantage = take(rows.log_prob), take(rows.advantage)
+        self.target, self.old_value = take(rows.target), take(rows.old_value)
+        self.start, self.mask = take(rows.start), take(rows.mask)
+        self.actor_hidden = {name: take(x)[0] for name, x in rows.actor_hidden.items()}
+        self.critic_hidden = {name: take(x)[0] for name, x in rows.critic_hidden.items()}
+
+
+class _Rows:
+    """A batch cut into stretches of L steps: every column ``[L, rows, N, *]``."""
+
+    def __init__(self, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int):
+        def cut(x: Tensor) -> Tensor:
+            result = stretches(x, length)
+            assert isinstance(result, Tensor)
+            return result
+
+        def tree(x: Tree | None) -> Tree | None:
+            return None if x is None else stretches(x, length)
+
+        self.observation, self.action = stretches(batch.observation, length), stretches(batch.action, length)
+        self.action_mask, self.state = tree(batch.action_mask), tree(batch.state)
+        self.log_prob, self.advantage = cut(batch.log_prob), cut(advantage)
+        self.target, self.old_value = cut(target), cut(old_value)
+        self.start, self.mask = cut(batch.start), cut(batch.mask)
+        self.actor_hidden = {name: cut(x) for name, x in batch.actor_hidden.items()}
+        self.critic_hidden = {name: cut(x) for name, x in batch.critic_hidden.items()}
+        self.count = self.mask.shape[1]
+
+    def take(self, index: Tensor) -> _Taken:
+        return _Taken(self, index)
+
+
+def _explained_variance(value: Tensor, returns: Tensor, mask: Tensor) -> float:
+    kept_returns, kept_error = returns[mask], (returns - value)[mask]
+    variance = kept_returns.var(unbiased=False)
+    return float(1.0 - kept_error.var(unbiased=False) / variance) if variance > 0 else 0.0
+
+
+MAPPO = System(
+    name="mappo",
+    summary="PPO with a central critic",
+    paper="arXiv 2103.01955",
+    config=MappoConfig,
+    build=Mappo,
+)
+IPPO = System(
+    name="ippo",
+    summary="PPO with local critics",
+    paper="arXiv 2011.09533",
+    config=IppoConfig,
+    build=Mappo,
+)

@@ -1,0 +1,22 @@
+"""All systems by name."""
+
+from __future__ import annotations
+
+from marl.errors import UserError, nearest
+from marl.plugins import is_reference, load_reference
+from marl.systems.mappo import IPPO, MAPPO
+from marl.systems.system import System
+
+SYSTEMS: dict[str, System] = {system.name: system for system in (MAPPO, IPPO)}
+
+
+def load_system(name: str) -> System:
+    """The system of that name, or the one that ``module:object`` means.
+
+    Raises ``UserError`` with the nearest known name if there is none.
+    """
+    if is_reference(name):
+        return load_reference(name, System)
+    if name not in SYSTEMS:
+        raise UserError(f"system '{name}' does not exist{nearest(name, sorted(SYSTEMS))}")
+    return SYSTEMS[name]

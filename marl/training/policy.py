@@ -1,0 +1,179 @@
+"""Learned policies outside training: bound to a world for evaluation, or asked for single decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.config import AnyRunConfig, CoordinationConfig
+from marl.coordination.pipeline import Memory, Pipeline
+from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.spaces import BitWindow
+from marl.errors import UserError
+from marl.policies.joint import JointPolicy, Unit, noise
+from marl.scenario import load_scenario
+from marl.seeding import Stream, fold, fold_int
+from marl.training.checkpoint import CheckpointStore
+from marl.training.run_folder import read_config
+
+
+class PipelinePolicy:
+    """A joint policy at the end of a world's coordination pipeline (``marl.policies.base.BoundPolicy``)."""
+
+    def __init__(self, env: BatchedEnv, coordination: CoordinationConfig, policy: JointPolicy, greedy: bool):
+        self._pipeline, self._policy, self._greedy = Pipeline(env, coordination), policy, greedy
+        self._memory: Memory | None = None
+
+    def act(self, timestep: TimeStep) -> Tree:
+        seen = self._pipeline.view(timestep)
+        if self._memory is None:
+            self._memory = self._pipeline.begin(self._policy, seen)
+        decision = self._pipeline.act(self._policy, seen, self._memory, self._greedy)
+        self._memory = decision.memory
+        return decision.executed
+
+
+class LearnedPolicy:
+    """A policy as a run left it.
+
+    ``bind(env)`` gives the policy of all agents of a batched world of the same scenario; ``act(observations)`` decides
+    for one agent or a dict of them, in the form that the scenario's ``parallel_env`` shows.
+    """
+
+    def __init__(self, name: str, config: AnyRunConfig, state: Mapping[str, Tensor]):
+        self.name, self.config = name, config
+        self._state = state
+        self._single: _Single | None = None
+
+    def bind(self, env: BatchedEnv) -> PipelinePolicy:
+        """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
+        pipeline_space = Pipeline(env, self.config.coordination).observation_space
+        return PipelinePolicy(
+            env, self.config.coordination, self._network(env, pipeline_space), self.config.algorithm.greedy
+        )
+
+    def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space]) -> JointPolicy:
+        options = self.config.algorithm
+        policy = JointPolicy(env.spec, observation_space, options.actor, options.sharing, options.agent_index)
+        try:
+            policy.load_state_dict(self._state)
+        except RuntimeError:
+            raise UserError(
+                f"policy '{self.name}' does not fit this world: it was trained with other observations, actions or "
+                f"groups of agents; evaluate it with the world options in its config.yaml"
+            ) from None
+        return policy.to(env.device).eval()
+
+    def act(self, observations: Any, seed: int = 0) -> Any:
+        """The action of one agent, or ``{agent: action}`` for a dict of agents.
+
+        observations: one agent's observation, or a dict of them by agent name, as ``parallel_env`` returns them.
+        Recurrent state is kept by agent name until ``reset``. Sampling depends on ``seed`` and the number of the call.
+        """
+        if self._single is None:
+            scenario = load_scenario(self.config.scenario)
+            env = scenario.make(self.config.world, 1, torch.device("cpu"))
+            space = Pipeline(env, self.config.coordination).observation_space
+            self._single = _Single(self._network(env, space), space, self.config.algorithm.greedy)
+            env.close()
+        return self._single.act(observations, seed)
+
+    def reset(self) -> None:
+        """Forget recurrent state and the number of calls: a new episode begins."""
+        if self._single is not None:
+            self._single.reset()
+
+
+class _Single:
+    """Decisions for agents by name, outside any world."""
+
+    def __init__(self, policy: JointPolicy, space: Mapping[str, spaces.Space], greedy: bool):
+        self._policy, self._space, self._greedy = policy, space, greedy
+        self._unit_of = {policy.spec.agents[agent]: unit for unit in policy.units for agent in unit.index}
+        self.reset()
+
+    def reset(self) -> None:
+        self._calls = 0
+        self._hidden: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def act(self, observations: Any, seed: int) -> Any:
+        named = observations if self._is_by_agent(observations) else {"": observations}
+        by_unit: dict[str, list[str]] = {}
+        for agent in named:
+            by_unit.setdefault(self._unit(agent).name, []).append(agent)
+        actions: dict[str, Any] = {}
+        for unit_name, agents in by_unit.items():
+            actions |= self._decide(unit_name, agents, named, fold_int(fold_int(seed, Stream.POLICY), self._calls))
+        self._calls += 1
+        return {agent: actions[agent] for agent in named} if named is observations else actions[""]
+
+    def _is_by_agent(self, observations: Any) -> bool:
+        if not isinstance(observations, Mapping):
+            return False
+        return not any(
+            isinstance(one, spaces.Dict) and set(observations) == set(one.spaces) for one in self._space.values()
+        )
+
+    def _unit(self, agent: str) -> Unit:
+        if agent in self._unit_of:
+            return self._unit_of[agent]
+        if len(self._policy.units) == 1:  # shared by all: a world of another size has agents that training had not
+            return self._policy.units[0]
+        raise UserError(f"agent '{agent}' is not one of the policy's agents: {', '.join(self._unit_of)}")
+
+    def _decide(self, unit_name: str, agents: list[str], observations: Mapping[str, Any], key: int) -> dict[str, Any]:
+        unit = next(unit for unit in self._policy.units if unit.name == unit_name)
+        space = self._space[unit.group]
+        seen = _stacked([observations[agent] for agent in agents], space, agents[0])
+        head, hidden = self._policy.decide(unit, seen, self._stacked_hidden(unit, agents), agents)
+        keys = fold(torch.tensor(key), torch.tensor([_number(agent, i) for i, agent in enumerate(agents)]))
+        action = head.mode() if self._greedy else head.sample(noise(keys, head.noise_size))
+        if hidden is not None:
+            self._hidden |= dict(zip(agents, hidden, strict=True))
+        discrete = not action.is_floating_point()
+        return {agent: int(a) if discrete else a.numpy() for agent, a in zip(agents, action, strict=True)}
+
+    def _stacked_hidden(self, unit: Unit, agents: list[str]) -> Tensor | None:
+        size = self._policy.hidden_size(unit)
+        if size == 0:
+            return None
+        return torch.stack([self._hidden.get(agent, torch.zeros(size)) for agent in agents])
+
+
+def _number(agent: str, place: int) -> int:
+    """A number that keeps agents' random draws apart: the digits at the end of the name, else the place."""
+    digits = agent[len(agent.rstrip("0123456789")) :]
+    return int(digits) if digits else place
+
+
+def _stacked(observations: list[Any], space: spaces.Space, agent: str) -> Tree:
+    """Observations of n agents, as the PettingZoo face shows them, as a tree of ``[n, *]``."""
+    if isinstance(space, spaces.Dict):
+        for seen in observations:
+            if not isinstance(seen, Mapping) or set(seen) != set(space.spaces):
+                raise UserError(f"the observation of agent '{agent}' must be a dict with {', '.join(space.spaces)}")
+        return {
+            name: _stacked([seen[name] for seen in observations], part, agent) for name, part in space.spaces.items()
+        }
+    array = torch.from_numpy(np.stack([np.asarray(seen) for seen in observations]))
+    if isinstance(space, BitWindow):
+        array = space.pack(array)
+    if array.shape[1:] != space.shape:
+        raise UserError(
+            f"an observation of agent '{agent}' has shape {tuple(array.shape[1:])}, the policy expects {space.shape}"
+        )
+    return array
+
+
+def load_policy(path: Path, echo: Callable[[str], None] = lambda _: None) -> LearnedPolicy:
+    """The policy of a run folder's newest whole checkpoint. Raises ``UserError`` if there is none."""
+    config = read_config(path)
+    tree, _, _ = CheckpointStore(path, keep=1).latest(echo)
+    return LearnedPolicy(path.name, config, tree["algorithm"]["policy"])

@@ -1,0 +1,90 @@
+"""The page of a run: curves from its log, its evaluation and one recorded episode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl.config import AnyRunConfig
+from marl.evaluation.charts import Curve, curve_from_csv
+from marl.evaluation.report import write_report
+from marl.evaluation.results import Results
+from marl.policies.base import BoundPolicy
+from marl.scenario import Scenario, load_scenario
+from marl.training.policy import load_policy
+from marl.training.run_folder import read_config
+
+Echo = Callable[[str], None]
+
+
+def record_episode(
+    scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], seed: int = 0
+) -> str | None:
+    """One episode as an HTML fragment that plays in a browser, or None if the scenario cannot show itself."""
+    if scenario.recorder is None:
+        return None
+    env = scenario.make(world, 1, torch.device("cpu"))
+    try:
+        policy = build(env)
+        recorder = scenario.recorder(env)
+        with torch.no_grad():
+            timestep = env.reset(seed)
+            recorder.add(timestep, None)
+            while True:
+                actions = policy.act(timestep)
+                timestep = env.step(actions)
+                recorder.add(timestep, actions)
+                if bool(timestep.done[0]):
+                    return recorder.html()
+    finally:
+        env.close()
+
+
+def learning_curves(folders: Mapping[str, list[Path]], metric: str, levels: Mapping[str, float]) -> list[Curve]:
+    """The primary metric and the reward against agent-steps and CPU-minutes; legend -> the folders of its seeds."""
+    logs = {legend: [folder / "metrics.csv" for folder in paths] for legend, paths in folders.items()}
+    return [
+        curve_from_csv(f"{metric} in training", logs, f"episode/{metric}", y_label=metric, levels=levels),
+        curve_from_csv(
+            f"{metric} by CPU time", logs, f"episode/{metric}", x="cpu_seconds", x_label="CPU-seconds", y_label=metric
+        ),
+        curve_from_csv("reward per agent-step", logs, "reward", y_label="reward"),
+        curve_from_csv("policy entropy", logs, "learn/entropy", y_label="nats"),
+    ]
+
+
+def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda _: None) -> Path:
+    """Write ``report.html`` into the run's folder; returns its path."""
+    config: AnyRunConfig = read_config(folder)
+    scenario = load_scenario(config.scenario)
+    policy = load_policy(folder, echo)
+    world = scenario.held_out(config.world)
+    env = scenario.make(world, 1, torch.device("cpu"))
+    metric = env.spec.primary_metric
+    env.close()
+    levels = {}
+    if results is not None:
+        levels = {row.policy: row.mean for row in results.rows if row.metric == metric and row.policy in scenario.baselines}
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    path = folder / "report.html"
+    write_report(
+        path,
+        title=f"{config.scenario}: {config.system}",
+        summary={
+            "scenario": config.scenario,
+            "system": config.system,
+            "preset": config.preset or "none",
+            "seed": config.seed,
+            "agent-steps": f"{config.total_steps:,}",
+            "configuration": config.model_dump(mode="json"),
+            "provenance": provenance,
+        },
+        curves=learning_curves({config.system: [folder]}, metric, levels),
+        results=results,
+        animation=record_episode(scenario, world, policy.bind),
+    )
+    return path

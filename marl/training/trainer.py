@@ -1,0 +1,220 @@
+"""The trainer: rollout, update, log, checkpoint; stopped at any moment and resumed bit for bit.
+
+Nothing in the loop draws from a shared random stream: every number is keyed by the run's seed and a counter. A
+checkpoint therefore holds parameters, moments, the worlds' snapshot and a few counters, and a resumed run equals an
+uninterrupted one on the same device.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from marl.config import AnyRunConfig
+from marl.coordination.pipeline import Pipeline
+from marl.envs.batched import Snapshots
+from marl.errors import UserError
+from marl.evaluation.runner import run_policy
+from marl.rollout.collector import Collector, EpisodeMeans
+from marl.scenario import Scenario, load_scenario
+from marl.seeding import Stream, fold_int, seeds_of
+from marl.systems.registry import load_system
+from marl.systems.system import System
+from marl.training.checkpoint import CheckpointStore
+from marl.training.policy import PipelinePolicy
+from marl.training.progress import PhaseClock, Progress
+from marl.training.run_folder import RunFolder
+from marl.training.tracking import Tracker
+
+Echo = Callable[[str], None]
+
+
+class Trainer:
+    """One training run in one folder.
+
+    Raises ``UserError`` if the configuration cannot be trained.
+    """
+
+    def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
+        self.config, self._scenario, self._folder, self._echo = config, scenario, folder, echo
+        device = torch.device(config.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda, but torch sees no GPU here: set device=cpu")
+        self._env = scenario.make(config.world, config.copies, device)
+        self._pipeline = Pipeline(self._env, config.coordination)
+        self.algorithm = system.build(
+            self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
+        )
+        self._clock = PhaseClock()
+        self._collector = Collector(self._pipeline, self.algorithm.policy, self.algorithm.critic, self._clock.phase)
+        self._rollout: int = config.algorithm.rollout
+        self._agent_steps_each = self._rollout * config.copies * self._env.spec.n_agents
+        self._iterations = max(1, -(-config.total_steps // self._agent_steps_each))
+        self._iteration = 0
+        self._episodes = 0
+        self._cpu_before, self._cpu_began = 0.0, time.process_time()
+        self._store = CheckpointStore(folder.path, config.checkpoint.keep)
+        self._exact = isinstance(self._env, Snapshots)
+
+    # State
+
+    def start(self) -> None:
+        """Begin a new run."""
+        base = fold_int(fold_int(0, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
+        self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
+        if not self._exact:
+            self._echo(
+                f"{type(self._env).__name__} cannot be saved in mid-episode: resuming will start its episodes afresh"
+            )
+
+    def load(self) -> None:
+        """Continue from the newest checkpoint that is whole."""
+        tree, _, path = self._store.latest(self._echo)
+        self.algorithm.load_state(tree["algorithm"])
+        counters = tree["counters"]
+        self._iteration, self._episodes = counters["iteration"], counters["episodes"]
+        self._cpu_before = counters["cpu_seconds"]
+        if self._exact:
+            self._env.restore(tree["world"])  # type: ignore[attr-defined]
+            self._collector.load_state(tree["collector"])
+        else:
+            base = fold_int(fold_int(self._iteration, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
+            self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
+        self._echo(f"resumed from {path.name} at {self._iteration * self._agent_steps_each:,} agent-steps")
+
+    def save(self) -> None:
+        """Write a checkpoint of the present moment."""
+        tree: dict[str, Any] = {
+            "algorithm": self.algorithm.state(),
+            "counters": {
+                "iteration": self._iteration,
+                "episodes": self._episodes,
+                "cpu_seconds": self._cpu_seconds(),
+            },
+        }
+        if self._exact:
+            tree["world"] = self._env.snapshot()  # type: ignore[attr-defined]
+            tree["collector"] = self._collector.state()
+        self._store.save(self._iteration, tree)
+
+    def _cpu_seconds(self) -> float:
+        return self._cpu_before + time.process_time() - self._cpu_began
+
+    # Loop
+
+    def run(self, progress: Progress, tracker: Tracker) -> bool:
+        """Train to the end. Returns False if a signal asked to stop; the run is saved in either case."""
+        tracker.truncate_after(self._iteration)
+        every = self.config.checkpoint.every_iterations
+        saved = self._iteration if self._iteration else -1
+        with _stop_signals() as stop:
+            while self._iteration < self._iterations and not stop.asked:
+                figures = self._iterate()
+                tracker.log(figures)
+                progress.update(figures, self._clock)
+                if self._iteration % every == 0 or self._iteration == self._iterations:
+                    with self._clock.phase("save"):
+                        self.save()
+                    saved = self._iteration
+            if saved != self._iteration:
+                self.save()
+        return self._iteration >= self._iterations
+
+    def _iterate(self) -> dict[str, float]:
+        fraction = self._iteration / self._iterations
+        batch, episodes = self._collector.collect(self._rollout)
+        with self._clock.phase("update"):
+            learned = self.algorithm.update(batch, self._iteration, fraction)
+        self._iteration += 1
+        self._episodes += episodes.count
+        figures = {
+            "iteration": self._iteration,
+            "agent_steps": self._iteration * self._agent_steps_each,
+            "episodes": self._episodes,
+            "cpu_seconds": self._cpu_seconds(),
+            "reward": float(batch.reward[batch.mask].mean()) if bool(batch.mask.any()) else 0.0,
+        }
+        figures |= {f"episode/{name}": value for name, value in self._metrics(episodes).items()}
+        figures |= {f"learn/{name}": value for name, value in learned.items()}
+        every = self.config.evaluation.every_iterations
+        if every and (self._iteration % every == 0 or self._iteration == self._iterations):
+            with self._clock.phase("evaluate"):
+                figures |= {f"evaluation/{name}": value for name, value in self.evaluate().items()}
+        return figures
+
+    def _metrics(self, episodes: EpisodeMeans) -> dict[str, float]:
+        means = episodes.means()
+        return {name: means.get(name, float("nan")) for name in self._env.spec.metrics}
+
+    def evaluate(self) -> dict[str, float]:
+        """Means of the metrics over the configured number of evaluation instances."""
+        options = self.config.evaluation
+        env = self._scenario.make(self.config.world, options.seeds, self._env.device)
+        policy = PipelinePolicy(env, self.config.coordination, self.algorithm.policy, self.config.algorithm.greedy)
+        base = fold_int(0, int(Stream.EVALUATE)) & ((1 << 62) - 1)
+        try:
+            played = run_policy(env, policy, seeds_of(base, options.seeds, self._env.device), options.episodes)
+        finally:
+            env.close()
+        return {name: float(values.mean()) for name, values in played.metrics.items()}
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM end the run after the iteration under way; a second one ends it at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    try:
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        previous = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train(config: AnyRunConfig, out: Path | None = None, echo: Echo = lambda _: None, live: bool = True) -> Path:
+    """Run a training from the beginning; returns the run's folder.
+
+    out: the folder, new or empty; by default one below ``runs/``. live: show progress.
+    """
+    torch.set_num_threads(1)
+    scenario, system = load_scenario(config.scenario), load_system(config.system)
+    with RunFolder.create(config, out) as folder:
+        trainer = Trainer(config, scenario, system, folder, echo)
+        trainer.start()
+        _finish(trainer, folder, echo, live)
+        return folder.path
+
+
+def resume(path: Path, echo: Echo = lambda _: None, live: bool = True) -> Path:
+    """Continue a run from its newest whole checkpoint, to the same end as if it had never stopped."""
+    torch.set_num_threads(1)
+    with RunFolder.open(path) as folder:
+        config = folder.config
+        scenario, system = load_scenario(config.scenario), load_system(config.system)
+        trainer = Trainer(config, scenario, system, folder, echo)
+        trainer.load()
+        _finish(trainer, folder, echo, live)
+        return folder.path

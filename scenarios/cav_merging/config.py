@@ -1,0 +1,137 @@
+"""The world's options: the ``world:`` part of a run's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+#: Decision steps per second and simulation steps per decision: SUMO steps 0.1 s, the policy decides each 0.2 s.
+SIM_STEP_S = 0.1
+SUBSTEPS = 2
+DECISION_S = SIM_STEP_S * SUBSTEPS
+
+
+def _pair(value: Any) -> Any:
+    """A single number stands for a span of which it is both ends."""
+    return (value, value) if isinstance(value, int | float) else value
+
+
+#: A fixed number, or [lowest, highest] of which each episode draws one.
+Span = Annotated[tuple[float, float], BeforeValidator(_pair)]
+IntSpan = Annotated[tuple[int, int], BeforeValidator(_pair)]
+
+Drivers = Literal["timid", "assertive", "mixed"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Geometry(_Model):
+    """Lengths along the road in metres; the published ones are 220, 100, 100 and 100 (Chen et al. 2023)."""
+
+    before: Span = Field((220.0, 220.0), description="straight part before the ramp swings in")
+    converge: Span = Field((100.0, 100.0), description="the part over which the ramp swings in")
+    merge: Span = Field((100.0, 100.0), description="the acceleration lane")
+    after: Span = Field((100.0, 100.0), description="main road after the acceleration lane")
+    speed_limit: Span = Field((30.0, 30.0), description="m/s")
+    main_lanes: IntSpan = Field((1, 1), description="lanes of the main road")
+
+    @field_validator("before", "converge", "merge", "after", "speed_limit")
+    @classmethod
+    def _in_order(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if not 5.0 <= span[0] <= span[1] <= 5000.0:
+            raise ValueError("a span is [lowest, highest] with 5 <= lowest <= highest <= 5000")
+        return span
+
+    @field_validator("main_lanes")
+    @classmethod
+    def _few_lanes(cls, span: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= span[0] <= span[1] <= 3:
+            raise ValueError("main_lanes is 1, 2 or 3, or a span of these")
+        return span
+
+    @property
+    def fixed(self) -> bool:
+        """Every episode has the same road."""
+        return all(low == high for low, high in self.model_dump().values())
+
+
+class Reward(_Model):
+    """Weights of the published reward (``reward.py`` has the formula)."""
+
+    crash: float = Field(200.0, ge=0, description="price of a collision")
+    speed: float = Field(1.0, ge=0, description="worth of driving 30 m/s instead of 10")
+    merging: float = Field(4.0, ge=0, description="price of being at the end of the acceleration lane")
+    headway: float = Field(4.0, ge=0, description="price of a short headway, per e-fold below 1.2 s")
+    sharing: Literal["own", "regional", "global"] = Field(
+        "global", description="own reward, mean over the neighbours (regional), or mean over all automated cars"
+    )
+
+
+class CavConfig(_Model):
+    """An on-ramp merge of automated (CAV) and human-driven cars (HDV)."""
+
+    backend: Literal["twin", "sumo"] = Field("twin", description="tensors, or SUMO itself in worker processes")
+    net: str | None = Field(None, description="a shipped network's name or a .net.xml file; None: built from geometry")
+    edges: dict[str, str] = Field(
+        default_factory=dict, description="role -> edge of the user's network: ramp, main, merge, after"
+    )
+    geometry: Geometry = Field(default_factory=Geometry, description="the road, unless net names one")
+    cavs: IntSpan = Field((3, 6), description="automated cars at the start of an episode")
+    humans: IntSpan = Field((1, 4), description="human-driven cars at the start, besides the contrasting pair")
+    contrast: bool = Field(True, description="always one aggressive car on the ramp and one defensive on the main road")
+    drivers: Drivers = Field("timid", description="how the human drivers change lanes")
+    flow_veh_per_h: Span = Field((0.0, 0.0), description="cars that keep arriving, both roads together")
+    ramp_share: float = Field(0.25, ge=0, le=1, description="share of the arriving cars that come by the ramp")
+    cav_share: Span = Field((0.5, 0.5), description="share of the arriving cars that are automated")
+    max_cavs: int = Field(6, ge=1, le=200, description="slots for automated cars: the number of agents")
+    max_humans: int = Field(6, ge=0, le=200, description="slots for human-driven cars")
+    horizon: int = Field(100, ge=1, description="decisions of 0.2 s until the episode is truncated")
+    reward: Reward = Field(default_factory=Reward)
+    workers: int = Field(0, ge=0, le=256, description="SUMO processes; 0: one for each copy (sumo backend)")
+    exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
+
+    @field_validator("edges", mode="before")
+    @classmethod
+    def _edge_list(cls, value: Any) -> Any:
+        """``ramp=a,main=b,merge=c,after=d`` as the command line gives it."""
+        if not isinstance(value, str):
+            return value
+        parts = [part.partition("=") for part in value.split(",")]
+        if any(not (role and equals and name) for role, equals, name in parts):
+            raise ValueError("edges are written ramp=A,main=B,merge=C,after=D")
+        return {role.strip(): name.strip() for role, _, name in parts}
+
+    @field_validator("cav_share")
+    @classmethod
+    def _share(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 <= span[0] <= span[1] <= 1.0:
+            raise ValueError("cav_share is between 0 and 1")
+        return span
+
+    @model_validator(mode="after")
+    def _fits(self) -> CavConfig:
+        if not 0 <= self.cavs[0] <= self.cavs[1] <= self.max_cavs:
+            raise ValueError(f"cavs {list(self.cavs)} has to be a span within 0..max_cavs ({self.max_cavs})")
+        pair = 2 if self.contrast else 0
+        if not 0 <= self.humans[0] <= self.humans[1] <= self.max_humans - pair:
+            raise ValueError(
+                f"humans {list(self.humans)} has to be a span within 0..{self.max_humans - pair} (max_humans"
+                + (" less the contrasting pair)" if pair else ")")
+            )
+        if self.cavs[1] + self.humans[1] > 10:
+            raise ValueError("cavs and humans together have at most 10 places at the start")
+        if not 0 <= self.flow_veh_per_h[0] <= self.flow_veh_per_h[1]:
+            raise ValueError("flow_veh_per_h is a span of non-negative numbers")
+        if self.cavs[0] == 0 and self.flow_veh_per_h[0] == 0:
+            raise ValueError("cavs may begin at 0 only with a flow of arriving cars")
+        if self.edges and self.net is None:
+            raise ValueError("edges needs net, the network whose edges it names")
+        return self
+
+    @property
+    def vehicles(self) -> int:
+        """V: slots of a copy, automated cars first."""
+        return self.max_cavs + self.max_humans

@@ -1,0 +1,45 @@
+"""The options of the world: the ``world:`` part of a run's configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scenarios.lifelong_mapf.generators import Generator, RandomMap
+from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.kernels import MAX_AGENTS
+
+
+class MapfConfig(BaseModel):
+    """Options of ``LifelongMapf``. Where several sources of maps are given, ``map`` goes before the map of ``tasks``, and
+    that before ``generator``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    map: str | None = Field(None, description="a map file (MovingAI .map, POGEMA .yaml or FILE.yaml:NAME) or a shipped map")
+    generator: Generator | list[Generator] = Field(
+        default_factory=RandomMap, description="makes the maps; of a list, each takes turns"
+    )
+    map_pool: int = Field(64, ge=1, le=100_000, description="generated maps; each episode of a copy draws one of them")
+    map_seed: int = Field(0, ge=0, le=1_000_000, description="another seed gives another pool of maps, with none in common")
+    agents: int | None = Field(
+        None, ge=1, le=MAX_AGENTS, description="number of agents; default: as many as the task file has, else 32"
+    )
+    tasks: str | None = Field(None, description="a file of starts and goals (.json or MovingAI .scen)")
+    horizon: int = Field(256, ge=1, le=100_000, description="steps after which an episode is truncated")
+    collision: Literal["priority", "soft", "block_both"] = Field(
+        "soft", description="who may move where, as in POGEMA 1.4.0"
+    )
+    on_target: Literal["restart", "nothing", "finish"] = Field(
+        "restart", description="at the goal: get a new one (lifelong), stay on the board, or leave it (one-shot)"
+    )
+    radius: int = Field(5, ge=1, le=7, description="radius of the observed window, in cells")
+    pogema_observation_fault: bool = Field(
+        False, description="soft: agents that are followed vanish from view, as in POGEMA up to 1.4.0"
+    )
+    central_state: bool = Field(True, description="compute the state for a central critic")
+    bound_share: bool = Field(
+        False, description="restart: compare each episode with its collision-free bound (a search per goal: slow)"
+    )
+    guidance: GuidanceConfig = Field(default_factory=GuidanceConfig, description="how agents are guided, if they are")

@@ -1,0 +1,274 @@
+"""Distance fields on grids: breadth-first, weighted, and the average distance of every cell.
+
+A grid of ``height`` x ``width`` is a flat array of cells ``row * width + column``. ``exits`` (uint8 ``[cells]``) says which
+neighbours of a cell are free, bit k - 1 for move k of ``MOVES``, so that the kernels test neither borders nor walls.
+
+A field holds for every cell the COST OF ENTERING IT AND WALKING ON to the goal, 0 at the goal (int32): a neighbour's value
+is thus the price of the move there, and descending the field walks a cheapest path. Costs belong to cells (the cost of
+entering), so a cell's value is final when its first neighbour is settled, and Dijkstra needs no decrease of keys: each
+cell enters the queue once (R. B. Dial, "Algorithm 360: shortest-path forest with topological ordering", CACM 1969, for the
+buckets). With all costs 1 the field is the number of steps to the goal.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+#: Row and column offsets of the moves: 0 stay, 1 up, 2 down, 3 left, 4 right.
+MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+
+#: Value of cells from which the goal cannot be reached, and of blocked ones.
+UNREACHED = 1 << 30
+
+#: Number of buckets of ``weighted_field``: entering a cell costs at least 1 and less than this.
+BUCKETS = 1024
+
+#: ``average_distance`` measures from all cells of maps up to 64 times this size, else from this many groups of 64.
+SOURCE_GROUPS = 64
+
+_GROUP_SIDE = 8
+
+
+def open_moves(blocked: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """``exits`` of a grid ``blocked`` (``[height * width]`` or ``[height, width]``, 1 blocked); 0 for blocked cells."""
+    free = blocked.reshape(height, width) == 0
+    exits = np.zeros((height, width), np.uint8)
+    exits[1:] |= free[:-1].astype(np.uint8)
+    exits[:-1] |= free[1:].astype(np.uint8) << 1
+    exits[:, 1:] |= free[:, :-1].astype(np.uint8) << 2
+    exits[:, :-1] |= free[:, 1:].astype(np.uint8) << 3
+    exits[~free] = 0
+    return exits.reshape(-1)
+
+
+@numba.njit(cache=True, inline="always")
+def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int:
+    """The cell that ``move`` (1 to 4) leads to, or ``cell`` itself where the way is not free."""
+    free = (np.int64(exits[cell]) >> (move - 1)) & 1
+    if move == 1:
+        return cell - width * free
+    if move == 2:
+        return cell + width * free
+    if move == 3:
+        return cell - free
+    return cell + free
+
+
+@numba.njit(cache=True)
+def step_field(
+    exits: NDArray[np.uint8], width: int, goal: int, field: NDArray[np.int32], queue: NDArray[np.int32]
+) -> None:
+    """Write the number of steps to ``goal`` into ``field`` by breadth-first search; ``queue`` (``[cells]``) is scratch."""
+    field[:] = UNREACHED
+    field[goal] = 0
+    queue[0] = goal
+    head, tail = 0, 1
+    while head < tail:
+        cell = queue[head]
+        head += 1
+        value = field[cell] + 1
+        for move in range(1, 5):
+            target = neighbour(exits, width, cell, move)
+            if field[target] == UNREACHED:
+                field[target] = value
+                queue[tail] = target
+                tail += 1
+
+
+@numba.njit(cache=True)
+def weighted_field(
+    exits: NDArray[np.uint8],
+    width: int,
+    cost: NDArray[np.int32],
+    goal: int,
+    field: NDArray[np.int32],
+    heads: NDArray[np.int32],
+    links: NDArray[np.int32],
+) -> None:
+    """Write the cheapest cost to ``goal`` into ``field``.
+
+    cost: ``[cells]``, of entering a cell, 1 to ``BUCKETS`` - 1.
+    heads ``[BUCKETS]``, all -1 on entry and on return, and links ``[cells]`` are scratch: the cells whose value falls into
+    one bucket (value modulo ``BUCKETS``) form a linked list.
+    """
+    field[:] = UNREACHED
+    field[goal] = 0
+    heads[0] = goal
+    links[goal] = -1
+    waiting = 1
+    bucket = 0
+    while waiting:
+        cell = heads[bucket]
+        if cell < 0:
+            bucket = (bucket + 1) & (BUCKETS - 1)
+            continue
+        heads[bucket] = links[cell]
+        waiting -= 1
+        value = field[cell]
+        for move in range(1, 5):
+            target = neighbour(exits, width, cell, move)
+            if field[target] == UNREACHED:
+                reached = value + cost[target]
+                field[target] = reached
+                slot = reached & (BUCKETS - 1)
+                links[target] = heads[slot]
+                heads[slot] = target
+                waiting += 1
+
+
+@numba.njit(cache=True, inline="always")
+def _ones(bits: np.uint64) -> np.int64:
+    """The number of set bits (the usual sideways sum, which compilers know as one instruction)."""
+    x = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@numba.njit(cache=True)
+def _spread(
+    exits: NDArray[np.uint8],
+    width: int,
+    sources: NDArray[np.int32],
+    total: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> None:
+    """Breadth-first search from up to 64 sources at once, one bit each; adds distances and arrivals per cell."""
+    cells = exits.size
+    seen = np.zeros(cells, np.uint64)
+    fresh = np.zeros(cells, np.uint64)
+    coming = np.zeros(cells, np.uint64)
+    now = np.empty(cells, np.int32)
+    later = np.empty(cells, np.int32)
+    n_now = 0
+    for i in range(sources.size):
+        cell = sources[i]
+        seen[cell] |= np.uint64(1) << np.uint64(i)
+        fresh[cell] = seen[cell]
+        now[n_now] = cell
+        n_now += 1
+    distance = 0
+    while n_now:
+        distance += 1
+        n_later = 0
+        for i in range(n_now):
+            cell = now[i]
+            bits = fresh[cell]
+            for move in range(1, 5):
+                target = neighbour(exits, width, cell, move)
+                new = bits & ~seen[target]
+                if new:
+                    if coming[target] == np.uint64(0):
+                        later[n_later] = target
+                        n_later += 1
+                    coming[target] |= new
+        for i in range(n_later):
+            cell = later[i]
+            bits = coming[cell]
+            coming[cell] = np.uint64(0)
+            fresh[cell] = bits
+            seen[cell] |= bits
+            arrivals = _ones(bits)
+            count[cell] += arrivals
+            total[cell] += distance * arrivals
+        now, later = later, now
+        n_now = n_later
+
+
+def average_distance(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+    """``avgdist`` ``[cells]``: mean number of steps to all OTHER cells that can be reached; 0 where there is none.
+
+    Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many cells, in 8x8 blocks spread evenly
+    over the map. Sources go in such blocks because neighbours' searches touch the same cells at nearly the same time.
+    """
+    rows, columns = np.divmod(np.arange(height * width), width)
+    blocks = np.lexsort((columns, rows, columns // _GROUP_SIDE, rows // _GROUP_SIDE)).astype(np.int32)
+    sources = blocks[exits[blocks] != 0]
+    groups = -(-sources.size // 64)
+    chosen = np.arange(groups) if groups <= SOURCE_GROUPS else np.arange(SOURCE_GROUPS) * groups // SOURCE_GROUPS
+    total = np.zeros(height * width, np.int64)
+    count = np.zeros(height * width, np.int64)
+    for group in chosen:
+        _spread(exits, width, sources[64 * group : 64 * group + 64], total, count)
+    return total / np.maximum(count, 1)
+
+
+@numba.njit(cache=True)
+def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest value within the connected component of each cell."""
+    cells = exits.size
+    maximum = values.copy()
+    visited = np.zeros(cells, np.bool_)
+    queue = np.empty(cells, np.int32)
+    for start in range(cells):
+        if visited[start] or exits[start] == 0:
+            continue
+        visited[start] = True
+        queue[0] = start
+        head, tail = 0, 1
+        largest = values[start]
+        while head < tail:
+            cell = queue[head]
+            head += 1
+            largest = max(largest, values[cell])
+            for move in range(1, 5):
+                target = neighbour(exits, width, cell, move)
+                if not visited[target]:
+                    visited[target] = True
+                    queue[tail] = target
+                    tail += 1
+        for i in range(tail):
+            maximum[queue[i]] = largest
+    return maximum
+
+
+def centrality(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+    """Follower's static cost ``max avgdist / avgdist(c)`` ``[cells]``: 1 on the outskirts, most in the centre.
+
+    Skrynnik et al., "Learn to Follow: Decentralized Lifelong Multi-Agent Pathfinding via Planning and Learning", AAAI 2024,
+    section "Path planning". The maximum is taken within the connected component, so small pockets do not drown the rest;
+    cells without a neighbour (where the ratio would be 0/0) and blocked cells get 1.
+    """
+    average = average_distance(exits, height, width)
+    largest = _component_maximum(exits, width, average)
+    return np.divide(largest, average, out=np.ones(height * width), where=average > 0)
+
+
+def reference_field(exits: NDArray[np.uint8], width: int, cost: NDArray[np.int32], goal: int) -> NDArray[np.int64]:
+    """``weighted_field`` in plain Python by a binary heap: the oracle of tests."""
+    field = np.full(exits.size, UNREACHED, np.int64)
+    field[goal] = 0
+    heap = [(0, goal)]
+    while heap:
+        value, cell = heapq.heappop(heap)
+        if value > field[cell]:
+            continue
+        for move in range(1, 5):
+            if exits[cell] >> (move - 1) & 1:
+                target = cell + MOVES[move][0] * width + MOVES[move][1]
+                if value + int(cost[target]) < field[target]:
+                    field[target] = value + int(cost[target])
+                    heapq.heappush(heap, (int(field[target]), target))
+    return field
+
+
+def reference_average_distance(exits: NDArray[np.uint8], width: int) -> NDArray[np.float64]:
+    """``average_distance`` in plain Python, one search per cell: the oracle of tests."""
+    average = np.zeros(exits.size)
+    for start in np.flatnonzero(exits):
+        distance = {int(start): 0}
+        queue = deque(distance)
+        while queue:
+            cell = queue.popleft()
+            for move in range(1, 5):
+                target = cell + MOVES[move][0] * width + MOVES[move][1]
+                if exits[cell] >> (move - 1) & 1 and target not in distance:
+                    distance[target] = distance[cell] + 1
+                    queue.append(target)
+        average[start] = sum(distance.values()) / (len(distance) - 1)
+    return average

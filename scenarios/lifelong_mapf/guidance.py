@@ -1,0 +1,211 @@
+"""What a planner tells the agents of a grid world: the part that both forms of guidance share.
+
+A ``Guidance`` keeps one plan per agent and shows it as two features, both made of what the plan says around the agent:
+
+- ``path``: int16 ``[B, N, 1, D]``, a ``BitWindow`` of side D = 2 * radius + 1 around the agent with the cells of its
+  planned path, its own cell included, until the path leaves the window for the first time;
+- ``moves``: float32 ``[B, N, 5]``, what each move (stay, up, down, left, right) does to the cost to go, as a multiple of
+  what the best neighbour saves: -1 the best move, 0 staying, up to +1 for worse ones, +1 for blocked ones.
+
+The sub-goal of an agent is the next cell of its path (Follower's K = 1; on its goal, that cell). ``reached`` says who
+stands on the sub-goal that was set one step before.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numba
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from marl.envs.spaces import BitWindow
+from scenarios.lifelong_mapf.fields import MOVES, centrality, neighbour, open_moves
+
+#: No sub-goal, no goal known yet.
+NONE = -1
+
+
+class GuidanceConfig(BaseModel):
+    """How agents are guided: ``shared`` moving averages (default, fast) or the ``follower`` of the paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["shared", "follower"] = Field(
+        "shared", description="shared: one field per goal on costs that all agents share; follower: A* at every step"
+    )
+    static_weight: float = Field(3.0, ge=0, le=10, description="shared: price of central cells, 0 for none")
+    occupancy_weight: float = Field(2.0, ge=0, le=50, description="shared: price of a cell that is always occupied")
+    decay: float = Field(0.95, ge=0, lt=1, description="shared: decay per step of the moving average of occupancy")
+
+
+class GridWorld(Protocol):
+    """What guidance and the rules read of a world of B copies, N agents, M maps of ``height`` x ``width``.
+
+    blocked: uint8 ``[M, cells]``; map_index: integer ``[B]``; position, goal: integer ``[B, N]``, flat cells;
+    alive: bool ``[B, N]``.
+    """
+
+    copies: int
+    height: int
+    width: int
+    device: torch.device
+    blocked: NDArray[np.uint8]
+    map_index: Tensor
+    position: Tensor
+    goal: Tensor
+    alive: Tensor
+
+
+class Guidance(ABC):
+    """One plan per agent of ``world``, with features in windows of ``radius`` cells.
+
+    Call ``restart`` after copies began a new episode, ``advance`` once after each step of the world (when it has new
+    positions and goals, before finished copies restart), then read ``features`` and ``reached``. Plans are computed on
+    the CPU; a world on another device pays for the transfer of positions and features.
+    """
+
+    def __init__(self, world: GridWorld, radius: int):
+        self.world = world
+        self.radius = radius
+        side = 2 * radius + 1
+        self.spaces: dict[str, spaces.Space] = {
+            "path": BitWindow(1, side, side),
+            "moves": spaces.Box(-1.0, 1.0, (len(MOVES),), np.float32),
+        }
+        copies, agents = world.position.shape
+        self._exits = np.stack([open_moves(blocked, world.height, world.width) for blocked in world.blocked])
+        self._goal = np.full((copies, agents), NONE, np.int32)
+        self._subgoal = np.full((copies, agents), NONE, np.int32)
+        self._path = np.zeros((copies, agents, 1, side), np.int16)
+        self._moves = np.zeros((copies, agents, len(MOVES)), np.float32)
+        self._reached = np.zeros((copies, agents), np.bool_)
+
+    def restart(self, mask: Tensor) -> None:
+        """Forget what was seen in the copies of ``mask`` (bool ``[B]``) and plan anew; leaves ``reached`` as it was."""
+        restarted = mask.cpu().numpy()
+        if restarted.all():
+            self._path, self._moves = np.empty_like(self._path), np.empty_like(self._moves)
+        else:
+            self._path, self._moves = self._path.copy(), self._moves.copy()
+        self._goal[restarted] = NONE
+        self._forget(restarted)
+        self._plan(restarted)
+
+    def advance(self) -> None:
+        """Take in the step that all copies just made."""
+        self._reached = self._positions() == self._subgoal
+        self._path, self._moves = np.empty_like(self._path), np.empty_like(self._moves)
+        everywhere = np.ones(self.world.copies, np.bool_)
+        self._observe()
+        self._plan(everywhere)
+
+    def features(self) -> dict[str, Tensor]:
+        """``path`` and ``moves`` at the present moment; zeros for agents that are not alive. Never changed later."""
+        device = self.world.device
+        return {"path": torch.from_numpy(self._path).to(device), "moves": torch.from_numpy(self._moves).to(device)}
+
+    @property
+    def reached(self) -> Tensor:
+        """bool ``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it."""
+        return torch.from_numpy(self._reached).to(self.world.device)
+
+    @property
+    def subgoal(self) -> NDArray[np.int32]:
+        """int32 ``[B, N]``: the next cell of each path; ``NONE`` for agents that are not alive. Not to be written to."""
+        return self._subgoal
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The state of all copies, tensors with leading dimension B that later steps do not change."""
+        return {name: torch.from_numpy(array.copy()) for name, array in self._state().items()}
+
+    def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
+        """Put copies ``source`` (int64 ``[K]``) of the snapshot into copies ``target``; None: all."""
+        into = np.arange(self.world.copies) if target is None else target.cpu().numpy()
+        self._path, self._moves, self._reached = self._path.copy(), self._moves.copy(), self._reached.copy()
+        for name, array in self._state().items():
+            saved = snapshot[name] if source is None else snapshot[name][source]
+            array[into] = saved.cpu().numpy()
+
+    def _state(self) -> dict[str, NDArray]:
+        """Every array of the state by name; subclasses add their own."""
+        return {
+            "goal": self._goal,
+            "subgoal": self._subgoal,
+            "path": self._path,
+            "moves": self._moves,
+            "reached": self._reached,
+        }
+
+    def _positions(self) -> NDArray[np.int32]:
+        return self.world.position.cpu().numpy()
+
+    def _goals(self) -> NDArray[np.int32]:
+        return self.world.goal.cpu().numpy()
+
+    def _alive(self) -> NDArray[np.bool_]:
+        return self.world.alive.cpu().numpy()
+
+    def _maps(self) -> NDArray[np.int32]:
+        return self.world.map_index.cpu().numpy()
+
+    @abstractmethod
+    def _forget(self, restarted: NDArray[np.bool_]) -> None:
+        """Clear what was seen in the restarted copies."""
+
+    @abstractmethod
+    def _observe(self) -> None:
+        """Take in the present positions of all copies."""
+
+    @abstractmethod
+    def _plan(self, copies: NDArray[np.bool_]) -> None:
+        """Plan for the agents of ``copies``: write goals planned for, sub-goals and features."""
+
+
+@lru_cache(maxsize=256)
+def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float64]:
+    exits = open_moves(np.frombuffer(blocked, np.uint8), height, width)
+    ratio = centrality(exits, height, width)
+    ratio.setflags(write=False)
+    return ratio
+
+
+def centrality_of_maps(world: GridWorld) -> NDArray[np.float64]:
+    """``fields.centrality`` of every map of the world, ``[M, cells]``; maps seen before in this process are not redone."""
+    return np.stack([_centrality_of(blocked.tobytes(), world.height, world.width) for blocked in world.blocked])
+
+
+@numba.njit(cache=True, inline="always")
+def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int) -> int:
+    """The neighbour with the smallest value, the first of them in the order of moves; ``cell`` if none is smaller."""
+    best = cell
+    for move in range(1, 5):
+        target = neighbour(exits, width, cell, move)
+        if field[target] < field[best]:
+            best = target
+    return best
+
+
+@numba.njit(cache=True)
+def write_moves(
+    exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int, moves: NDArray[np.float32]
+) -> None:
+    """The feature ``moves`` ``[5]`` of an agent on ``cell``: change of ``field`` by each move over the largest saving.
+
+    On the goal nothing can be saved, and every move but staying costs the full unit.
+    """
+    own = field[cell]
+    saving = own - field[best_neighbour(exits, width, field, cell)]
+    moves[0] = 0.0
+    for move in range(1, 5):
+        target = neighbour(exits, width, cell, move)
+        if target == cell or saving == 0:
+            moves[move] = 1.0
+        else:
+            moves[move] = min(np.float32(field[target] - own) / np.float32(saving), np.float32(1.0))
