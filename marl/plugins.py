@@ -32,7 +32,9 @@ def load_reference(reference: str, kind: type[Kind]) -> Kind:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise
-        raise UserError(f"module '{module_name}' of '{reference}' was not found: run in its folder or install it") from None
+        raise UserError(
+            f"module '{module_name}' of '{reference}' was not found: run in its folder or install it"
+        ) from None
     except (ValueError, TypeError):
         raise UserError(f"'{reference}' must have the form module:object") from None
     found = getattr(module, attribute, None)

@@ -51,12 +51,12 @@ class Scenario:
     make: (world configuration, copies B, device) -> the batched world.
     instance: (world configuration) -> what distinguishes its instances in tables, such as {"map", "agents"}.
     baselines: name -> builder of a policy that needs no training.
-    presets: folder of ``NAME.yaml``, each a partial run configuration; ``default_preset`` and ``demo_preset`` are in it.
+    presets: folder of ``NAME.yaml``, partial run configurations; ``default_preset`` and ``demo_preset`` are in it.
     options: command-line shorthands. system: the system that trains it unless told otherwise.
     recorder: (world) -> Recorder, or None if the world cannot show itself.
     maps: () -> the names of the shipped maps or networks. tunables: name -> summary, for ``marl tune``.
-    held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of training
-        and evaluation never overlap; a world that draws maps from a pool changes the pool here.
+    held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of
+        training and evaluation never overlap; a world that draws maps from a pool changes the pool here.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
     """
 

@@ -54,7 +54,9 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 def fold(key: Tensor, data: Tensor | int) -> Tensor:
     """Mix ``data`` into ``key``; int64 tensors of any shapes that broadcast."""
-    z = key + (data + 1) * _T_GAMMA
+    # The product of two plain integers has to wrap as that of tensors does.
+    step = _signed(((data & _MASK) + 1) * _GAMMA & _MASK) if isinstance(data, int) else (data + 1) * _T_GAMMA
+    z = key + step
     z = (z ^ _shift(z, 30)) * _T_MUL1
     z = (z ^ _shift(z, 27)) * _T_MUL2
     return z ^ _shift(z, 31)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: they take their colours from the page's style sheet, so they follow its light and dark forms."""
+"""Charts as inline SVG, coloured by the page's style sheet, so that they follow its light and dark forms."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ COLOURS = 6
 class Curve:
     """One chart.
 
-    runs: legend -> its seeds, each (x, y) of float64 ``[n]`` with x increasing. Several seeds are drawn thin, their mean
-        thick, over a band that is the mean's 95 % bootstrap interval over seeds.
+    runs: legend -> its seeds, each (x, y) of float64 ``[n]`` with x increasing. Several seeds are drawn thin, their
+        mean thick, over a band that is the mean's 95 % bootstrap interval over seeds.
     levels: legend -> height of a horizontal line, such as a baseline's figure.
     """
 
@@ -67,14 +67,11 @@ def svg(curve: Curve) -> str:
     heights += [np.array([level]) for level in curve.levels.values() if math.isfinite(level)]
     if not xs:
         return f"<figure><figcaption>{escape(curve.title)}</figcaption><p>No data yet.</p></figure>"
-    x_ticks = ticks(min(float(x[0]) for x in xs), max(float(x[-1]) for x in xs))
-    y_ticks = ticks(min(float(y.min()) for y in heights), max(float(y.max()) for y in heights))
-    frame = _Frame(
-        min(float(x[0]) for x in xs),
-        max(float(x[-1]) for x in xs),
-        min(y_ticks[0], *(float(y.min()) for y in heights)),
-        max(y_ticks[-1], *(float(y.max()) for y in heights)),
-    )
+    x_low, x_high = min(float(x[0]) for x in xs), max(float(x[-1]) for x in xs)
+    y_low, y_high = min(float(y.min()) for y in heights), max(float(y.max()) for y in heights)
+    x_ticks, y_ticks = ticks(x_low, x_high), ticks(y_low, y_high)
+    margin = 0.05 * (y_high - y_low) or 0.5 * (abs(y_low) or 1.0)
+    frame = _Frame(x_low, x_high, y_low - margin, y_high + margin)
     marks, legend = [frame.axes(x_ticks, y_ticks, curve.x_label, curve.y_label)], []
     for index, (name, level) in enumerate(curve.levels.items(), start=len(lines)):
         if math.isfinite(level):

@@ -20,7 +20,7 @@ def gae(
     value: float ``[T, *]``, V of the state that step t started from.
     next_value: float ``[T, *]``, V of the state that step t led to: the final one where an episode was truncated, never
         that of the episode which follows.
-    terminated: bool ``[T, *]``, the task ended in step t: nothing is to be had afterwards, whatever ``next_value`` says.
+    terminated: bool ``[T, *]``, the task ended in step t: nothing comes after it, whatever ``next_value`` says.
     cut: bool ``[T, *]``, step t + 1 does not continue step t: terminated, truncated, or the slot changed its agent.
         Step T - 1 has no successor and needs no flag.
     gamma: discount per step. lam: decay of the trace, 0 for one-step differences, 1 for Monte-Carlo returns.
@@ -34,7 +34,7 @@ def gae(
 
 @torch.no_grad()
 def normalize(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 over the entries where ``mask`` (bool, same shape); 0 elsewhere."""
+    """Advantages with mean 0 and standard deviation 1 where ``mask`` (bool, same shape), and 0 elsewhere."""
     centred = advantage - masked_mean(advantage, mask)
     deviation = masked_mean(centred.square(), mask).sqrt()
     return torch.where(mask, centred / (deviation + eps), 0.0)

@@ -55,7 +55,7 @@ class ValueNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, returns: Tensor, mask: Tensor | None = None) -> None:
-        """Take in a batch of returns ``[*]``, those where ``mask`` (bool ``[*]``); once per batch, before normalising."""
+        """Take in the returns ``[*]`` of a batch, those where ``mask`` (bool ``[*]``); once, before normalising."""
         values = returns.to(torch.float64)
         mask = torch.ones_like(returns, dtype=torch.bool) if mask is None else mask
         count = mask.sum()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from marl.config import Frozen
 
 Width = Annotated[int, Field(ge=1)]
 
 
-class NetworkConfig(BaseModel):
+class NetworkConfig(Frozen):
     """One network: an encoder, hidden layers, and optionally a memory."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    encoder: Literal["mlp", "cnn"] = Field("mlp", description="mlp: everything flattened; cnn: windows are convolved first")
+    encoder: Literal["mlp", "cnn"] = Field("mlp", description="mlp: all is flattened; cnn: windows are convolved first")
     channels: tuple[Width, ...] = Field(
         (16, 32), min_length=1, description="cnn: output channels of the 3x3 convolutions of stride 2"
     )
     hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="widths of the fully connected layers")
     activation: Literal["relu", "tanh"] = "relu"
-    layer_norm: bool = Field(False, description="LayerNorm on vector inputs and after every hidden layer and the memory")
+    layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
     gru_size: Width = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from gymnasium import spaces
@@ -30,7 +30,7 @@ class Encoder(Protocol):
         """Observation ``[*, ...]`` (or a dict of such) -> float32 ``[*, F]``."""
 
 
-def make_encoder(space: spaces.Space, config: NetworkConfig, generator: torch.Generator) -> Encoder:
+def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator) -> Encoder:
     """The encoder that ``config.encoder`` names, for one agent's observation (or share of the state) in ``space``.
 
     Boxes, windows and MultiBinaries enter as they are, so a world scales what it shows; a Discrete enters as one-hot.
@@ -44,8 +44,10 @@ def make_encoder(space: spaces.Space, config: NetworkConfig, generator: torch.Ge
 class Inputs:
     """Sorts the parts of an observation into one vector per row and one packed window per row."""
 
-    def __init__(self, space: spaces.Space):
+    def __init__(self, space: spaces.Space[Any]):
         leaves = list(_leaves(space, ()))
+        if not leaves:
+            raise UserError(f"the observation {space} has no parts; give it at least one")
         self.vectors = [(path, leaf) for path, leaf in leaves if not isinstance(leaf, BitWindow)]
         self.windows = [(path, leaf) for path, leaf in leaves if isinstance(leaf, BitWindow)]
         self.vector_size = sum(_size(leaf) for _, leaf in self.vectors)
@@ -71,7 +73,7 @@ class Inputs:
 class MlpEncoder(nn.Module):
     """Everything flattened and concatenated, then the hidden layers. Windows are never unpacked on a CPU."""
 
-    def __init__(self, space: spaces.Space, config: NetworkConfig, generator: torch.Generator):
+    def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
         super().__init__()
         self.inputs = Inputs(space)
         self.layout = PackedLayout([window for _, window in self.inputs.windows])
@@ -86,28 +88,28 @@ class MlpEncoder(nn.Module):
 
     def forward(self, observation: Tree) -> Tensor:
         vector_size = self.inputs.vector_size
-        out = self.first.bias
+        out: Tensor = self.first.bias
         if vector_size:
             vector = self.norm(self.inputs.vector(observation))
             out = F.linear(vector, self.first.weight[:, :vector_size], out)
         if self.layout.bits:
             packed = packed_linear(self.inputs.packed(observation), self.first.weight[:, vector_size:], self.layout)
             out = packed.add_(out)
-        out = self.rest(out)
-        return out.view(*self.inputs.leading(observation), self.features)
+        features: Tensor = self.rest(out)
+        return features.view(*self.inputs.leading(observation), self.features)
 
 
 class CnnEncoder(nn.Module):
     """Every window through convolutions of its own, then all of it with the vector through the hidden layers."""
 
-    def __init__(self, space: spaces.Space, config: NetworkConfig, generator: torch.Generator):
+    def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
         super().__init__()
         self.inputs = Inputs(space)
         if not self.inputs.windows:
             raise UserError(f"encoder 'cnn' needs a BitWindow and {space} has none; set encoder to 'mlp'")
-        self.norm = nn.LayerNorm(self.inputs.vector_size) if config.layer_norm and self.inputs.vectors else nn.Identity()
-        self.towers = nn.ModuleList()
         size = self.inputs.vector_size
+        self.norm = nn.LayerNorm(size) if config.layer_norm and size else nn.Identity()
+        self.towers = nn.ModuleList()
         for _, window in self.inputs.windows:
             layers: list[nn.Module] = []
             channels, height, width = window.planes, window.height, window.width
@@ -129,7 +131,7 @@ class CnnEncoder(nn.Module):
         return out.view(*self.inputs.leading(observation), self.features)
 
 
-def _leaves(space: spaces.Space, path: Path) -> Iterator[tuple[Path, spaces.Space]]:
+def _leaves(space: spaces.Space[Any], path: Path) -> Iterator[tuple[Path, spaces.Space[Any]]]:
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
             yield from _leaves(part, (*path, key))
@@ -137,7 +139,9 @@ def _leaves(space: spaces.Space, path: Path) -> Iterator[tuple[Path, spaces.Spac
         yield path, space
     else:
         where = f"observation '{'.'.join(path)}'" if path else "the observation"
-        raise UserError(f"{where} is a {space}, which has no encoder; make it a Box, BitWindow, Discrete or MultiBinary")
+        raise UserError(
+            f"{where} is a {space}, which has no encoder; make it a Box, BitWindow, Discrete or MultiBinary"
+        )
 
 
 def _part(observation: Tree, path: Path) -> Tensor:
@@ -148,11 +152,11 @@ def _part(observation: Tree, path: Path) -> Tensor:
     return observation
 
 
-def _size(leaf: spaces.Space) -> int:
+def _size(leaf: spaces.Space[Any]) -> int:
     return int(leaf.n) if isinstance(leaf, spaces.Discrete) else int(torch.Size(leaf.shape or ()).numel())
 
 
-def _rows(part: Tensor, leaf: spaces.Space) -> Tensor:
+def _rows(part: Tensor, leaf: spaces.Space[Any]) -> Tensor:
     """One leaf's tensor ``[*, ...]`` as float32 ``[M, size]``."""
     if isinstance(leaf, spaces.Discrete):
         part = F.one_hot(part.long() - int(leaf.start), int(leaf.n))

@@ -68,9 +68,7 @@ def units_of(spec: EnvSpec, sharing: Sharing) -> list[Unit]:
         if sharing == "group" or len(index) == 1:
             units.append(Unit(group, group, tuple(range(len(index))), tuple(index), True))
         else:
-            units += [
-                Unit(spec.agents[agent], group, (local,), (agent,), False) for local, agent in enumerate(index)
-            ]
+            units += [Unit(spec.agents[agent], group, (local,), (agent,), False) for local, agent in enumerate(index)]
     return units
 
 
@@ -89,7 +87,8 @@ class JointPolicy(nn.Module):
         network: NetworkConfig,
         sharing: Sharing = "group",
         agent_index: bool = False,
-        generator: torch.Generator | None = None,
+        *,
+        generator: torch.Generator,
     ):
         super().__init__()
         self.spec, self._agent_index = spec, agent_index
@@ -99,7 +98,7 @@ class JointPolicy(nn.Module):
             space = observation_space[unit.group]
             if agent_index:
                 space = _with_index(space, len(spec.groups[unit.group]))
-            self.actors[unit.name] = Actor(space, spec.action_space[unit.group], network, generator=generator)
+            self.actors[unit.name] = Actor(space, spec.action_space[unit.group], network, generator)
 
     def _actor(self, unit: Unit) -> Actor:
         actor = self.actors[unit.name]
@@ -153,7 +152,7 @@ class JointPolicy(nn.Module):
             head, after = self._actor(unit)(
                 self._observation(unit, timestep.observation, 1), before, self._mask(unit, timestep.action_mask, 1)
             )
-            action = head.mode() if greedy else head.sample(noise(unit.take_agents(keys, 1), head.noise_size))
+            action = head.mode() if greedy else head.sample(noise(unit.take_agents(keys, 1), head.noise_shape))
             actions[unit.group].append(action)
             share = head.log_prob(action)
             if len(unit.index) == n_agents:
@@ -204,11 +203,11 @@ class JointPolicy(nn.Module):
             yield unit, head
 
 
-def noise(keys: Tensor, size: int) -> Tensor:
-    """Uniform numbers ``[B, N]``, or ``[B, N, size]`` where the head wants several per action."""
-    if size == 0:
+def noise(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers ``[*, S]`` from keys ``[*]``; S is the head's ``noise_shape``, of at most one dimension."""
+    if not shape:
         return uniform(keys)
-    return uniform(fold(keys.unsqueeze(-1), torch.arange(size, device=keys.device)))
+    return uniform(fold(keys.unsqueeze(-1), torch.arange(shape[0], device=keys.device)))
 
 
 def _with_index(space: spaces.Space, size: int) -> spaces.Dict:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from marl.envs.batched import EnvSpec, Tree
 from marl.errors import UserError
-from marl.policies.critic import Critic, Mixer
 from marl.policies.config import NetworkConfig
+from marl.policies.critic import Critic
 from marl.policies.joint import map_tree, of_group
 
 CriticInput = Literal["state", "observation"]
+Mixer = Literal["none", "attention", "deep_sets"]
 
 
 class Denormalizes(Protocol):
@@ -32,7 +33,8 @@ class JointCritic(nn.Module):
     source "state": a central critic over ``TimeStep.state``. A world without one gets a deep-sets critic over the
     observations of all agents, which is central as well. source "observation": each agent's own observation only
     (IPPO), one network per group.
-    A state shared by all agents gives one value per copy where the reward is shared, else the agent's place is appended.
+    A state shared by all agents gives one value per copy where the reward is shared; else the agent's place is
+    appended.
     """
 
     def __init__(
@@ -43,14 +45,16 @@ class JointCritic(nn.Module):
         source: CriticInput = "state",
         mixer: Mixer = "none",
         value_norm: nn.Module | None = None,
-        generator: torch.Generator | None = None,
+        *,
+        generator: torch.Generator,
     ):
         super().__init__()
         self.spec = spec
         if source == "state" and spec.state_space is None:
             if len(spec.groups) > 1:
                 raise UserError(
-                    "the world has no central state and several groups of agents: set algorithm.critic_input=observation"
+                    "the world has no central state and several groups of agents: set "
+                    "algorithm.critic_input=observation"
                 )
             source, mixer = "observation", "deep_sets"
         self.source: CriticInput = source
@@ -67,11 +71,10 @@ class JointCritic(nn.Module):
             space = _with_index(spec.state_space, spec.n_agents) if self._indexed else spec.state_space
             if mixer != "none" and not spec.state_per_agent:
                 raise UserError(
-                    f"algorithm.critic_mixer={mixer} needs a state per agent, which this world does not give: set it to 'none'"
+                    f"algorithm.critic_mixer={mixer} needs a state per agent, which this world does not give: "
+                    f"set it to 'none'"
                 )
-            self.critics["all"] = Critic(
-                space, network, per_agent=not self._shared, mixer=mixer, generator=generator
-            )
+            self.critics["all"] = Critic(space, network, per_agent=not self._shared, mixer=mixer, generator=generator)
         self.value_norm = value_norm
 
     def _critic(self, name: str) -> Critic:

@@ -1,4 +1,7 @@
-"""Layers whose initial weights come from a given generator only, never from the global one."""
+"""Layers whose initial weights come from a given generator only, never from the global one.
+
+They are created on the meta device, where torch's own initialisation draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 Activation = Literal["relu", "tanh"]
 
@@ -22,15 +24,15 @@ def activation_layer(activation: Activation) -> nn.Module:
 
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """A linear layer with orthogonal weights (Saxe et al., arXiv 1312.6120) of that gain and zero bias."""
-    layer: nn.Linear = skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 def convolution(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Conv2d:
-    """A 3x3 convolution of stride 2 that keeps the border, initialised as ``linear``: n x n cells become ceil(n / 2)."""
-    layer: nn.Conv2d = skip_init(nn.Conv2d, inputs, outputs, kernel_size=3, stride=2, padding=1)
+    """A 3x3 convolution of stride 2, initialised as ``linear``; a side of n cells becomes one of ceil(n / 2)."""
+    layer = nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1, device="meta").to_empty(device="cpu")
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -62,7 +64,7 @@ class Memory(nn.Module):
     def __init__(self, inputs: int, size: int, layer_norm: bool, generator: torch.Generator):
         super().__init__()
         self.size = size
-        self.cell: nn.GRUCell = skip_init(nn.GRUCell, inputs, size)
+        self.cell = nn.GRUCell(inputs, size, device="meta").to_empty(device="cpu")
         for weight in (self.cell.weight_ih, self.cell.weight_hh):
             for gate in weight.detach().chunk(3):
                 nn.init.orthogonal_(gate, generator=generator)
@@ -71,12 +73,12 @@ class Memory(nn.Module):
         self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
 
     def forward(self, features: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One step: features ``[*, F]``, hidden ``[*, H]`` (None: zeros) -> output ``[*, H]``, next hidden ``[*, H]``."""
+        """One step: features ``[*, F]``, hidden ``[*, H]`` (None: zeros) -> output and next hidden, ``[*, H]`` each."""
         hidden = self._advance(features, hidden)
         return self.norm(hidden), hidden
 
     def unroll(self, features: Tensor, hidden: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
-        """T steps: features ``[T, *, F]``, hidden ``[*, H]`` before the first (None: zeros) -> ``[T, *, H]``, ``[*, H]``.
+        """T steps: features ``[T, *, F]``, hidden ``[*, H]`` (None: zeros) -> outputs ``[T, *, H]``, hidden ``[*, H]``.
 
         start: bool ``[T, *]``, step t is the first of an episode or an agent: what was remembered before is dropped.
         """

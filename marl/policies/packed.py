@@ -1,8 +1,9 @@
 """A linear layer on packed windows, without unpacking them.
 
 On a CPU most of a small network's time goes to its first layer, because a window has hundreds of inputs, and most of
-them are 0. Here the packed rows are cut into chunks of at most 6 bits; a table holds, for every chunk, the sum of weights
-that each of its 64 bit patterns selects; an output is the sum of the table's rows at the chunks that are not empty.
+them are 0. Here the packed rows are cut into chunks of at most 6 bits; a table holds, for every chunk, the sum of the
+weights that each of its 64 bit patterns selects; an output is the sum of the table's rows at the chunks that are not
+empty.
 On 11x11 windows of three planes this is some nine times as fast as unpacking and multiplying.
 """
 
@@ -16,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from marl.envs.spaces import BitWindow
 
-CHUNK = 6  # bits: 64 patterns of 64 floats are 16 KB, so that the tables of a whole window stay in the second-level cache
+#: Bits of a chunk. Its 64 sums of 64 floats take 16 KB, so that the table of a whole window stays in the caches.
+CHUNK = 6
 
 
 class PackedLayout:
@@ -52,7 +54,7 @@ class PackedLayout:
 
     def unpack(self, rows: Tensor) -> Tensor:
         """int16 ``[M, rows]`` -> float32 ``[M, bits]``."""
-        parts = zip(self.windows, rows.split(self.sizes, dim=-1), strict=True)
+        parts = zip(self.windows, torch.split(rows, self.sizes, dim=-1), strict=True)
         flat = [window.unpack(part.view(-1, window.planes, window.height)).flatten(1) for window, part in parts]
         return torch.cat(flat, dim=-1).to(torch.float32)
 
@@ -65,7 +67,7 @@ class PackedLayout:
         """The transpose of ``table``: ``[chunks * 64, F]`` -> ``[bits, F]``."""
         selected = torch.matmul(self.patterns.t(), gradient.view(-1, 1 << CHUNK, gradient.shape[1]))
         weight = gradient.new_zeros(self.bits + 1, gradient.shape[1])
-        weight[self.chunk_inputs.flatten()] = selected.flatten(0, 1)  # chunks share no input but the last, left out below
+        weight[self.chunk_inputs.flatten()] = selected.flatten(0, 1)  # chunks share no input but the one left out here:
         return weight[:-1]
 
 
@@ -110,7 +112,7 @@ class _PackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, layout: PackedLayout) -> Tensor:
         count = rows.shape[0]
-        index = torch.empty(count * layout.chunk_row.size + 1, dtype=torch.int32)
+        index = torch.empty(count * layout.chunk_row.size, dtype=torch.int32)
         offset = torch.empty(count + 1, dtype=torch.int32)
         filled = _filled_chunks(
             rows.numpy(), layout.chunk_row, layout.chunk_shift, layout.chunk_mask, index.numpy(), offset.numpy()
@@ -121,7 +123,7 @@ class _PackedLinear(torch.autograd.Function):
         return F.embedding_bag(index, layout.table(weight.t()), offset, mode="sum", include_last_offset=True)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         index, offset = ctx.saved_tensors
         layout: PackedLayout = ctx.layout
@@ -135,7 +137,7 @@ def packed_linear(rows: Tensor, weight: Tensor, layout: PackedLayout) -> Tensor:
 
     On other devices, and while a graph is being exported, it is computed in just that way.
     """
-    if rows.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if rows.device.type != "cpu" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return F.linear(layout.unpack(rows), weight)
-    out: Tensor = _PackedLinear.apply(rows.contiguous(), weight, layout)
+    out: Tensor = _PackedLinear.apply(rows.contiguous(), weight, layout)  # type: ignore[no-untyped-call]
     return out

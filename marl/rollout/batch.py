@@ -18,8 +18,8 @@ class Batch:
     observation, action, action_mask: trees of ``[T, B, N, *]`` (dicts by group with several groups), the observation
         as the policy saw it and the action as it proposed it.
     state: ``[T, B, *]`` or ``[T, B, N, *]`` for the critic, or None.
-    log_prob, reward, value, next_value: float32 ``[T, B, N]``; ``next_value`` is the value of the true successor: of the
-        final state where an episode ended, else of the next step.
+    log_prob, reward, value, next_value: float32 ``[T, B, N]``; ``next_value`` is the value of the true successor: of
+        the final state where an episode ended, else of the next step.
     terminated, cut, start, mask: bool ``[T, B, N]``; ``cut``: the trace of advantages stops after this step; ``start``:
         the agent's first step; ``mask``: the slot held an acting agent.
     actor_hidden, critic_hidden: recurrent state at each step, by unit ``[T, B, N_u, H]``; empty if feed-forward.
@@ -58,7 +58,7 @@ def stack(trees: list[Tree]) -> Tree:
 
 
 def stretches(tree: Tree, length: int) -> Tree:
-    """``[T, B, ...]`` -> ``[length, T / length * B, ...]``: rows of consecutive steps, for truncated back-propagation."""
+    """``[T, B, ...]`` -> ``[length, T / length * B, ...]``: rows of consecutive steps, to back-propagate through."""
 
     def cut(x: Tensor) -> Tensor:
         steps, copies = x.shape[:2]

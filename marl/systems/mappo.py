@@ -23,10 +23,9 @@ from marl.learning.advantages import gae, normalize
 from marl.learning.learner import ClippedAdam, micro_batches, minibatches
 from marl.learning.surrogates import approximate_kl, clip_fraction, ppo_clip
 from marl.learning.value_losses import ValueNorm, clipped, huber, squared
-from marl.policies.critic import Mixer
 from marl.policies.config import NetworkConfig
 from marl.policies.joint import JointPolicy, Sharing, map_tree
-from marl.policies.joint_critic import CriticInput, JointCritic
+from marl.policies.joint_critic import CriticInput, JointCritic, Mixer
 from marl.rollout.batch import Batch, stretches
 from marl.seeding import Stream, generator
 from marl.systems.system import System
@@ -105,7 +104,7 @@ class Mappo:
         self._value_loss = squared if config.value_loss == "squared" else huber(config.huber_delta)
         init = generator(seed, Stream.INIT)
         self.policy = JointPolicy(
-            spec, observation_space, config.actor, config.sharing, config.agent_index, init
+            spec, observation_space, config.actor, config.sharing, config.agent_index, generator=init
         ).to(device)
         self.critic = JointCritic(
             spec,
@@ -114,11 +113,9 @@ class Mappo:
             config.critic_input,
             config.critic_mixer,
             ValueNorm(beta=config.value_norm_beta) if config.value_norm else None,
-            init,
+            generator=init,
         ).to(device)
-        self._actor_adam = ClippedAdam(
-            self.policy.parameters(), config.actor_rate, config.max_grad_norm, config.anneal
-        )
+        self._actor_adam = ClippedAdam(self.policy.parameters(), config.actor_rate, config.max_grad_norm, config.anneal)
         self._critic_adam = ClippedAdam(
             self.critic.parameters(), config.critic_rate, config.max_grad_norm, config.anneal
         )

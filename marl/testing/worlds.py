@@ -92,6 +92,7 @@ class TinyWorld(BatchedEnv):
                 "length_steps": Metric("step", "neither", "length of the episode"),
             },
             primary_metric="reached_share",
+            shared_reward=not mortal,
         )
         self._members = {name: torch.tensor(index, device=self.device) for name, index in groups.items()}
         self._moves = torch.tensor(MOVES, device=self.device)

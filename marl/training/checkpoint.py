@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,10 +120,11 @@ class CheckpointStore:
         save(path, tree, {**(info or {}), "step": step})
         # Only steps before this one are counted and deleted: the folder just written is known to be good, while one
         # of a later step is a broken one that the run fell back from.
-        for old in [known for known in self.steps() if known < step][: -(self._keep - 1) or None]:
-            _remove(self.path(old))
-        for left in self.folder.glob(f"{_ASIDE}*"):
-            _remove(left)
+        with suppress(OSError):
+            for old in [known for known in self.steps() if known < step][: -(self._keep - 1) or None]:
+                _remove(self.path(old))
+            for left in self.folder.glob(f"{_ASIDE}*"):
+                _remove(left)
         return path
 
     def latest(self, report: Callable[[str], None]) -> tuple[Tree, dict[str, Any], Path]:

@@ -60,7 +60,14 @@ class LearnedPolicy:
 
     def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space]) -> JointPolicy:
         options = self.config.algorithm
-        policy = JointPolicy(env.spec, observation_space, options.actor, options.sharing, options.agent_index)
+        policy = JointPolicy(
+            env.spec,
+            observation_space,
+            options.actor,
+            options.sharing,
+            options.agent_index,
+            generator=torch.Generator(),
+        )
         try:
             policy.load_state_dict(self._state)
         except RuntimeError:
@@ -134,7 +141,7 @@ class _Single:
         seen = _stacked([observations[agent] for agent in agents], space, agents[0])
         head, hidden = self._policy.decide(unit, seen, self._stacked_hidden(unit, agents), agents)
         keys = fold(torch.tensor(key), torch.tensor([_number(agent, i) for i, agent in enumerate(agents)]))
-        action = head.mode() if self._greedy else head.sample(noise(keys, head.noise_size))
+        action = head.mode() if self._greedy else head.sample(noise(keys, head.noise_shape))
         if hidden is not None:
             self._hidden |= dict(zip(agents, hidden, strict=True))
         discrete = not action.is_floating_point()

@@ -21,9 +21,7 @@ from marl.training.run_folder import read_config
 Echo = Callable[[str], None]
 
 
-def record_episode(
-    scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], seed: int = 0
-) -> str | None:
+def record_episode(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], seed: int = 0) -> str | None:
     """One episode as an HTML fragment that plays in a browser, or None if the scenario cannot show itself."""
     if scenario.recorder is None:
         return None
@@ -68,7 +66,9 @@ def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda 
     env.close()
     levels = {}
     if results is not None:
-        levels = {row.policy: row.mean for row in results.rows if row.metric == metric and row.policy in scenario.baselines}
+        levels = {
+            row.policy: row.mean for row in results.rows if row.metric == metric and row.policy in scenario.baselines
+        }
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     path = folder / "report.html"
     write_report(

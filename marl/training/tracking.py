@@ -92,28 +92,35 @@ class MetricsLog:
 class TensorBoardLog:
     """TensorBoard events, one scalar per figure, against ``agent_steps``. Raises ``UserError`` without the extra."""
 
-    def __init__(self, folder: Path, purge_after: int | None = None):
-        self._writer = _summary_writer(folder, purge_after)
+    def __init__(self, folder: Path):
+        self._folder, self._make = folder, _summary_writer()
+        self._writer: SummaryWriter | None = None
+        self._purge: int | None = None
 
     def write(self, figures: Figures) -> None:
         step = int(figures.get("agent_steps", figures[KEY]))
+        if self._writer is None:
+            self._writer = self._make(str(self._folder), purge_step=self._purge)
         for name, value in figures.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
 
+    def truncate_after(self, step: int) -> None:
+        """Hide the events of later steps; before the first ``write``."""
+        self._purge = step + 1
+
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Tracker:
-    """Where a run's figures go. folder: the run's; tensorboard: write events as well."""
+    """Where a run's figures go. folder: the run's; tensorboard: write events as well. Raises ``UserError``."""
 
     def __init__(self, folder: Path, tensorboard: bool = False):
-        self._table = MetricsLog(folder / METRICS)
-        self._folder, self._wanted = folder, tensorboard
-        self._events: TensorBoardLog | None = None
-        if tensorboard:
-            self._events = TensorBoardLog(folder)
+        self._path = folder / METRICS
+        self._table = MetricsLog(self._path)
+        self._events = TensorBoardLog(folder) if tensorboard else None
 
     def log(self, figures: Figures) -> None:
         """Record the figures of an iteration; NaN means not measured."""
@@ -124,18 +131,16 @@ class Tracker:
     def truncate_after(self, iteration: int) -> None:
         """Forget later iterations, before they are made again."""
         self._table.truncate_after(iteration)
-        if self._events is not None:
-            rows = read_metrics(self._folder / METRICS) if (self._folder / METRICS).exists() else []
-            last = int(rows[-1].get("agent_steps", iteration)) if rows else 0
-            self._events.close()
-            self._events = TensorBoardLog(self._folder, purge_after=last)
+        rows = read_metrics(self._path) if self._path.exists() else []
+        if self._events is not None and rows:
+            self._events.truncate_after(int(rows[-1].get("agent_steps", iteration)))
 
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
 
 
-def _summary_writer(folder: Path, purge_after: int | None) -> SummaryWriter:
+def _summary_writer() -> type[SummaryWriter]:
     # Imported here: TensorBoard is an extra, and slow to load.
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -143,8 +148,7 @@ def _summary_writer(folder: Path, purge_after: int | None) -> SummaryWriter:
         raise UserError(
             "tracking.tensorboard needs the extra 'tracking': pip install 'marl-platform[tracking]'"
         ) from None
-    purge = None if purge_after is None else purge_after + 1
-    return SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+    return SummaryWriter
 
 
 def _text(value: float) -> str:

@@ -45,8 +45,6 @@ class Trainer:
     def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
         self.config, self._scenario, self._folder, self._echo = config, scenario, folder, echo
         device = torch.device(config.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda, but torch sees no GPU here: set device=cpu")
         self._env = scenario.make(config.world, config.copies, device)
         self._pipeline = Pipeline(self._env, config.coordination)
         self.algorithm = system.build(
@@ -63,12 +61,27 @@ class Trainer:
         self._store = CheckpointStore(folder.path, config.checkpoint.keep)
         self._exact = isinstance(self._env, Snapshots)
 
+    @property
+    def agent_steps(self) -> int:
+        """Made so far."""
+        return self._iteration * self._agent_steps_each
+
+    @property
+    def total_agent_steps(self) -> int:
+        """Of the whole run: ``total_steps``, rounded up to whole iterations."""
+        return self._iterations * self._agent_steps_each
+
+    @property
+    def primary_metric(self) -> str:
+        return self._env.spec.primary_metric
+
     # State
 
     def start(self) -> None:
         """Begin a new run."""
         base = fold_int(fold_int(0, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
         self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
+        self.save()  # so that there is always something to resume from
         if not self._exact:
             self._echo(
                 f"{type(self._env).__name__} cannot be saved in mid-episode: resuming will start its episodes afresh"
@@ -87,7 +100,7 @@ class Trainer:
         else:
             base = fold_int(fold_int(self._iteration, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
             self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
-        self._echo(f"resumed from {path.name} at {self._iteration * self._agent_steps_each:,} agent-steps")
+        self._echo(f"resumed from {path.name} at {self.agent_steps:,} agent-steps")
 
     def save(self) -> None:
         """Write a checkpoint of the present moment."""
@@ -102,7 +115,7 @@ class Trainer:
         if self._exact:
             tree["world"] = self._env.snapshot()  # type: ignore[attr-defined]
             tree["collector"] = self._collector.state()
-        self._store.save(self._iteration, tree)
+        self._store.save(self._iteration, tree, {"agent_steps": self.agent_steps})
 
     def _cpu_seconds(self) -> float:
         return self._cpu_before + time.process_time() - self._cpu_began
@@ -136,7 +149,7 @@ class Trainer:
         self._episodes += episodes.count
         figures = {
             "iteration": self._iteration,
-            "agent_steps": self._iteration * self._agent_steps_each,
+            "agent_steps": self.agent_steps,
             "episodes": self._episodes,
             "cpu_seconds": self._cpu_seconds(),
             "reward": float(batch.reward[batch.mask].mean()) if bool(batch.mask.any()) else 0.0,
@@ -156,7 +169,8 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Means of the metrics over the configured number of evaluation instances."""
         options = self.config.evaluation
-        env = self._scenario.make(self.config.world, options.seeds, self._env.device)
+        world = self._scenario.held_out(self.config.world)
+        env = self._scenario.make(world, options.seeds, self._env.device)
         policy = PipelinePolicy(env, self.config.coordination, self.algorithm.policy, self.config.algorithm.greedy)
         base = fold_int(0, int(Stream.EVALUATE)) & ((1 << 62) - 1)
         try:
@@ -200,6 +214,7 @@ def train(config: AnyRunConfig, out: Path | None = None, echo: Echo = lambda _: 
     out: the folder, new or empty; by default one below ``runs/``. live: show progress.
     """
     torch.set_num_threads(1)
+    _check_device(config)
     scenario, system = load_scenario(config.scenario), load_system(config.system)
     with RunFolder.create(config, out) as folder:
         trainer = Trainer(config, scenario, system, folder, echo)
@@ -213,8 +228,28 @@ def resume(path: Path, echo: Echo = lambda _: None, live: bool = True) -> Path:
     torch.set_num_threads(1)
     with RunFolder.open(path) as folder:
         config = folder.config
+        _check_device(config)
         scenario, system = load_scenario(config.scenario), load_system(config.system)
         trainer = Trainer(config, scenario, system, folder, echo)
         trainer.load()
         _finish(trainer, folder, echo, live)
         return folder.path
+
+
+def _check_device(config: AnyRunConfig) -> None:
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={config.device}, but torch sees no GPU here: set device=cpu")
+
+
+def _finish(trainer: Trainer, folder: RunFolder, echo: Echo, live: bool) -> None:
+    """Run to the end, or until a signal asks to stop; close everything in either case."""
+    config = folder.config
+    tracker = Tracker(folder.path, config.tracking.tensorboard)
+    try:
+        with Progress(trainer.total_agent_steps, trainer.primary_metric, trainer.agent_steps, live) as progress:
+            complete = trainer.run(progress, tracker)
+    finally:
+        tracker.close()
+        trainer.close()
+    if not complete:
+        echo(f"stopped and saved: continue with 'marl train --resume {folder.path}'")

@@ -46,6 +46,11 @@ def open_moves(blocked: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return exits.reshape(-1)
 
 
+def open_moves_of(blocked: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """``open_moves`` of M maps, ``[M, cells]``."""
+    return np.stack([open_moves(grid, height, width) for grid in blocked])
+
+
 @numba.njit(cache=True, inline="always")
 def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int:
     """The cell that ``move`` (1 to 4) leads to, or ``cell`` itself where the way is not free."""

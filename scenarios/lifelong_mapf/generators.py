@@ -75,7 +75,7 @@ def _spanning_tree(rows: int, cols: int, key: np.int64) -> tuple[NDArray[np.bool
             continue
         counter += 1
         chosen = choices[below_numba(fold_numba(key, counter), np.int64(count))]
-        if abs(chosen - node) == cols and (cols > 1 or rows > 1) and chosen // cols != row:
+        if chosen // cols != row:
             down[min(row, chosen // cols), col] = True
         else:
             right[row, min(col, chosen % cols)] = True

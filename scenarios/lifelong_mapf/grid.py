@@ -56,7 +56,8 @@ def largest_component(blocked: BoolGrid) -> BoolGrid:
     """The cells of the largest component (the first of equals), bool [H, W]; all False if no cell is free."""
     labels = components(blocked)
     sizes = np.bincount(labels[labels >= 0], minlength=1)
-    return (labels == sizes.argmax()) & ~blocked
+    largest: BoolGrid = (labels == sizes.argmax()) & ~blocked
+    return largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class GridMap:
 
     def __post_init__(self) -> None:
         blocked = np.array(self.blocked, dtype=np.bool_)
-        if blocked.ndim != 2 or not 1 <= min(blocked.shape) or max(blocked.shape) > MAX_SIDE:
+        if blocked.ndim != 2 or min(blocked.shape) < 1 or max(blocked.shape) > MAX_SIDE:
             size = " x ".join(str(side) for side in blocked.shape)
             raise UserError(f"map '{self.name}' is {size} cells, use 1 to {MAX_SIDE} rows and columns")
         goals = np.array(self.goals, dtype=np.bool_) & ~blocked
@@ -88,18 +89,20 @@ class GridMap:
         served = np.bincount(labels[goals], minlength=int(labels.max()) + 2) >= 2
         starts = np.array(self.starts, dtype=np.bool_) & ~blocked & served[labels]
         if not starts.any():
-            raise UserError(f"map '{self.name}' has no cell to start from with two goal cells in reach, open some cells")
+            raise UserError(
+                f"map '{self.name}' has no cell to start from with two goal cells in reach, open some cells"
+            )
         for name, grid in (("blocked", blocked), ("starts", starts), ("goals", goals)):
             grid.setflags(write=False)
             object.__setattr__(self, name, grid)
 
     @property
     def height(self) -> int:
-        return self.blocked.shape[0]
+        return int(self.blocked.shape[0])
 
     @property
     def width(self) -> int:
-        return self.blocked.shape[1]
+        return int(self.blocked.shape[1])
 
     @cached_property
     def component(self) -> NDArray[np.int32]:

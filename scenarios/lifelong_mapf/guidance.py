@@ -80,8 +80,6 @@ class Guidance(ABC):
             "moves": spaces.Box(-1.0, 1.0, (len(MOVES),), np.float32),
         }
         copies, agents = world.position.shape
-        self._exits = np.stack([open_moves(blocked, world.height, world.width) for blocked in world.blocked])
-        self._goal = np.full((copies, agents), NONE, np.int32)
         self._subgoal = np.full((copies, agents), NONE, np.int32)
         self._path = np.zeros((copies, agents, 1, side), np.int16)
         self._moves = np.zeros((copies, agents, len(MOVES)), np.float32)
@@ -94,17 +92,13 @@ class Guidance(ABC):
             self._path, self._moves = np.empty_like(self._path), np.empty_like(self._moves)
         else:
             self._path, self._moves = self._path.copy(), self._moves.copy()
-        self._goal[restarted] = NONE
-        self._forget(restarted)
-        self._plan(restarted)
+        self._restart(restarted)
 
     def advance(self) -> None:
         """Take in the step that all copies just made."""
-        self._reached = self._positions() == self._subgoal
+        self._reached = self.world.position.cpu().numpy() == self._subgoal
         self._path, self._moves = np.empty_like(self._path), np.empty_like(self._moves)
-        everywhere = np.ones(self.world.copies, np.bool_)
-        self._observe()
-        self._plan(everywhere)
+        self._advance()
 
     def features(self) -> dict[str, Tensor]:
         """``path`` and ``moves`` at the present moment; zeros for agents that are not alive. Never changed later."""
@@ -136,36 +130,19 @@ class Guidance(ABC):
     def _state(self) -> dict[str, NDArray]:
         """Every array of the state by name; subclasses add their own."""
         return {
-            "goal": self._goal,
             "subgoal": self._subgoal,
             "path": self._path,
             "moves": self._moves,
             "reached": self._reached,
         }
 
-    def _positions(self) -> NDArray[np.int32]:
-        return self.world.position.cpu().numpy()
-
-    def _goals(self) -> NDArray[np.int32]:
-        return self.world.goal.cpu().numpy()
-
-    def _alive(self) -> NDArray[np.bool_]:
-        return self.world.alive.cpu().numpy()
-
-    def _maps(self) -> NDArray[np.int32]:
-        return self.world.map_index.cpu().numpy()
+    @abstractmethod
+    def _restart(self, restarted: NDArray[np.bool_]) -> None:
+        """Forget and plan anew in the restarted copies: write their features and sub-goals."""
 
     @abstractmethod
-    def _forget(self, restarted: NDArray[np.bool_]) -> None:
-        """Clear what was seen in the restarted copies."""
-
-    @abstractmethod
-    def _observe(self) -> None:
-        """Take in the present positions of all copies."""
-
-    @abstractmethod
-    def _plan(self, copies: NDArray[np.bool_]) -> None:
-        """Plan for the agents of ``copies``: write goals planned for, sub-goals and features."""
+    def _advance(self) -> None:
+        """Take in the present positions and goals of all copies: write features and sub-goals."""
 
 
 @lru_cache(maxsize=256)
@@ -179,6 +156,18 @@ def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float6
 def centrality_of_maps(world: GridWorld) -> NDArray[np.float64]:
     """``fields.centrality`` of every map of the world, ``[M, cells]``; maps seen before in this process are not redone."""
     return np.stack([_centrality_of(blocked.tobytes(), world.height, world.width) for blocked in world.blocked])
+
+
+@numba.njit(cache=True)
+def move_between(cell: int, target: int, width: int) -> int:
+    """The move (0 to 4) from ``cell`` to ``target``, the same cell or a neighbour. Vertical first: ``width`` may be 1."""
+    if target == cell:
+        return 0
+    if target == cell - width:
+        return 1
+    if target == cell + width:
+        return 2
+    return 3 if target < cell else 4
 
 
 @numba.njit(cache=True, inline="always")

@@ -9,9 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.seeding import fold
 from scenarios.lifelong_mapf.fields import open_moves
 from scenarios.lifelong_mapf.grid import GridMap
-from scenarios.lifelong_mapf.kernels import Goals
+from scenarios.lifelong_mapf.kernels import STARTS, Goals
+
+#: Random numbers drawn at a time for the starts: bounds the memory that a large map takes.
+_CHUNK = 1 << 22
+_LAST = torch.iinfo(torch.int64).max
 
 
 def _stack(rows: Sequence[NDArray[np.int32]], fill: int) -> Tensor:
@@ -74,6 +79,21 @@ class MapPool:
     def goals(self, task: Tensor, task_count: Tensor) -> Goals:
         """The tables of where goals come from, with given goals ``task`` int32 [N, K] and ``task_count`` [N]."""
         return Goals(self.goal_cells, self.goal_base, self.goal_count, self.goal_rank, task, task_count)
+
+    def draw_starts(self, key: Tensor, map_index: Tensor, n: int) -> Tensor:
+        """n distinct start cells for each episode: uniform, a function of the episode's key alone.
+
+        key int64 [K], map_index int [K] -> int32 [K, n], on the device of the key. These are the cells with the n smallest
+        of independent random numbers.
+        """
+        cells, count = self.start_cells.to(key.device), self.start_count.to(key.device)
+        places = torch.arange(cells.shape[1], device=key.device)
+        chunk = max(1, _CHUNK // cells.shape[1])
+        drawn = []
+        for keys, maps in zip(fold(key, STARTS).split(chunk), map_index.long().split(chunk), strict=True):
+            numbers = fold(keys.unsqueeze(1), places).masked_fill(places >= count[maps].unsqueeze(1), _LAST)
+            drawn.append(cells[maps].gather(1, numbers.topk(n, largest=False, sorted=True).indices))
+        return torch.cat(drawn)
 
     def obstacle_rows(self, radius: int) -> Tensor:
         """int16 [M, W, H + 2 R]: the row of an obstacle window at each column and padded row, bit j = column - R + j.

@@ -20,7 +20,7 @@ def draw_goal(goals: Goals, key: Tensor, map_index: Tensor, cell: Tensor, k: Ten
     agents = torch.arange(cell.shape[1], device=cell.device)
     key = fold(fold(fold(key, GOALS).unsqueeze(1), agents), k.long())
     rank = goals.rank[m, cell].long()
-    drawn = below(key, goals.count[m, cell].long() - (rank >= 0))
+    drawn = below(key, goals.count[m, cell] - (rank >= 0).long())
     drawn = drawn + ((rank >= 0) & (drawn >= rank))
     return goals.cells[m, goals.base[m, cell] + drawn].long()
 

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.lifelong_mapf.fields import BUCKETS, weighted_field
+from scenarios.lifelong_mapf.fields import BUCKETS, open_moves_of, step_field, weighted_field
 from scenarios.lifelong_mapf.guidance import (
     NONE,
     GridWorld,
@@ -27,60 +27,95 @@ from scenarios.lifelong_mapf.guidance import (
 UNITS = 16
 
 
-class SharedGuidance(Guidance):
-    """See the module. Memory: 4 * B * N * cells bytes for the fields and 4 * B * cells for the moving averages."""
+class GoalFields:
+    """The distance field of every agent to its goal, on the shared costs; call as ``Guidance`` says.
 
-    def __init__(self, world: GridWorld, config: GuidanceConfig, radius: int):
-        super().__init__(world, radius)
+    field: int32 ``[B, N, cells]``, 4 * B * N * cells bytes; in units of 1 / ``UNITS`` steps, or in steps if both weights
+    are 0. occupancy: float32 ``[B, cells]``. planned: int32 ``[B, N]``, the goals that the fields lead to.
+    """
+
+    def __init__(self, world: GridWorld, config: GuidanceConfig):
+        self._world = world
         copies, agents = world.position.shape
         cells = world.height * world.width
-        static = 1.0 + config.static_weight * (centrality_of_maps(world) - 1.0)
-        self._static = (UNITS * static).astype(np.float32)
+        self.exits = open_moves_of(world.blocked, world.height, world.width)
+        self.field = np.zeros((copies, agents, cells), np.int32)
+        self.occupancy = np.zeros((copies, cells), np.float32)
+        self.planned = np.full((copies, agents), NONE, np.int32)
+        self._weighted = config.static_weight > 0 or config.occupancy_weight > 0
+        ratio = centrality_of_maps(world) if config.static_weight > 0 else np.ones(world.blocked.shape)
+        self._static = (UNITS * (1.0 + config.static_weight * (ratio - 1.0))).astype(np.float32)
         self._occupancy_cost = np.float32(UNITS * config.occupancy_weight)
         self._decay = np.float32(config.decay)
-        self._occupancy = np.zeros((copies, cells), np.float32)
-        self.field = np.zeros((copies, agents, cells), np.int32)
         self._cost = np.empty(cells, np.int32)
         self._heads = np.full(BUCKETS, NONE, np.int32)
         self._links = np.empty(cells, np.int32)
 
-    def _state(self) -> dict[str, NDArray]:
-        return {**super()._state(), "occupancy": self._occupancy, "field": self.field}
+    def restart(self, restarted: NDArray[np.bool_]) -> None:
+        """Compute the fields of copies that began a new episode (bool ``[B]``)."""
+        self.occupancy[restarted] = 0.0
+        self.planned[restarted] = NONE
+        self._compute(restarted)
 
-    def _forget(self, restarted: NDArray[np.bool_]) -> None:
-        self._occupancy[restarted] = 0.0
+    def advance(self) -> None:
+        """Take in the present positions and compute the fields of goals that are new."""
+        world = self._world
+        if self._occupancy_cost > 0:
+            _average(world.position.cpu().numpy(), world.alive.cpu().numpy(), self._decay, self.occupancy)
+        self._compute(np.ones(world.copies, np.bool_))
 
-    def _observe(self) -> None:
-        _average(self._positions(), self._alive(), self._decay, self._occupancy)
-
-    def _plan(self, copies: NDArray[np.bool_]) -> None:
-        maps, positions, alive = self._maps(), self._positions(), self._alive()
-        width = self.world.width
-        _fields(
+    def _compute(self, copies: NDArray[np.bool_]) -> None:
+        world = self._world
+        _compute_fields(
             copies,
-            maps,
-            self._goals(),
-            alive,
-            self._exits,
-            width,
+            world.map_index.cpu().numpy(),
+            world.goal.cpu().numpy(),
+            world.alive.cpu().numpy(),
+            self.exits,
+            world.width,
+            self._weighted,
             self._static,
-            self._occupancy,
+            self.occupancy,
             self._occupancy_cost,
-            self._goal,
+            self.planned,
             self.field,
             self._cost,
             self._heads,
             self._links,
         )
+
+
+class SharedGuidance(Guidance):
+    """Guidance by ``GoalFields``."""
+
+    def __init__(self, world: GridWorld, config: GuidanceConfig, radius: int):
+        super().__init__(world, radius)
+        self._fields = GoalFields(world, config)
+
+    def _state(self) -> dict[str, NDArray]:
+        fields = self._fields
+        own = {"planned": fields.planned, "occupancy": fields.occupancy, "field": fields.field}
+        return {**super()._state(), **own}
+
+    def _restart(self, restarted: NDArray[np.bool_]) -> None:
+        self._fields.restart(restarted)
+        self._look(restarted)
+
+    def _advance(self) -> None:
+        self._fields.advance()
+        self._look(np.ones(self.world.copies, np.bool_))
+
+    def _look(self, copies: NDArray[np.bool_]) -> None:
+        world = self.world
         _look(
             copies,
-            maps,
-            positions,
-            alive,
-            self._exits,
-            width,
+            world.map_index.cpu().numpy(),
+            world.position.cpu().numpy(),
+            world.alive.cpu().numpy(),
+            self._fields.exits,
+            world.width,
             self.radius,
-            self.field,
+            self._fields.field,
             self._path,
             self._moves,
             self._subgoal,
@@ -101,13 +136,14 @@ def _average(
 
 
 @numba.njit(cache=True)
-def _fields(
+def _compute_fields(
     copies: NDArray[np.bool_],
     maps: NDArray[np.int32],
     goal: NDArray[np.int32],
     alive: NDArray[np.bool_],
     exits: NDArray[np.uint8],
     width: int,
+    weighted: bool,
     static: NDArray[np.float32],
     occupancy: NDArray[np.float32],
     occupancy_cost: np.float32,
@@ -121,17 +157,21 @@ def _fields(
     for b in range(goal.shape[0]):
         if not copies[b]:
             continue
+        ways = exits[maps[b]]
         priced = False
         for n in range(goal.shape[1]):
             if planned[b, n] == goal[b, n] or not alive[b, n]:
+                continue
+            planned[b, n] = goal[b, n]
+            if not weighted:
+                step_field(ways, width, goal[b, n], field[b, n], links)
                 continue
             if not priced:
                 for cell in range(cost.size):
                     price = static[maps[b], cell] + occupancy_cost * occupancy[b, cell]
                     cost[cell] = min(np.int32(price + np.float32(0.5)), np.int32(BUCKETS - 1))
                 priced = True
-            weighted_field(exits[maps[b]], width, cost, goal[b, n], field[b, n], heads, links)
-            planned[b, n] = goal[b, n]
+            weighted_field(ways, width, cost, goal[b, n], field[b, n], heads, links)
 
 
 @numba.njit(cache=True)

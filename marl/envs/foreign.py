@@ -1,0 +1,253 @@
+"""Somebody's PettingZoo environment as a ``BatchedEnv``: B copies of it in worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from pettingzoo import ParallelEnv
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
+from marl.envs.foreign_simulator import ForeignSimulator, ForeignSpec
+from marl.envs.workers import Array, WorkerPool
+from marl.errors import UserError
+from marl.seeding import Stream, fold, seeds_of
+
+_SEED_MASK = 0x7FFFFFFF
+
+
+def from_parallel(
+    factory: Callable[[], ParallelEnv[Any, Any, Any]],
+    copies: int,
+    *,
+    workers: int | None = None,
+    horizon: int | None = None,
+    deterministic: bool = False,
+    device: torch.device | str = "cpu",
+    timeout_s: float = 60.0,
+) -> BatchedEnv:
+    """B copies of a PettingZoo ``ParallelEnv`` as one batched world.
+
+    factory: makes one environment; with workers, a function of a module (or a ``partial`` of one).
+    workers: processes; None: one per core, at most one per copy; 0: all in this process. The results are the same.
+    horizon: steps after which the agents alive are truncated; None: the environment's own ``max_cycles`` or the like.
+    deterministic: an episode is a function of its seed and the actions; the world then gives snapshots, which are
+        restored by replay (``marl.testing.check_parallel`` tests the claim).
+    device: where the tensors go; the environments stay on the CPU.
+    timeout_s: the longest that one step may take before its worker is replaced.
+
+    Agents with equal spaces form a group; a slot is an entry of ``possible_agents``. Action masks are taken from
+    ``observation["action_mask"]`` or ``info["action_mask"]``. An episode that is lost with its worker ends truncated
+    and has 1 in the metric ``lost``.
+    Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
+    """
+    count = min(copies, os.cpu_count() or 1) if workers is None else workers
+    pool = WorkerPool(partial(ForeignSimulator, factory, horizon), copies, count, timeout_s=timeout_s)
+    kind = ReplayableForeignEnv if deterministic else ForeignEnv
+    return kind(pool, pool.layout.info, torch.device(device))
+
+
+class ForeignEnv(BatchedEnv):
+    """The batched face of a pool of ``ForeignSimulator``."""
+
+    def __init__(self, pool: WorkerPool, foreign: ForeignSpec, device: torch.device):
+        self.pool, self.copies, self.device = pool, pool.copies, device
+        self._foreign = foreign
+        self.spec = EnvSpec(
+            agents=foreign.agents,
+            groups=foreign.groups,
+            observation_space=foreign.observation_space,
+            action_space=foreign.action_space,
+            state_space=foreign.state_space,
+            horizon=foreign.horizon,
+            state_per_agent=False,
+            metrics={
+                "return": Metric("1", "higher", "sum of rewards over the episode, mean over agents"),
+                "length_steps": Metric("step", "neither", "length of the episode"),
+                "lost": Metric("1", "lower", "episode cut short by the loss of its worker"),
+            },
+            primary_metric="return",
+        )
+        self._seed = torch.zeros(self.copies, dtype=torch.int64)
+        self._episode = torch.zeros_like(self._seed)
+        self._time = torch.zeros_like(self._seed)
+        self._return = torch.zeros(self.copies)
+
+    @property
+    def restarts(self) -> int:
+        """Workers replaced so far."""
+        return self.pool.restarts
+
+    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+        chosen = torch.ones(self.copies, dtype=torch.bool) if mask is None else mask.cpu()
+        self._seed = torch.where(chosen, seeds_of(seed, self.copies), self._seed)
+        self._episode = torch.where(chosen, 0, self._episode + 1)
+        self._seed_pool(self._episode)
+        lost = torch.from_numpy(self.pool.reset(chosen.numpy()))
+        self._episode = torch.where(chosen | lost, self._episode, self._episode - 1)
+        self._time = torch.where(chosen | lost, 0, self._time)
+        self._return = torch.where(chosen | lost, 0.0, self._return)
+        return self.current()._replace(done=lost.to(self.device))
+
+    def step(self, actions: Tree) -> TimeStep:
+        self._encode(actions)
+        before = self.current()
+        self._seed_pool(self._episode + 1)
+        lost = torch.from_numpy(self.pool.step())
+        out = {name: torch.from_numpy(self.pool.outputs[name].copy()) for name in ("reward", *_FLAGS)}
+        cut = before.alive.cpu() & lost.unsqueeze(1)
+        out["truncated"] |= cut
+        done = out["done"] | lost
+        self._time = self._time + 1
+        self._return = self._return + out["reward"].mean(1)
+        metrics = {"return": self._return, "length_steps": self._time.float(), "lost": lost.float()}
+        ended = (out["terminated"] | out["truncated"]).any()
+        now = self._begin(done)
+        return now._replace(
+            reward=out["reward"].to(self.device),
+            terminated=out["terminated"].to(self.device),
+            truncated=out["truncated"].to(self.device),
+            done=done.to(self.device),
+            final=self._final(before, cut, lost) if bool(ended) else None,
+            metrics={name: torch.where(done, value, 0.0).to(self.device) for name, value in metrics.items()},
+        )
+
+    def current(self) -> TimeStep:
+        """The view of the present moment, with reward 0 and no ends."""
+        none = torch.zeros(self.copies, self.spec.n_agents, dtype=torch.bool, device=self.device)
+        return TimeStep(
+            observation=self._observation("observation"),
+            state=self._tensor("state") if self.spec.state_space is not None else None,
+            reward=none.float(),
+            terminated=none,
+            truncated=none.clone(),
+            done=none[:, 0].clone(),
+            alive=self._tensor("alive"),
+            agent_id=self._tensor("agent_id"),
+            action_mask=self._action_mask(),
+            key=fold(self._episode_key(self._episode), self._time).to(self.device),
+            final=None,
+            metrics={name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics},
+        )
+
+    def close(self) -> None:
+        self.pool.close()
+
+    # Episodes
+
+    def _episode_key(self, episode: Tensor) -> Tensor:
+        return fold(fold(self._seed, torch.tensor(int(Stream.EPISODE))), episode)
+
+    def _seed_pool(self, episode: Tensor) -> None:
+        self.pool.seeds[:] = (self._episode_key(episode) & _SEED_MASK).numpy()
+
+    def _begin(self, done: Tensor) -> TimeStep:
+        self._episode = self._episode + done
+        self._time = torch.where(done, 0, self._time)
+        self._return = torch.where(done, 0.0, self._return)
+        return self.current()
+
+    # Arrays
+
+    def _tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.pool.outputs[name].copy()).to(self.device)
+
+    def _observation(self, prefix: str) -> Tree:
+        groups: dict[str, Tree] = {}
+        for group in self.spec.groups:
+            root = f"{prefix}/{group}"
+            if root in self.pool.outputs:
+                groups[group] = self._tensor(root)
+                continue
+            tree: dict[str, Tree] = {}
+            for name in self.pool.outputs:
+                if name.startswith(root + "/"):
+                    *parents, leaf = name[len(root) + 1 :].split("/")
+                    place = tree
+                    for parent in parents:
+                        place = place.setdefault(parent, {})  # type: ignore[assignment]
+                    place[leaf] = self._tensor(name)
+            groups[group] = tree
+        return groups if len(groups) > 1 else next(iter(groups.values()))
+
+    def _action_mask(self) -> Tree | None:
+        masked = [group for group in self.spec.groups if group in self._foreign.masked]
+        masks: dict[str, Tree] = {group: self._tensor(f"mask/{group}") for group in masked}
+        if not masks or len(self.spec.groups) > 1:
+            return masks or None
+        return next(iter(masks.values()))
+
+    def _final(self, before: TimeStep, cut: Tensor, lost: Tensor) -> Final:
+        """The last views; those of a lost episode are the views of the step before."""
+        final = Final(
+            self._observation("final"), self._tensor("final_state") if self.spec.state_space is not None else None
+        )
+        if not bool(lost.any()):
+            return final
+        state = final.state
+        if isinstance(state, Tensor) and isinstance(before.state, Tensor):
+            state = _select(lost.to(self.device), before.state, state)
+        return Final(_select(lost.to(self.device), before.observation, final.observation), state)
+
+    def _encode(self, actions: Tree) -> None:
+        for group, slots in self.spec.groups.items():
+            chosen = actions[group] if isinstance(actions, dict) else actions
+            assert isinstance(chosen, Tensor)
+            rows: Array = chosen.detach().to("cpu", torch.float64).reshape(self.copies, len(slots), -1).numpy()
+            self.pool.actions[:, np.array(slots), : rows.shape[-1]] = rows
+
+
+class ReplayableForeignEnv(ForeignEnv):
+    """A deterministic foreign world: a snapshot is (seed, episode, actions since reset), restored by replay."""
+
+    def __init__(self, pool: WorkerPool, foreign: ForeignSpec, device: torch.device):
+        super().__init__(pool, foreign, device)
+        self._log = torch.zeros(self.copies, foreign.horizon, *pool.layout.actions.shape, dtype=torch.float64)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The recipe of the present moment of all copies."""
+        return {
+            "seed": self._seed.clone(),
+            "episode": self._episode.clone(),
+            "time": self._time.clone(),
+            "return": self._return.clone(),
+            "actions": self._log.clone(),
+        }
+
+    def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
+        """Play the episodes of copies ``source`` of the snapshot again in copies ``target``."""
+        every = torch.arange(self.copies)
+        source, target = every if source is None else source.cpu(), every if target is None else target.cpu()
+        for name in ("seed", "episode", "time", "return"):
+            getattr(self, "_" + name)[target] = snapshot[name].cpu()[source]
+        self._log[target] = snapshot["actions"].cpu()[source]
+        chosen = torch.zeros(self.copies, dtype=torch.bool)
+        chosen[target] = True
+        restarts = self.pool.restarts
+        self._seed_pool(self._episode)
+        self.pool.reset(chosen.numpy())
+        for t in range(int(self._time[target].max()) if len(target) else 0):
+            self.pool.actions[:] = self._log[:, t].numpy()
+            self.pool.step((chosen & (t < self._time)).numpy())
+        if self.pool.restarts != restarts:
+            raise UserError(f"a worker of {self._foreign.name} failed while an episode was replayed; restore it again")
+
+    def _encode(self, actions: Tree) -> None:
+        super()._encode(actions)
+        self._log[torch.arange(self.copies), self._time] = torch.from_numpy(self.pool.actions)
+
+
+_FLAGS = ("terminated", "truncated", "done")
+
+
+def _select(chosen: Tensor, a: Tree, b: Tree) -> Tree:
+    """``a`` in the copies of ``chosen`` ``[B]``, else ``b``."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {name: _select(chosen, a[name], b[name]) for name in a}
+    assert isinstance(a, Tensor) and isinstance(b, Tensor)
+    return torch.where(chosen.reshape(-1, *[1] * (a.dim() - 1)), a, b)

@@ -1,0 +1,298 @@
+"""One copy of somebody's PettingZoo environment in a worker. Free of torch, so that workers start quickly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from marl.envs.workers import Array, Block, Layout
+from marl.errors import UserError
+
+MASK = "action_mask"
+
+#: Attributes in which environments commonly keep their time limit.
+LIMITS = ("max_cycles", "max_steps", "horizon", "episode_limit")
+
+
+@dataclass(frozen=True)
+class ForeignSpec:
+    """What the batched face has to know of a foreign environment.
+
+    groups: name -> slots of the agents with equal spaces. observation_space (without masks), action_space: per group.
+    masked: the groups with action masks. horizon: the time limit in steps.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    groups: Mapping[str, tuple[int, ...]]
+    observation_space: Mapping[str, spaces.Space[Any]]
+    action_space: Mapping[str, spaces.Space[Any]]
+    state_space: spaces.Box | None
+    masked: frozenset[str]
+    horizon: int
+
+
+class ForeignSimulator:
+    """Writes what a ``ParallelEnv`` returns into named arrays; an episode that ends is followed by the next at once.
+
+    Actions: float64 [N, A] with A the largest flat size of an agent's action; exact for every integer below 2**53.
+    Continuous actions are clipped to their bounds. An agent that disappears without a flag counts as terminated;
+    one that is flagged twice as terminated. Agents alive at the horizon are truncated.
+    """
+
+    def __init__(self, factory: Callable[[], ParallelEnv[Any, Any, Any]], horizon: int | None):
+        self._env = factory()
+        agents = getattr(self._env, "possible_agents", None)
+        if not agents:
+            raise UserError(f"{self._env} names no possible_agents: a batched world needs to know its slots beforehand")
+        self._agents = [str(agent) for agent in agents]
+        self._keys = list(agents)
+        self._observations, infos = self._env.reset(seed=0)
+        self.spec = self._describe(infos, horizon)
+        self._group_of = {slot: group for group, slots in self.spec.groups.items() for slot in slots}
+        self._infos: Mapping[Any, Any] = infos
+        self._begin()
+
+    @property
+    def layout(self) -> Layout:
+        n, outputs = len(self._agents), {}
+        for group, slots in self.spec.groups.items():
+            for path, leaf in leaves(self.spec.observation_space[group]).items():
+                block = leaf_block(leaf)
+                outputs[f"observation/{group}{path}"] = Block((len(slots), *block.shape), block.dtype)
+                outputs[f"final/{group}{path}"] = Block((len(slots), *block.shape), block.dtype)
+            if group in self.spec.masked:
+                action_space = self.spec.action_space[group]
+                assert isinstance(action_space, spaces.Discrete)
+                outputs[f"mask/{group}"] = Block((len(slots), int(action_space.n)), "bool")
+        if self.spec.state_space is not None:
+            block = leaf_block(self.spec.state_space)
+            outputs |= {"state": block, "final_state": block}
+        for name in ("terminated", "truncated", "alive"):
+            outputs[name] = Block((n,), "bool")
+        outputs |= {"reward": Block((n,), "float32"), "agent_id": Block((n,), "int64"), "done": Block((), "bool")}
+        return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec)
+
+    def reset(self, seed: int) -> None:
+        self._observations, self._infos = self._env.reset(seed=seed)
+        self._begin()
+
+    def step(self, actions: Array, next_seed: int) -> None:
+        acting = [slot for slot in range(len(self._keys)) if self._alive[slot]]
+        chosen = {self._keys[slot]: self._decode(slot, actions[slot]) for slot in acting}
+        self._observations, rewards, terminations, truncations, self._infos = self._env.step(chosen)
+        self._time += 1
+        self._clear_flags()
+        present = set(self._env.agents)
+        for slot in acting:
+            key = self._keys[slot]
+            self._reward[slot] = rewards.get(key, 0.0)
+            truncated = bool(truncations.get(key, False))
+            terminated = bool(terminations.get(key, False)) or (key not in present and not truncated)
+            self._terminated[slot] = terminated
+            self._truncated[slot] = not terminated and (truncated or self._time >= self.spec.horizon)
+        ended = self._terminated | self._truncated
+        for slot, key in enumerate(self._keys):
+            living = key in present and not ended[slot]
+            if living and not self._alive[slot]:
+                self._births[slot] += 1
+            self._alive[slot] = living
+        if ended.any():
+            self._final = {slot: self._observations.get(self._keys[slot]) for slot in np.flatnonzero(ended)}
+            self._final_state = self._state()
+        if not self._alive.any():
+            self._done = True
+            self._observations, self._infos = self._env.reset(seed=next_seed)
+            self._start_agents()
+
+    def write(self, outputs: Mapping[str, Array]) -> None:
+        for name in ("reward", "terminated", "truncated", "alive"):
+            outputs[name][:] = getattr(self, "_" + name)
+        outputs["agent_id"][:] = np.arange(len(self._keys)) + len(self._keys) * self._births
+        outputs["done"][()] = self._done
+        for group, slots in self.spec.groups.items():
+            paths = list(leaves(self.spec.observation_space[group]))
+            for row, slot in enumerate(slots):
+                seen = self._observations.get(self._keys[slot]) if self._alive[slot] else None
+                for path in paths:
+                    outputs[f"observation/{group}{path}"][row] = 0 if seen is None else _at(seen, path)
+                    if self._final.get(slot) is not None:
+                        outputs[f"final/{group}{path}"][row] = _at(self._final[slot], path)
+                if group in self.spec.masked:
+                    mask = self._mask(slot)
+                    outputs[f"mask/{group}"][row] = True if mask is None else mask
+        if self.spec.state_space is not None:
+            outputs["state"][...] = self._state()
+            if self._final_state is not None:
+                outputs["final_state"][...] = self._final_state
+
+    def close(self) -> None:
+        self._env.close()
+
+    # Episode
+
+    def _begin(self) -> None:
+        self._clear_flags()
+        self._start_agents()
+
+    def _clear_flags(self) -> None:
+        n = len(self._keys)
+        self._reward = np.zeros(n, np.float32)
+        self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
+        self._done = False
+        self._final: dict[int, Any] = {}
+        self._final_state: Array | None = None
+
+    def _start_agents(self) -> None:
+        present = set(self._env.agents)
+        self._time = 0
+        self._alive = np.array([key in present for key in self._keys])
+        self._births = np.zeros(len(self._keys), np.int64)
+
+    def _decode(self, slot: int, row: Array) -> Any:
+        space = self.spec.action_space[self._group_of[slot]]
+        if isinstance(space, spaces.Discrete):
+            return space.dtype.type(int(row[0]) + int(space.start))
+        assert space.shape is not None
+        values = row[: int(np.prod(space.shape))].reshape(space.shape)
+        if isinstance(space, spaces.Box):
+            return np.clip(values, space.low, space.high).astype(space.dtype)
+        return values.astype(space.dtype)
+
+    def _mask(self, slot: int) -> Array | None:
+        key = self._keys[slot]
+        return _mask_of(self._observations.get(key), self._infos.get(key)) if self._alive[slot] else None
+
+    def _state(self) -> Array | None:
+        return np.asarray(self._env.state()) if self.spec.state_space is not None else None
+
+    # Description
+
+    def _describe(self, infos: Mapping[Any, Any], horizon: int | None) -> ForeignSpec:
+        members: list[tuple[spaces.Space[Any], spaces.Space[Any], list[int]]] = []
+        for slot, key in enumerate(self._keys):
+            seen, acts = self._env.observation_space(key), self._env.action_space(key)
+            for other_seen, other_acts, slots in members:
+                if seen == other_seen and acts == other_acts:
+                    slots.append(slot)
+                    break
+            else:
+                members.append((seen, acts, [slot]))
+        names = _group_names([[self._agents[slot] for slot in slots] for _, _, slots in members])
+        masked = frozenset(
+            name
+            for name, (_, acts, slots) in zip(names, members, strict=True)
+            if isinstance(acts, spaces.Discrete)
+            and any(
+                _mask_of(self._observations.get(self._keys[slot]), infos.get(self._keys[slot])) is not None
+                for slot in slots
+            )
+        )
+        for _, acts, _ in members:
+            leaf_block(acts)
+        return ForeignSpec(
+            name=str(self._env),
+            agents=tuple(self._agents),
+            groups={name: tuple(slots) for name, (_, _, slots) in zip(names, members, strict=True)},
+            observation_space={name: _without_mask(seen) for name, (seen, _, _) in zip(names, members, strict=True)},
+            action_space={name: acts for name, (_, acts, _) in zip(names, members, strict=True)},
+            state_space=_state_space(self._env),
+            masked=masked,
+            horizon=horizon or declared_limit(self._env) or _no_limit(self._env),
+        )
+
+
+def declared_limit(env: Any) -> int | None:
+    """The time limit that an environment keeps in one of the usual attributes, in steps; None if it has none."""
+    inner = getattr(env, "unwrapped", env)
+    for owner in (env, inner, getattr(inner, "aec_env", None)):
+        for name in LIMITS:
+            limit = getattr(owner, name, None)
+            if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+                return limit
+    return None
+
+
+def _no_limit(env: Any) -> int:
+    raise UserError(f"{env} does not say how long an episode lasts: give horizon=STEPS")
+
+
+def leaves(space: spaces.Space[Any], path: str = "") -> dict[str, spaces.Space[Any]]:
+    """The arrays of an observation: path ('' or '/key/key') -> space; ``UserError`` for what has no fixed shape."""
+    if isinstance(space, spaces.Dict):
+        out: dict[str, spaces.Space[Any]] = {}
+        for key, inner in space.spaces.items():
+            out |= leaves(inner, f"{path}/{key}")
+        return out
+    leaf_block(space)
+    return {path: space}
+
+
+def leaf_block(space: spaces.Space[Any]) -> Block:
+    """The array of one value of a space."""
+    if isinstance(space, spaces.Discrete):
+        return Block((), "int64")
+    if isinstance(space, spaces.MultiDiscrete):
+        return Block(space.shape, "int64")
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        assert space.dtype is not None
+        return Block(space.shape, np.dtype(space.dtype).name)
+    raise UserError(f"a batched world needs arrays of fixed shape, not the space {space}")
+
+
+def action_width(spec: ForeignSpec) -> int:
+    """The largest flat size of an agent's action."""
+    return max(int(np.prod(leaf_block(space).shape, dtype=int)) for space in spec.action_space.values())
+
+
+def _at(value: Any, path: str) -> Any:
+    """The leaf of an observation; ``path`` as ``leaves`` names it for the observation without its mask."""
+    if isinstance(value, Mapping) and MASK in value and path == "":
+        return value["observation"]
+    for key in path.split("/")[1:]:
+        value = value[key]
+    return value
+
+
+def _mask_of(observation: Any, info: Any) -> Array | None:
+    for holder in (observation, info):
+        if isinstance(holder, Mapping) and MASK in holder:
+            return np.asarray(holder[MASK]).astype(bool)
+    return None
+
+
+def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """PettingZoo's {"observation", "action_mask"} is the observation; other dicts lose the mask only."""
+    if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
+        return space
+    rest = {key: inner for key, inner in space.spaces.items() if key != MASK}
+    inner = rest.get("observation")
+    return inner if len(rest) == 1 and inner is not None and not isinstance(inner, spaces.Dict) else spaces.Dict(rest)
+
+
+def _state_space(env: Any) -> spaces.Box | None:
+    try:
+        state = env.state()
+    except (NotImplementedError, AttributeError):
+        return None
+    declared = getattr(env, "state_space", None)
+    if isinstance(declared, spaces.Box):
+        return declared
+    return spaces.Box(-np.inf, np.inf, state.shape, state.dtype.type) if isinstance(state, np.ndarray) else None
+
+
+def _group_names(groups: list[list[str]]) -> list[str]:
+    """The agents' common name without its number ('adversary' of adversary_0, adversary_1) if that is unique."""
+    names = []
+    for index, agents in enumerate(groups):
+        stems = {re.sub(r"[_-]?\d+$", "", agent) for agent in agents}
+        names.append(stems.pop() if len(stems) == 1 else f"group_{index}")
+    if len(set(names)) == len(names) and all(names):
+        return names
+    return [f"group_{index}" for index in range(len(groups))]

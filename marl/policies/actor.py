@@ -1,0 +1,111 @@
+"""The actor: one agent's observation to a distribution over its actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from marl.envs.batched import Tree
+from marl.errors import UserError
+from marl.policies.config import NetworkConfig
+from marl.policies.encoders import make_encoder
+from marl.policies.heads import Categorical, Gaussian, Head, MultiCategorical
+from marl.policies.layers import Memory, linear
+
+OUTPUT_GAIN = 0.01  # the first policy is nearly uniform, so the first steps do not depend on the seed
+
+
+class Actor(nn.Module):
+    """Encoder, optional memory, and a head for a Discrete, MultiDiscrete or one-dimensional Box action space.
+
+    Shared by all agents it is called for: ``*`` is any shape, such as ``[B, N]`` or ``[T, B, N]``. The initial weights
+    depend on ``generator`` only. In a bounded Box the network's 0 is the middle of the range and its 1 the upper bound.
+    Raises ``UserError`` for a space that it cannot serve.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        config: NetworkConfig,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.action_space = action_space
+        self.encoder = make_encoder(observation_space, config, generator)
+        features = self.encoder.features
+        self.memory: Memory | None = None
+        if config.recurrent == "gru":
+            self.memory = Memory(features, config.gru_size, config.layer_norm, generator)
+            features = self.memory.size
+        self.output = linear(features, _outputs(action_space), OUTPUT_GAIN, generator)
+        if isinstance(action_space, spaces.Box):
+            self.log_std = nn.Parameter(torch.zeros(action_space.shape))
+            centre, scale = _range(action_space)
+            self.register_buffer("centre", centre, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
+
+    @property
+    def hidden_size(self) -> int:
+        """H of the hidden state ``[*, H]``; 0 without memory."""
+        return 0 if self.memory is None else self.memory.size
+
+    def forward(
+        self, observation: Tree, hidden: Tensor | None = None, action_mask: Tensor | None = None
+    ) -> tuple[Head, Tensor | None]:
+        """One step: the distributions ``[*]`` and the next hidden state ``[*, H]``.
+
+        observation: ``[*, ...]``, or a dict of such. action_mask: bool ``[*, A]``, True where legal.
+        hidden: ``[*, H]``, zeros at the start of an episode (None: zeros everywhere). Without memory it is handed back.
+        """
+        features = self.encoder(observation)
+        if self.memory is not None:
+            features, hidden = self.memory(features, hidden)
+        return self._head(features, action_mask), hidden
+
+    def unroll(
+        self, observation: Tree, hidden: Tensor | None, start: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Head, Tensor | None]:
+        """T steps at once: the distributions ``[T, *]`` and the hidden state ``[*, H]`` after the last.
+
+        observation: ``[T, *, ...]``. action_mask: ``[T, *, A]``. hidden: ``[*, H]`` before the first (None: zeros).
+        start: bool ``[T, *]``, step t is the first of an episode or an agent, so that the memory is empty.
+        """
+        features = self.encoder(observation)
+        if self.memory is not None:
+            features, hidden = self.memory.unroll(features, hidden, start)
+        return self._head(features, action_mask), hidden
+
+    def _head(self, features: Tensor, action_mask: Tensor | None) -> Head:
+        output = self.output(features)
+        if isinstance(self.action_space, spaces.Discrete):
+            return Categorical(output, action_mask)
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            return MultiCategorical(output, self.action_space.nvec.tolist(), action_mask)
+        return Gaussian(self.centre + self.scale * output, self.log_std, self.scale)
+
+
+def _outputs(space: spaces.Space[Any]) -> int:
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return int(space.shape[0])
+    raise UserError(
+        f"the action space {space} has no head; make it a Discrete or MultiDiscrete from 0 on, or a Box of floats [D]"
+    )
+
+
+def _range(space: spaces.Box) -> tuple[Tensor, Tensor]:
+    """Centre and half the width of every bounded dimension; 0 and 1 for the others. float32 ``[D]`` each."""
+    bounded = space.bounded_below & space.bounded_above
+    low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+    return torch.from_numpy((high + low) / 2).float(), torch.from_numpy((high - low) / 2).float()

@@ -1,0 +1,130 @@
+"""Rules to measure a learned policy against. None of them learns; all see the world's state and never future goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, TimeStep
+from marl.policies.base import BoundPolicy
+from marl.seeding import Stream, below, fold
+from scenarios.lifelong_mapf.fields import MOVES
+from scenarios.lifelong_mapf.guidance import GridWorld, GuidanceConfig, move_between
+from scenarios.lifelong_mapf.pibt import Pibt
+from scenarios.lifelong_mapf.planners import make_guidance
+from scenarios.lifelong_mapf.shared_guidance import GoalFields
+
+
+class _Config(Protocol):
+    guidance: GuidanceConfig
+
+
+class LifelongWorld(GridWorld, Protocol):
+    """What the rules read beyond ``GridWorld``. steps: integer ``[B]``, steps made in the present episode."""
+
+    config: _Config
+    steps: Tensor
+
+
+class Random:
+    """Every move with the same probability, by counter from the step's key."""
+
+    def __init__(self, world: LifelongWorld):
+        self._agents = torch.arange(world.position.shape[1], device=world.device)
+
+    def act(self, timestep: TimeStep) -> Tensor:
+        key = fold(timestep.key, Stream.POLICY)
+        return below(fold(key.unsqueeze(1), self._agents), len(MOVES))
+
+
+class FollowPath:
+    """Each agent takes the first move of its guided path, whatever the others do: guidance alone, as configured."""
+
+    def __init__(self, world: LifelongWorld):
+        self._world = world
+        self._guidance = make_guidance(world, world.config.guidance, radius=1)
+
+    def act(self, timestep: TimeStep) -> Tensor:
+        world = self._world
+        fresh = world.steps == 0
+        if not fresh.all():
+            self._guidance.advance()
+        if fresh.any():
+            self._guidance.restart(fresh)
+        actions = np.zeros(world.position.shape, np.int64)
+        _first_moves(
+            world.position.cpu().numpy(), world.alive.cpu().numpy(), self._guidance.subgoal, world.width, actions
+        )
+        return torch.from_numpy(actions).to(world.device)
+
+
+@numba.njit(cache=True)
+def _first_moves(
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    subgoal: NDArray[np.int32],
+    width: int,
+    actions: NDArray[np.int64],
+) -> None:
+    for b in range(position.shape[0]):
+        for n in range(position.shape[1]):
+            if alive[b, n]:
+                actions[b, n] = move_between(position[b, n], subgoal[b, n], width)
+
+
+class FieldPibt:
+    """PIBT on the fields that ``guidance`` asks for (its weights; ``kind`` does not matter)."""
+
+    def __init__(self, world: LifelongWorld, guidance: GuidanceConfig):
+        self._world = world
+        self._fields = GoalFields(world, guidance)
+        self._pibt = Pibt(world, self._fields)
+
+    def act(self, timestep: TimeStep) -> Tensor:
+        fresh = self._world.steps == 0
+        if not fresh.all():
+            self._fields.advance()
+        if fresh.any():
+            restarted = fresh.cpu().numpy()
+            self._fields.restart(restarted)
+            self._pibt.restart(restarted)
+        return self._pibt.act(timestep.key)
+
+
+def _world(env: BatchedEnv) -> LifelongWorld:
+    return cast(LifelongWorld, env)
+
+
+def random(env: BatchedEnv) -> BoundPolicy:
+    """Uniformly random moves."""
+    return Random(_world(env))
+
+
+def follow_path(env: BatchedEnv) -> BoundPolicy:
+    """The guided path without any learning."""
+    return FollowPath(_world(env))
+
+
+def pibt(env: BatchedEnv) -> BoundPolicy:
+    """PIBT on plain distances."""
+    return FieldPibt(_world(env), GuidanceConfig(static_weight=0, occupancy_weight=0))
+
+
+def guided_pibt(env: BatchedEnv) -> BoundPolicy:
+    """PIBT on the guided distances of the world's configuration."""
+    world = _world(env)
+    return FieldPibt(world, world.config.guidance)
+
+
+BASELINES: dict[str, Callable[[BatchedEnv], BoundPolicy]] = {
+    "random": random,
+    "follow_path": follow_path,
+    "pibt": pibt,
+    "guided_pibt": guided_pibt,
+}

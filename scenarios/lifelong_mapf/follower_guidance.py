@@ -1,0 +1,322 @@
+"""Follower's own guidance: every agent searches at every step, on costs of its own.
+
+A. Skrynnik, A. Andreychuk, M. Nesterova, K. Yakovlev, A. Panov, "Learn to Follow: Decentralized Lifelong Multi-Agent
+Pathfinding via Planning and Learning", AAAI 2024. Entering cell c costs agent i ``s(c) + d_i(c)``:
+
+- ``s(c) = max avgdist / avgdist(c)``, the static cost (``fields.centrality``);
+- ``d_i(c)``, the number of steps in which i saw another agent on c within ``SIGHT`` cells, counted since its goal was given.
+
+The path is the cheapest one by A*, with the cost to go on static costs alone as heuristic. It charges the same cells as the
+path itself (all but the one the agent stands on), so it is consistent and no cell is opened twice. (The authors' program
+charges the present cell instead of the goal, and may return a dearer path.)
+Ties: of the open cells with equal estimates the one with the smaller heuristic, then the smaller index, is expanded first.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.lifelong_mapf.fields import BUCKETS, neighbour, open_moves_of, weighted_field
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Guidance, centrality_of_maps, move_between, write_moves
+
+#: Agents within this many rows and columns are seen and counted: the paper's 11x11 window.
+SIGHT = 5
+
+#: Costs are whole multiples of 1 / UNITS, so that sums are exact and ties are real ones.
+UNITS = 128
+
+
+class FollowerGuidance(Guidance):
+    """See the module. ``moves`` shows the heuristic, except that the planned move is always -1.
+
+    Memory: 8 * B * N * cells bytes for private counts and heuristics.
+    """
+
+    def __init__(self, world: GridWorld, radius: int):
+        super().__init__(world, radius)
+        copies, agents = world.position.shape
+        cells = world.height * world.width
+        self._exits = open_moves_of(world.blocked, world.height, world.width)
+        static = np.rint(UNITS * centrality_of_maps(world))
+        self._static = np.minimum(static, BUCKETS - 1).astype(np.int32)
+        self._counts = np.zeros((copies, agents, cells), np.int32)
+        self._field = np.zeros((copies, agents, cells), np.int32)
+        self._planned = np.full((copies, agents), NONE, np.int32)
+        self._occupied = np.zeros(cells, np.bool_)
+        self._heads = np.full(BUCKETS, NONE, np.int32)
+        self._links = np.empty(cells, np.int32)
+        self._search = _Search(cells)
+
+    def _state(self) -> dict[str, NDArray]:
+        return {**super()._state(), "counts": self._counts, "field": self._field, "planned": self._planned}
+
+    def _restart(self, restarted: NDArray[np.bool_]) -> None:
+        self._planned[restarted] = NONE
+        self._update(restarted)
+
+    def _advance(self) -> None:
+        self._update(np.ones(self.world.copies, np.bool_))
+
+    def _update(self, copies: NDArray[np.bool_]) -> None:
+        world = self.world
+        maps, position = world.map_index.cpu().numpy(), world.position.cpu().numpy()
+        goal, alive = world.goal.cpu().numpy(), world.alive.cpu().numpy()
+        _take_goals(
+            copies,
+            maps,
+            goal,
+            alive,
+            self._exits,
+            world.width,
+            self._static,
+            self._planned,
+            self._field,
+            self._counts,
+            self._heads,
+            self._links,
+        )
+        _count_seen(copies, position, alive, world.width, self._occupied, self._counts)
+        search = self._search
+        _search_all(
+            copies,
+            maps,
+            position,
+            goal,
+            alive,
+            self._exits,
+            world.width,
+            self.radius,
+            self._static,
+            self._field,
+            self._counts,
+            search.cost,
+            search.parent,
+            search.closed,
+            search.keys,
+            search.cells,
+            self._path,
+            self._moves,
+            self._subgoal,
+        )
+
+
+class _Search:
+    """Scratch of one A* search: path cost, parent and state per cell, and the heap of open cells with their keys."""
+
+    def __init__(self, cells: int):
+        self.cost = np.empty(cells, np.int32)
+        self.parent = np.empty(cells, np.int32)
+        self.closed = np.empty(cells, np.bool_)
+        self.keys = np.empty(4 * cells + 1, np.int64)
+        self.cells = np.empty(4 * cells + 1, np.int32)
+
+
+@numba.njit(cache=True)
+def _take_goals(
+    copies: NDArray[np.bool_],
+    maps: NDArray[np.int32],
+    goal: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    static: NDArray[np.int32],
+    planned: NDArray[np.int32],
+    field: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    heads: NDArray[np.int32],
+    links: NDArray[np.int32],
+) -> None:
+    """Agents with a new goal compute its field on static costs and forget whom they saw."""
+    for b in range(goal.shape[0]):
+        if not copies[b]:
+            continue
+        for n in range(goal.shape[1]):
+            if alive[b, n] and planned[b, n] != goal[b, n]:
+                planned[b, n] = goal[b, n]
+                counts[b, n] = 0
+                weighted_field(exits[maps[b]], width, static[maps[b]], goal[b, n], field[b, n], heads, links)
+
+
+@numba.njit(cache=True)
+def _count_seen(
+    copies: NDArray[np.bool_],
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    width: int,
+    occupied: NDArray[np.bool_],
+    counts: NDArray[np.int32],
+) -> None:
+    """Add 1 to an agent's count of every cell in its sight where another agent stands."""
+    height = occupied.size // width
+    for b in range(position.shape[0]):
+        if not copies[b]:
+            continue
+        for n in range(position.shape[1]):
+            if alive[b, n]:
+                occupied[position[b, n]] = True
+        for n in range(position.shape[1]):
+            if not alive[b, n]:
+                continue
+            own = position[b, n]
+            row, column = own // width, own % width
+            for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
+                for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
+                    counts[b, n, r * width + c] += np.int32(occupied[r * width + c])
+            counts[b, n, own] -= 1
+        for n in range(position.shape[1]):
+            if alive[b, n]:
+                occupied[position[b, n]] = False
+
+
+@numba.njit(cache=True)
+def _search_all(
+    copies: NDArray[np.bool_],
+    maps: NDArray[np.int32],
+    position: NDArray[np.int32],
+    goal: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    radius: int,
+    static: NDArray[np.int32],
+    field: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    cost: NDArray[np.int32],
+    parent: NDArray[np.int32],
+    closed: NDArray[np.bool_],
+    keys: NDArray[np.int64],
+    cells: NDArray[np.int32],
+    path: NDArray[np.int16],
+    moves: NDArray[np.float32],
+    subgoal: NDArray[np.int32],
+) -> None:
+    """Search for every agent of ``copies``; write features and sub-goals."""
+    for b in range(position.shape[0]):
+        if not copies[b]:
+            continue
+        ways, price = exits[maps[b]], static[maps[b]]
+        for n in range(position.shape[1]):
+            path[b, n] = 0
+            moves[b, n] = 0.0
+            subgoal[b, n] = NONE
+            if not alive[b, n]:
+                continue
+            start = position[b, n]
+            cheapest_path(
+                ways, width, price, field[b, n], counts[b, n], start, goal[b, n], cost, parent, closed, keys, cells
+            )
+            write_moves(ways, width, field[b, n], start, moves[b, n])
+            subgoal[b, n] = _trace(parent, start, goal[b, n], width, radius, cells, path[b, n, 0])
+            if subgoal[b, n] != start:
+                moves[b, n, move_between(start, subgoal[b, n], width)] = -1.0
+
+
+@numba.njit(cache=True)
+def cheapest_path(
+    exits: NDArray[np.uint8],
+    width: int,
+    static: NDArray[np.int32],
+    field: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    start: int,
+    goal: int,
+    cost: NDArray[np.int32],
+    parent: NDArray[np.int32],
+    closed: NDArray[np.bool_],
+    keys: NDArray[np.int64],
+    cells: NDArray[np.int32],
+) -> None:
+    """A* from ``start`` to ``goal``: writes ``parent`` along the cheapest path and ``cost[goal]``, in 1 / ``UNITS``.
+
+    field: ``weighted_field`` of the goal on ``static``. keys, cells: ``[4 * cells + 1]``, scratch of the heap.
+    A cell's heuristic is ``field[c] - static[c] + static[goal]``: the field counts the cell and leaves out the goal.
+    """
+    cost[:] = np.iinfo(np.int32).max
+    closed[:] = False
+    cost[start] = 0
+    parent[start] = start
+    size = _push(keys, cells, 0, np.int64(0), start)
+    while size:
+        cell = cells[0]
+        size = _pop(keys, cells, size)
+        if closed[cell]:
+            continue
+        closed[cell] = True
+        if cell == goal:
+            return
+        for move in range(1, 5):
+            target = neighbour(exits, width, cell, move)
+            if closed[target]:
+                continue
+            reached = cost[cell] + static[target] + UNITS * counts[target]
+            if reached < cost[target]:
+                cost[target] = reached
+                parent[target] = cell
+                heuristic = np.int64(field[target] - static[target] + static[goal])
+                size = _push(keys, cells, size, ((reached + heuristic) << 31) | heuristic, target)
+
+
+@numba.njit(cache=True, inline="always")
+def _before(key: np.int64, cell: int, other_key: np.int64, other_cell: int) -> bool:
+    return key < other_key or (key == other_key and cell < other_cell)
+
+
+@numba.njit(cache=True)
+def _push(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int, key: np.int64, cell: int) -> int:
+    """Add an entry to the binary heap; returns its new size."""
+    place = size
+    while place > 0:
+        above = (place - 1) // 2
+        if not _before(key, cell, keys[above], cells[above]):
+            break
+        keys[place], cells[place] = keys[above], cells[above]
+        place = above
+    keys[place], cells[place] = key, cell
+    return size + 1
+
+
+@numba.njit(cache=True)
+def _pop(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int) -> int:
+    """Drop the first entry of the binary heap; returns its new size."""
+    size -= 1
+    key, cell = keys[size], cells[size]
+    place = 0
+    while 2 * place + 1 < size:
+        below = 2 * place + 1
+        if below + 1 < size and _before(keys[below + 1], cells[below + 1], keys[below], cells[below]):
+            below += 1
+        if not _before(keys[below], cells[below], key, cell):
+            break
+        keys[place], cells[place] = keys[below], cells[below]
+        place = below
+    keys[place], cells[place] = key, cell
+    return size
+
+
+@numba.njit(cache=True)
+def _trace(
+    parent: NDArray[np.int32],
+    start: int,
+    goal: int,
+    width: int,
+    radius: int,
+    reverse: NDArray[np.int32],
+    rows: NDArray[np.int16],
+) -> int:
+    """Set the bits of the path until it leaves the window around ``start``; returns its second cell."""
+    length = 0
+    cell = goal
+    while cell != start:
+        reverse[length] = cell
+        length += 1
+        cell = parent[cell]
+    rows[radius] |= np.int16(1 << radius)
+    for i in range(length - 1, -1, -1):
+        row = reverse[i] // width - start // width + radius
+        column = reverse[i] % width - start % width + radius
+        if row < 0 or row > 2 * radius or column < 0 or column > 2 * radius:
+            break
+        rows[row] |= np.int16(1 << column)
+    return reverse[length - 1] if length else start

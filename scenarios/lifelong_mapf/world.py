@@ -1,0 +1,291 @@
+"""``LifelongMapf``: many agents on a grid, each on its way to a goal, and given a new one whenever it arrives."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
+from marl.errors import UserError
+from marl.seeding import Stream, below, fold, seeds_of
+from scenarios.lifelong_mapf import metrics, observation, reference
+from scenarios.lifelong_mapf.bound import collision_free_goals
+from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
+from scenarios.lifelong_mapf.guidance import Guidance
+from scenarios.lifelong_mapf.instances import load_instances
+from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, STEP, State
+from scenarios.lifelong_mapf.planners import make_guidance
+from scenarios.lifelong_mapf.pool import MapPool
+
+_PLAN = "plan/"
+
+
+def _allocate(copies: int, agents: int, horizon: int, device: torch.device) -> State:
+    def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.zeros(copies, *shape, dtype=dtype, device=device)
+
+    return State(
+        seed=zeros(dtype=torch.int64),
+        episode=zeros(dtype=torch.int64),
+        key=zeros(dtype=torch.int64),
+        steps=zeros(),
+        map_index=zeros(),
+        position=zeros(agents),
+        goal=zeros(agents),
+        goals_done=zeros(agents),
+        age=zeros(agents),
+        alive=zeros(agents, dtype=torch.bool),
+        refused=zeros(agents, dtype=torch.bool),
+        hidden=zeros(agents, dtype=torch.bool),
+        last_off=zeros(agents),
+        refusals=zeros(),
+        collisions=zeros(),
+        latency=zeros(horizon + 1),
+    )
+
+
+class LifelongMapf(BatchedEnv):
+    """B copies of a grid with N agents; implements ``Snapshots`` and ``Plans``.
+
+    Observation, central state and metrics: see ``observation`` and ``metrics``. Actions: 0 stay, 1 up, 2 down, 3 left,
+    4 right; a move into a wall is a stay. Conflicting moves are resolved as in POGEMA 1.4.0 (``config.collision``).
+
+    Reward: 1.0 for each goal reached. What happens then is up to ``config.on_target``:
+        restart: the agent gets its next goal in the same step, those of the task file in order, then random ones;
+        nothing: after its last goal the agent stays on the board, where it may move on; the episode terminates when all
+            agents stand on their last goals;
+        finish: at its last goal the agent terminates and leaves the board.
+    One-shot agents have one random goal, or those of the task file. At the horizon an episode is truncated.
+
+    What an episode consists of (its map, starts, and the k-th goal of each agent) is a function of the copy's seed and the
+    number of the episode: it depends neither on actions nor on other copies.
+
+    compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
+
+    For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position, goal int32 [B, N],
+    flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive bool [B, N]; steps int32 [B].
+    These tensors are the world's own and change with every step: read, do not write.
+    """
+
+    def __init__(
+        self, config: MapfConfig, copies: int, device: torch.device | str = "cpu", *, compiled: bool | None = None
+    ):
+        self.config, self.copies, self.device = config, copies, torch.device(device)
+        instances = load_instances(config)
+        self._starts = instances.starts
+        self._pool = MapPool(instances.maps)
+        self.height, self.width = self._pool.height, self._pool.width
+        self.blocked: NDArray[np.uint8] = self._pool.blocked.numpy()
+        self._lifelong = config.on_target == "restart"
+        self.spec = self._make_spec(instances.agents)
+
+        self._state = _allocate(copies, instances.agents, config.horizon, self.device)
+        self.map_index, self.steps = self._state.map_index, self._state.steps
+        self.position, self.goal = self._state.position, self._state.goal
+        self.age, self.alive = self._state.age, self._state.alive
+        self._cpu_goals = self._pool.goals(instances.task, instances.task_count)
+        self._goals = type(self._cpu_goals)(*(table.to(self.device) for table in self._cpu_goals))
+        use_kernels = self.device.type == "cpu" if compiled is None else compiled
+        engine = CompiledEngine if use_kernels else TorchEngine
+        self._engine: Engine = engine(config, self._pool, self._cpu_goals, self._state)
+        self._agent_id = torch.arange(instances.agents, device=self.device).repeat(copies, 1)
+
+        self._started = False
+        self._guidance: Guidance | None = None
+        self._reached = torch.zeros(copies, instances.agents, dtype=torch.bool, device=self.device)
+        self._final_features: dict[str, Tensor] | None = None
+
+    def _make_spec(self, agents: int) -> EnvSpec:
+        config = self.config
+        figures = metrics.LIFELONG if self._lifelong else metrics.ONE_SHOT
+        if config.bound_share and self._lifelong:
+            figures = figures | metrics.BOUND_SHARE
+        return EnvSpec(
+            agents=tuple(f"agent_{i}" for i in range(agents)),
+            groups={"agents": tuple(range(agents))},
+            observation_space={"agents": observation.observation_space(config.radius)},
+            action_space={"agents": spaces.Discrete(N_ACTIONS)},
+            state_space=observation.state_space() if config.central_state else None,
+            horizon=config.horizon,
+            metrics=figures,
+            primary_metric="throughput" if self._lifelong else "success",
+        )
+
+    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+        if mask is None:
+            mask = torch.ones(self.copies, dtype=torch.bool, device=self.device)
+        elif not self._started:
+            raise RuntimeError("reset all copies before some of them")
+        self._started = True
+        self._state.seed.copy_(torch.where(mask, seeds_of(seed, self.copies, self.device), self._state.seed))
+        self._state.episode.masked_fill_(mask, 0)
+        self._begin_episodes(mask)
+        if self._guidance is not None:
+            self._guidance.restart(mask)
+        self._reached = self._reached & ~mask.unsqueeze(1)
+        return self.current()
+
+    def step(self, actions: Tree) -> TimeStep:
+        if not self._started:
+            raise RuntimeError("reset the world before its first step")
+        if not isinstance(actions, Tensor) or actions.shape != self.position.shape:
+            raise ValueError(f"actions must be a tensor of shape {tuple(self.position.shape)}")
+        acting = self.alive.clone()
+        reward = self._engine.step(actions.to(device=self.device, dtype=torch.int64))
+        terminated, over = self._terminated(acting)
+        late = self.steps >= self.config.horizon
+        truncated = acting & ~terminated & late.unsqueeze(1)
+        done = over | late
+        view = self._engine.view()
+        if self._guidance is not None:
+            self._guidance.advance()
+            self._reached = self._guidance.reached
+        self._final_features = None
+        final = None
+        figures = {name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics}
+        if bool(done.any()):
+            final = Final(*view)
+            figures = self._figures(done)
+            if self._guidance is not None:
+                self._final_features = self._guidance.features()
+            self._state.episode.add_(done)
+            self._begin_episodes(done)
+            if self._guidance is not None:
+                self._guidance.restart(done)
+            view = self._engine.view_again(view, done)
+        elif self.config.on_target == "finish" and bool(terminated.any()):
+            final = Final(*view)
+        return self._timestep(view, reward, terminated, truncated, done, final, figures)
+
+    def current(self) -> TimeStep:
+        agents = self.position.shape
+        nothing = torch.zeros(agents, dtype=torch.bool, device=self.device)
+        self._final_features = None
+        return self._timestep(
+            self._engine.view(),
+            torch.zeros(agents, device=self.device),
+            nothing,
+            nothing.clone(),
+            nothing[:, 0].clone(),
+            None,
+            {name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics},
+        )
+
+    def snapshot(self) -> dict[str, Tensor]:
+        saved = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
+        if self._guidance is not None:
+            saved |= {_PLAN + name: tensor for name, tensor in self._guidance.snapshot().items()}
+        return saved
+
+    def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
+        everything = torch.arange(self.copies, device=self.device)
+        into = everything if target is None else target.to(self.device)
+        for name, tensor in self._state._asdict().items():
+            saved = snapshot[name] if source is None else snapshot[name][source]
+            tensor[into] = saved.to(self.device)
+        if self._guidance is not None:
+            plan = {name.removeprefix(_PLAN): saved for name, saved in snapshot.items() if name.startswith(_PLAN)}
+            self._guidance.restore(plan, source, target)
+        self._reached = self._reached.clone()
+        self._reached[into] = False
+        self._started = True
+
+    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space]:
+        self._guidance = make_guidance(self, self.config.guidance, self.config.radius) if enabled else None
+        return self._guidance.spaces if self._guidance is not None else {}
+
+    def plan(self) -> Plan:
+        if self._guidance is None:
+            raise RuntimeError("enable_plan() before plan()")
+        return Plan(self._guidance.features(), self._reached, self._final_features)
+
+    def _begin_episodes(self, mask: Tensor) -> None:
+        """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""
+        state = self._state
+        copies = mask.nonzero().squeeze(1)
+        key = fold(fold(state.seed[copies], Stream.EPISODE), state.episode[copies])
+        map_index = below(fold(key, MAP), len(self._pool.maps)).int()
+        if self._starts is None:
+            start = self._pool.draw_starts(key, map_index, self.spec.n_agents)
+        else:
+            start = self._starts.to(self.device).expand(copies.numel(), -1)
+        first = torch.zeros_like(start)
+        goal = reference.draw_goal(self._goals, key, map_index, start, first).int()
+        if self._goals.task.shape[1]:
+            goal = torch.where(self._goals.task_count > 0, self._goals.task[:, 0], goal)
+        for tensor in (
+            state.steps,
+            state.goals_done,
+            state.age,
+            state.refused,
+            state.hidden,
+            state.last_off,
+            state.refusals,
+            state.collisions,
+            state.latency,
+        ):
+            tensor[copies] = 0
+        state.key[copies] = key
+        state.map_index[copies] = map_index
+        state.position[copies] = start
+        state.goal[copies] = goal
+        state.alive[copies] = True
+
+    def _terminated(self, acting: Tensor) -> tuple[Tensor, Tensor]:
+        """Whose episode the task itself ended in this step: agents, bool [B, N], and whole copies, bool [B]."""
+        if self.config.on_target == "finish":
+            return acting & ~self.alive, ~self.alive.any(1)
+        if self.config.on_target == "nothing":
+            over = (self._state.last_off < self.steps.unsqueeze(1)).all(1)
+            return over.unsqueeze(1).repeat(1, self.spec.n_agents), over
+        return torch.zeros_like(acting), torch.zeros(self.copies, dtype=torch.bool, device=self.device)
+
+    def _figures(self, done: Tensor) -> dict[str, Tensor]:
+        """The metrics of the finished episodes, float32 [B] each."""
+        state = self._state
+        if not self._lifelong:
+            return metrics.one_shot(state)
+        figures = metrics.lifelong(state)
+        if self.config.bound_share:
+            copies = done.nonzero().squeeze(1).cpu()
+            finished = State(*(tensor.cpu()[copies] for tensor in state))
+            if self._starts is None:
+                starts = self._pool.draw_starts(finished.key, finished.map_index, self.spec.n_agents)
+            else:
+                starts = self._starts.expand(copies.numel(), -1).contiguous()
+            bound = collision_free_goals(
+                self._cpu_goals, finished.key, finished.map_index, starts, self._pool.exits, self.width, finished.steps
+            )
+            share = torch.zeros(self.copies)
+            share[copies] = finished.goals_done.sum(1) / bound.clamp(min=1)
+            figures["bound_share"] = share.to(self.device)
+        return figures
+
+    def _timestep(
+        self,
+        view: View,
+        reward: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        done: Tensor,
+        final: Final | None,
+        figures: dict[str, Tensor],
+    ) -> TimeStep:
+        return TimeStep(
+            observation=dict(view[0]),
+            state=view[1],
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            done=done,
+            alive=self.alive.clone(),
+            agent_id=self._agent_id.clone(),
+            action_mask=None,
+            key=fold(fold(self._state.key, STEP), self.steps.long()),
+            final=final,
+            metrics=figures,
+        )
