@@ -23,7 +23,7 @@ __all__ = ["ForeignEnv", "ParallelFace", "from_parallel"]
 Observation = Any
 
 
-class ParallelFace(ParallelEnv[str, Observation, Any]):
+class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
     """One copy of a batched world as a PettingZoo ``ParallelEnv``, equal to it step by step.
 
     env: a world with ``copies=1``. augment: adds to a time step what coordination modules know (``Pipeline.view``);
@@ -63,6 +63,7 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):
             "is_parallelizable": True,
         }
         spec = env.spec
+        self.max_cycles = spec.horizon
         if not newcomers:
             self.possible_agents = list(spec.agents)
         self.agents: list[str] = []

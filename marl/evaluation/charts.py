@@ -14,7 +14,7 @@ import numpy as np
 from marl.errors import UserError, nearest
 from marl.evaluation.statistics import Array, estimate
 
-_WIDTH, _HEIGHT = 640, 300
+_WIDTH, _HEIGHT = 520, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
 
 #: Points drawn of a line or band; a chart has no more pixels than that.
@@ -72,23 +72,24 @@ def svg(curve: Curve) -> str:
     x_ticks, y_ticks = ticks(x_low, x_high), ticks(y_low, y_high)
     margin = 0.05 * (y_high - y_low) or 0.5 * (abs(y_low) or 1.0)
     frame = _Frame(x_low, x_high, y_low - margin, y_high + margin)
-    marks, legend = [frame.axes(x_ticks, y_ticks, curve.x_label, curve.y_label)], []
-    for index, (name, level) in enumerate(curve.levels.items(), start=len(lines)):
-        if math.isfinite(level):
-            colour = f"c{index % COLOURS}"
-            edges = np.array([frame.x0, frame.x1])
-            marks.append(f'<path class="level {colour}" d="{frame.path(edges, np.array([level, level]))}"/>')
-            legend.append(f'<li><i class="dash {colour}"></i>{escape(name)} <b>{level:.4g}</b></li>')
+    marks, legend = [], []
     for index, (name, seeds) in enumerate(lines.items()):
         if seeds:
             colour = f"c{index % COLOURS}"
             marks.append(_seeds(frame, seeds, colour))
             count = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
             legend.append(f'<li><i class="{colour}"></i>{escape(name)}{count}</li>')
+    for index, (name, level) in enumerate(curve.levels.items(), start=len(lines)):
+        if math.isfinite(level):
+            colour = f"c{index % COLOURS}"
+            edges = np.array([frame.x0, frame.x1])
+            marks.append(f'<path class="level {colour}" d="{frame.path(edges, np.array([level, level]))}"/>')
+            legend.append(f'<li><i class="dash {colour}"></i>{escape(name)} <b>{level:.4g}</b></li>')
+    axes = frame.axes(x_ticks, y_ticks, curve.x_label, curve.y_label)
     return (
         f"<figure><figcaption>{escape(curve.title)}</figcaption>"
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curve.title)}">'
-        f"{''.join(marks)}</svg><ul class=legend>{''.join(legend)}</ul></figure>"
+        f"{axes}{''.join(marks)}</svg><ul class=legend>{''.join(legend)}</ul></figure>"
     )
 
 

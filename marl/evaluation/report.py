@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from marl.errors import UserError
 from marl.evaluation.charts import Curve, svg
 from marl.evaluation.results import Results
@@ -40,7 +42,9 @@ def write_report(
         parts.append(_section("Learning", f"<div class=charts>{''.join(svg(curve) for curve in curves)}</div>"))
     if results is not None:
         tables = "".join(_table(table) for table in tables_of(results, reference))
-        parts.append(_section("Evaluation", f"{tables}<p class=note>{escape(NOTE)}</p>"))
+        scaling = _scaling(results)
+        chart = f"<div class=charts>{svg(scaling)}</div>" if scaling else ""
+        parts.append(_section("Evaluation", f"{chart}{tables}<p class=note>{escape(NOTE)}</p>"))
     if animation is not None:
         parts.append(_section("Episode", animation))
     parts += [_details(name, value) for name, value in summary.items() if isinstance(value, Mapping)]
@@ -62,6 +66,21 @@ def write_report(
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _scaling(results: Results) -> Curve | None:
+    """The primary metric against the one number in which the sets of instances differ, such as agents, if it is so."""
+    sets = [instances for instances, _, _ in results.by_instances()]
+    differing = [key for key in sets[0] if len({str(instances.get(key)) for instances in sets}) > 1]
+    if len(differing) != 1 or not all(isinstance(instances.get(differing[0]), int | float) for instances in sets):
+        return None
+    (key,) = differing
+    runs = {}
+    for policy in results.policies:
+        rows = [row for row in results.rows if (row.policy, row.metric) == (policy, results.primary_metric)]
+        points = np.array(sorted((float(row.instances[key]), row.mean) for row in rows))
+        runs[policy] = [(points[:, 0], points[:, 1])]
+    return Curve(f"{results.primary_metric} by {key}", key, results.primary_metric, runs)
 
 
 def _cards(summary: Mapping[str, Any]) -> str:
@@ -106,7 +125,9 @@ def _table(table: Table) -> str:
 
     head = line([escape(name).replace("_", "_<wbr>") for name in table.header], "th")
     body = "".join(
-        line([f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text) for cell in row], "td")
+        line(
+            [f"<b class={cell.mark}>{escape(cell.text)}</b>" if cell.mark else escape(cell.text) for cell in row], "td"
+        )
         for row in table.rows
     )
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -18,13 +18,15 @@ from marl.evaluation.results import Pair, Results, Row
 
 NOTE = "±: 95 % bootstrap interval; ms/step: CPU time to decide for all agents of one world step"
 
+_STYLES = {"": "", "good": "bold green", "bad": "red"}
+
 
 @dataclass(frozen=True)
 class Cell:
-    """best: to be set off, as the best of its column or as a difference whose interval excludes zero."""
+    """mark: good for the best of a column or a difference surely for the better, bad for one surely for the worse."""
 
     text: str
-    best: bool = False
+    mark: Literal["", "good", "bad"] = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def show(results: Results, console: Console, reference: str | None = None) -> No
             justify: JustifyMethod = "left" if index < table.text_columns else "right"
             rich_table.add_column(Text(name.replace("_", " ")), justify=justify)
         for row in table.rows:
-            rich_table.add_row(*(Text(cell.text, "bold green" if cell.best else "") for cell in row))
+            rich_table.add_row(*(Text(cell.text, _STYLES[cell.mark]) for cell in row))
         console.print(rich_table)
     console.print(Text(NOTE, "dim"))
 
@@ -97,7 +99,7 @@ def to_markdown(results: Results, reference: str | None = None) -> str:
             _markdown_line(["---" if i < table.text_columns else "---:" for i in range(len(table.header))]),
         ]
         for row in table.rows:
-            lines.append(_markdown_line([f"**{_escaped(c.text)}**" if c.best else _escaped(c.text) for c in row]))
+            lines.append(_markdown_line([f"**{_escaped(c.text)}**" if c.mark else _escaped(c.text) for c in row]))
         blocks.append(f"**{_escaped(table.title)}**\n\n" + "\n".join(lines))
     return "\n\n".join([*blocks, NOTE]) + "\n"
 
@@ -112,7 +114,7 @@ def number(value: float, spread: float = 0.0) -> str:
     if math.isinf(value) or not 1e-7 < scale < 1e7:
         return f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(scale)))
-    return f"{value:.{decimals}f}"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0 makes -0.0 into 0.0
 
 
 def describe(instances: Mapping[str, Any]) -> str:
@@ -136,7 +138,7 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
             text = number(row.mean, half if row.n > 1 else 0.0)
             if name == results.primary_metric and row.n > 1:
                 text += f" ± {number(half, half)}"
-            cells.append(Cell(text, row.mean == best[name]))
+            cells.append(Cell(text, "good" if row.mean == best[name] else ""))
         body.append((*cells, Cell(number(ms := next(iter(of_policy.values())).ms_per_step, ms))))
     episodes = max(row.n for row in rows)
     title = f"{results.scenario}: {describe(instances)} ({episodes} episode{'s' * (episodes != 1)})"
@@ -144,24 +146,31 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
 
 
 def _differences(results: Results, reference: str, instances: Mapping[str, Any], pairs: Sequence[Pair]) -> Table:
-    """One line per policy and metric of which more or less is better, in the order of the table of figures."""
-    defined = {pair.metric for pair in pairs if pair.n > 0}
-    names = [name for name in dict.fromkeys(pair.metric for pair in pairs) if name in defined & set(results.metrics)]
+    """One line per policy and metric of which more or less is better; metrics in which nobody differs are left out."""
+    differing = {pair.metric for pair in pairs if pair.n > 0 and (pair.ci_low, pair.ci_high) != (0, 0)}
+    shown = {name for name, metric in results.metrics.items() if name in differing and metric.better != "neither"}
+    shown.add(results.primary_metric)
+    names = [name for name in dict.fromkeys(pair.metric for pair in pairs) if name in shown]
     body = []
     for policy in results.policies:
         for name in names:
-            if policy != reference and (name == results.primary_metric or results.metrics[name].better != "neither"):
-                body.append((Cell(policy), *_difference(results.difference(policy, reference, name, instances))))
+            if policy != reference:
+                pair = results.difference(policy, reference, name, instances)
+                body.append((Cell(policy), *_difference(pair, results.metrics[name])))
     title = f"paired difference to {reference}: {describe(instances)}"
     return Table(title, ("policy", "metric", "difference", "95 % interval", "n"), tuple(body), text_columns=2)
 
 
-def _difference(pair: Pair) -> list[Cell]:
+def _difference(pair: Pair, metric: Metric) -> list[Cell]:
     half = (pair.ci_high - pair.ci_low) / 2 if pair.n > 1 else 0.0
     value = ("+" if pair.difference > 0 else "") + number(pair.difference, half)
-    interval = f"[{number(pair.ci_low, half)}, {number(pair.ci_high, half)}]" if pair.n > 1 else number(math.nan)
-    apart = pair.n > 1 and (pair.ci_low > 0 or pair.ci_high < 0)
-    return [Cell(pair.metric), Cell(value, apart), Cell(interval, apart), Cell(str(pair.n))]
+    if pair.n < 2:
+        return [Cell(pair.metric), Cell(value), Cell(number(math.nan)), Cell(str(pair.n))]
+    mark: Literal["", "good", "bad"] = ""
+    if metric.better != "neither" and (pair.ci_low > 0 or pair.ci_high < 0):
+        mark = "good" if (pair.difference > 0) == (metric.better == "higher") else "bad"
+    interval = f"[{number(pair.ci_low, half)}, {number(pair.ci_high, half)}]"
+    return [Cell(pair.metric), Cell(value, mark), Cell(interval, mark), Cell(str(pair.n))]
 
 
 def _metric(results: Results, name: str) -> Metric:

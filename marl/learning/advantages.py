@@ -33,8 +33,11 @@ def gae(
 
 
 @torch.no_grad()
-def normalize(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 where ``mask`` (bool, same shape), and 0 elsewhere."""
+def normalize(advantage: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 where ``mask`` (bool, same shape), and 0 elsewhere.
+
+    eps: added to the deviation, so that the rounding errors of equal advantages are not blown up to order one.
+    """
     centred = advantage - masked_mean(advantage, mask)
     deviation = masked_mean(centred.square(), mask).sqrt()
     return torch.where(mask, centred / (deviation + eps), 0.0)

@@ -46,6 +46,7 @@ def _probe_array(report: Report, where: str, value: Any, space: spaces.Space[Any
     if value.shape != space.shape:
         report.add("observation-shape", where, f"{value.shape} instead of {space.shape}")
         return
+    value = np.asarray(value)
     if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
         report.add("observation-not-finite", where, f"{_short(value[~np.isfinite(value)])}")
         return

@@ -37,8 +37,8 @@ class TinyWorld(BatchedEnv):
     agents: N.
     horizon: steps after which the living are truncated.
     terminates: the episode also ends, by termination, when every living agent stands on its goal.
-    mortal: each agent terminates alone after a random number of steps, 1 to ``horizon``; with the last one the episode
-        ends.
+    mortal: each agent terminates alone after a random number of steps, 1 to ``2 * horizon``; with the last one
+        the episode ends.
     refill: steps after which a dead agent's slot is given to a new one (a new ``agent_id``); 0: never.
     unlike: agents 1, 3, 5, ... are jumpers, a group of their own with other spaces.
     masks: moves that would leave the line are masked (discrete actions only).
@@ -215,6 +215,8 @@ class TinyWorld(BatchedEnv):
 
     def _start(self, mask: Tensor) -> None:
         """New episodes in the copies of ``mask``."""
+        if not bool(mask.any()):
+            return
         self._time = torch.where(mask, 0, self._time)
         self._return = torch.where(mask, 0.0, self._return)
         self._agent_id = torch.where(mask.unsqueeze(1), self._slots, self._agent_id)
@@ -225,7 +227,7 @@ class TinyWorld(BatchedEnv):
         """Start cell, goal (never the start cell) and time of death of the agents of ``mask`` ``[B, N]``."""
         start = below(self._draw(_START, self._agent_id), self._length)
         goal = (start + 1 + below(self._draw(_GOAL, self._agent_id), self._length - 1)) % self._length
-        death = self._time.unsqueeze(1) + 1 + below(self._draw(_LIFE, self._agent_id), self._horizon)
+        death = self._time.unsqueeze(1) + 1 + below(self._draw(_LIFE, self._agent_id), 2 * self._horizon)
         self._position = torch.where(mask, start.float(), self._position)
         self._goal = torch.where(mask, goal.float(), self._goal)
         self._death = torch.where(mask, death, self._death)

@@ -64,22 +64,24 @@ class Progress:
     """The live display of a run: redrawn in place on a terminal, a line every few seconds elsewhere.
 
     total_steps: agent-steps of the whole run. primary_metric: of the world, shown beside the return.
-    enabled: False shows nothing. A context manager; what is printed meanwhile appears above the display.
+    done_steps: agent-steps that were made before. live: False shows nothing.
+    A context manager; what is printed meanwhile appears above the display.
     """
 
     def __init__(
         self,
         total_steps: int,
         primary_metric: str = "",
-        enabled: bool = True,
+        done_steps: int = 0,
+        live: bool = True,
         console: Console | None = None,
     ):
         self._total, self._metric = total_steps, primary_metric
         self._console = console or Console()
-        self._enabled = enabled
-        self._recent: deque[_Moment] = deque(maxlen=_WINDOW)
+        self._shown = live
+        self._recent: deque[_Moment] = deque([_Moment(time.perf_counter(), done_steps, {})], maxlen=_WINDOW)
         # Redrawn by update alone: a drawing thread would take its share of the cores.
-        self._live = Live(console=self._console, auto_refresh=False) if enabled and self._console.is_terminal else None
+        self._live = Live(console=self._console, auto_refresh=False) if live and self._console.is_terminal else None
         self._last_shown = -math.inf
         self._figures: Mapping[str, float] = {}
 
@@ -91,7 +93,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._figures and self._enabled:
+        if self._figures and self._shown:
             self._draw()
         if self._live is not None:
             self._live.stop()
@@ -101,22 +103,18 @@ class Progress:
         now = time.perf_counter()
         self._figures = {**self._figures, **{name: x for name, x in figures.items() if not math.isnan(x)}}
         self._recent.append(_Moment(now, figures["agent_steps"], dict(clock.wall)))
-        if self._enabled and now - self._last_shown >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
+        if self._shown and now - self._last_shown >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
             self._last_shown = now
             self._draw()
 
     def speed(self) -> float:
-        """Agent-steps per second lately; 0 until there are two iterations to tell it from."""
-        if len(self._recent) < 2:
-            return 0.0
+        """Agent-steps per second lately; 0 until there is something to tell it from."""
         first, last = self._recent[0], self._recent[-1]
         seconds = last.time - first.time
         return (last.steps - first.steps) / seconds if seconds > 0 else 0.0
 
     def shares(self) -> dict[str, float]:
         """Phase -> its part of the time lately, largest first; what lies between phases is ``other``."""
-        if len(self._recent) < 2:
-            return {}
         first, last = self._recent[0], self._recent[-1]
         spent = {name: total - first.wall.get(name, 0.0) for name, total in last.wall.items()}
         inside = sum(spent.values())
@@ -164,8 +162,8 @@ class Progress:
 def _count(number: float) -> str:
     """1234567 as 1.23M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}" if number < 999.5 * size else f"{number / size:.0f}{unit}"
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"
 
 

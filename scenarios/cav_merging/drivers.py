@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class P(IntEnum):
-    """Columns of the parameter table ``[B, V, 7]``, float64."""
+    """Columns of the parameter table ``[B, V, 8]``, float64."""
 
     DESIRED = 0  # desired speed, m/s
     TAU = 1  # desired time headway, s
@@ -20,6 +20,7 @@ class P(IntEnum):
     MIN_GAP = 4  # standstill distance, m
     LENGTH = 5  # m
     ASSERTIVE = 6  # accepts gaps shorter by this factor (SUMO's lcAssertive)
+    TWO_SQRT = 7  # 2 sqrt(ACCEL DECEL), the scale of closing speeds in the car-following model
 
 
 #: tau, accel, decel, min_gap

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scenarios.cav_merging.drivers import EMERGENCY_DECEL, P
 
 DESIRED, TAU, ACCEL, DECEL = int(P.DESIRED), int(P.TAU), int(P.ACCEL), int(P.DECEL)
-MIN_GAP, LENGTH, ASSERTIVE = int(P.MIN_GAP), int(P.LENGTH), int(P.ASSERTIVE)
+MIN_GAP, LENGTH, ASSERTIVE, TWO_SQRT = int(P.MIN_GAP), int(P.LENGTH), int(P.ASSERTIVE), int(P.TWO_SQRT)
 
 #: Columns of the road table ``[B, 5]``.
 MERGE_START, MERGE_END, ROAD_END, LIMIT, MAIN_LANES = range(5)
@@ -23,6 +23,12 @@ MERGE_START, MERGE_END, ROAD_END, LIMIT, MAIN_LANES = range(5)
 FREE_GAP, TINY_GAP = 1e6, 1e-3
 #: LC2013's constants: cutting in needs this much more speed, falling behind this much braking, urgency near the end.
 HELP_OVERTAKE, FALL_BEHIND, URGENCY = 10.0 / 3.6, 7.0 / 3.6, 2.0
+#: How slowly LC2013 forgets its speed when it judges the time left, per simulation step of 0.1 s.
+LOOK_MEMORY = 0.99
+#: SUMO's tolerance of positions, m.
+SLACK = 0.1
+#: Drivers stop this short of the acceleration lane's end, m.
+STOP_SHORT = 0.01
 #: MOBIL (Kesting, Treiber, Helbing 2007) between main lanes: the least gain in acceleration, m/s^2.
 MOBIL_GAIN = 0.5
 
@@ -31,25 +37,24 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def idm(v: float, gap: float, lead_v: float, limit: float, min_gap: float, driver: Floats, dt: float) -> float:
     """SUMO's IDM: the speed after dt. gap: bumper to bumper. limit: the lane's or the driver's desired speed."""
-    two_sqrt = 2.0 * np.sqrt(driver[ACCEL] * driver[DECEL])
-    wish = max(0.0, v * driver[TAU] + v * (v - lead_v) / two_sqrt) + min_gap
+    wish = max(0.0, v * driver[TAU] + v * (v - lead_v) / driver[TWO_SQRT]) + min_gap
     ratio = v / limit
     ratio *= ratio
     space = wish / max(gap, TINY_GAP)
     return max(0.0, v + dt * driver[ACCEL] * (1.0 - ratio * ratio - space * space))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def secure_gap(v: float, lead_v: float, driver: Floats) -> float:
     """The gap, less the standstill distance, at which SUMO's IDM calls following secure."""
-    return max(0.0, v * driver[TAU] + v * (v - lead_v) / (2.0 * np.sqrt(driver[ACCEL] * driver[DECEL])))
+    return max(0.0, v * driver[TAU] + v * (v - lead_v) / driver[TWO_SQRT])
 
 
-@njit(cache=True)
-def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, lead: Ints, follow: Ints) -> int:
+@njit(cache=True, error_model="numpy")
+def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, last: Ints, lead: Ints, follow: Ints) -> int:
     """Sort ``order`` by falling x (insertion sort: it is nearly sorted) and fill lead, follow ``[V, L]`` (-1: none).
 
     lead[i, l] is the nearest car on lane l in front of car i, follow[i, l] the nearest one behind; of two cars at the
@@ -70,7 +75,8 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, lead: In
             else:
                 break
         order[s + 1] = i
-    last = np.full(lanes, -1, np.int64)
+    for k in range(lanes):
+        last[k] = -1
     count = 0
     for r in range(slots):
         i = order[r]
@@ -84,7 +90,8 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, lead: In
         for k in range(lanes):
             lead[order[r], k] = -1
             follow[order[r], k] = -1
-    last[:] = -1
+    for k in range(lanes):
+        last[k] = -1
     for r in range(count - 1, -1, -1):
         i = order[r]
         for k in range(lanes):
@@ -93,7 +100,7 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, lead: In
     return count
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _advise(advice: Floats, i: int, wish: float, v: Floats, drivers: Floats, dt: float) -> None:
     """A speed that lane changing asks of car i; ignored if comfortable braking or accelerating cannot reach it."""
     driver = drivers[i]
@@ -102,14 +109,14 @@ def _advise(advice: Floats, i: int, wish: float, v: Floats, drivers: Floats, dt:
         advice[i] = min(advice[i], wish)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _ask_for_room(
-    i: int, f: int, p: int, x: Floats, v: Floats, gained: Floats, drivers: Floats, road: Floats, advice: Floats, dt: float
+    i: int, f: int, p: int, x: Floats, v: Floats, gained: Floats, look: Floats, drivers: Floats, road: Floats, advice: Floats, dt: float
 ) -> None:
     """What a blocked driver i on the acceleration lane does about it, after LC2013: follow p, or ask f to make room."""
     me = drivers[i]
     left = road[MERGE_END] - x[i]
-    remaining = max(dt, left / max(v[i], 0.1) / URGENCY)
+    remaining = max(dt, left / max(look[i], 1e-3) / URGENCY)
     limit = min(me[DESIRED], road[LIMIT])
     planned = min(v[i], idm(v[i], left, 0.0, limit, 0.0, me, dt))
     lead_blocks = False
@@ -149,7 +156,7 @@ def _ask_for_room(
         first = max(slowest, idm(v[f], gap + dt * planned + them[MIN_GAP], planned, room, them[MIN_GAP], them, dt))
         keep = idm(v[f], gap + dt * (planned - first) + them[MIN_GAP], planned, room, them[MIN_GAP], them, dt)
         _advise(advice, f, max(slowest, keep), v, drivers, dt)
-    elif closing > 0.0 and closing * remaining > secure - gap - closing + 0.1:
+    elif closing > 0.0 and closing * remaining > secure - gap - closing + SLACK:
         _advise(advice, f, slowest, v, drivers, dt)
     else:
         help_v = max(v[f], v[i] + HELP_OVERTAKE)
@@ -158,7 +165,19 @@ def _ask_for_room(
         _advise(advice, i, max(help_v - max(0.0, passing) / remaining, v[i] - me[DECEL] * dt), v, drivers, dt)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _let_in(
+    i: int, blocked: int, x: Floats, v: Floats, drivers: Floats, road: Floats, advice: Floats, dt: float
+) -> None:
+    """A slow driver i on the main road follows a blocked car in front of it on the acceleration lane."""
+    gap = x[blocked] - drivers[blocked, LENGTH] - x[i] - drivers[i, MIN_GAP]
+    if gap > SLACK:
+        limit = min(drivers[i, DESIRED], road[LIMIT])
+        gap += drivers[i, MIN_GAP] - SLACK
+        _advise(advice, i, idm(v[i], gap, v[blocked], limit, drivers[i, MIN_GAP], drivers[i], dt), v, drivers, dt)
+
+
+@njit(cache=True, error_model="numpy")
 def _accepts(i: int, p: int, f: int, x: Floats, v: Floats, drivers: Floats) -> bool:
     """Driver i finds the gap between leader p and follower f secure (each -1 if there is none)."""
     me = drivers[i]
@@ -173,7 +192,7 @@ def _accepts(i: int, p: int, f: int, x: Floats, v: Floats, drivers: Floats) -> b
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floats, dt: float) -> float:
     """The speed car-following gives driver i behind car p (-1: free road)."""
     me = drivers[i]
@@ -183,13 +202,14 @@ def _following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floa
     return idm(v[i], x[p] - drivers[p, LENGTH] - x[i], v[p], limit, me[MIN_GAP], me, dt)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _move(
     order: Ints,
     count: int,
     x: Floats,
     v: Floats,
     gained: Floats,
+    look: Floats,
     lane: Ints,
     controlled: Flags,
     drivers: Floats,
@@ -203,10 +223,23 @@ def _move(
     """All cars choose their speed from this moment, then move."""
     for r in range(count):
         advice[order[r]] = np.inf
+    first_blocked, last_blocked = -1, -1
     for r in range(count):
         i = order[r]
-        if lane[i] == 0 and not controlled[i] and road[MERGE_START] <= x[i] < road[MERGE_END]:
-            _ask_for_room(i, follow[i, 1], lead[i, 1], x, v, gained, drivers, road, advice, dt)
+        beside = road[MERGE_START] <= x[i] < road[MERGE_END]
+        if lane[i] == 1 and not controlled[i] and beside and v[i] < drivers[i, DECEL]:
+            if last_blocked >= 0:
+                _let_in(i, last_blocked, x, v, drivers, road, advice, dt)
+            if first_blocked != last_blocked:
+                _let_in(i, first_blocked, x, v, drivers, road, advice, dt)
+        if lane[i] == 0 and not controlled[i] and beside:
+            last_blocked = i
+            if first_blocked < 0:
+                first_blocked = i
+            look[i] = max(v[i], LOOK_MEMORY * look[i] + (1.0 - LOOK_MEMORY) * v[i])
+            _ask_for_room(i, follow[i, 1], lead[i, 1], x, v, gained, look, drivers, road, advice, dt)
+        else:
+            look[i] = 0.0
     for r in range(count):
         i = order[r]
         if controlled[i]:
@@ -216,7 +249,7 @@ def _move(
         if lane[i] == 0:
             limit = min(drivers[i, DESIRED], road[LIMIT])
             left_space = road[MERGE_END] - x[i]
-            wish = min(wish, idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt), max(0.0, left_space - 0.01) / dt)
+            wish = min(wish, idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt), max(0.0, left_space - STOP_SHORT) / dt)
         gained[i] = max(min(wish, advice[i]), 0.0, v[i] - EMERGENCY_DECEL * dt)
     for r in range(count):
         i = order[r]
@@ -226,7 +259,7 @@ def _move(
         x[i] += new * dt
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _change_lanes(
     order: Ints,
     count: int,
@@ -240,6 +273,7 @@ def _change_lanes(
     lead: Ints,
     follow: Ints,
     target: Ints,
+    obey: bool,
     leftwards: bool,
     dt: float,
 ) -> bool:
@@ -252,7 +286,7 @@ def _change_lanes(
         beside = road[MERGE_START] <= x[i] < road[MERGE_END]
         if controlled[i]:
             goal = lane[i] + turn[i]
-            if turn[i] != 0 and 1 <= goal <= lanes and (lane[i] > 0 or beside):
+            if obey and turn[i] != 0 and 1 <= goal <= lanes and (lane[i] > 0 or beside):
                 target[i] = goal
         elif lane[i] == 0:
             if beside and _accepts(i, lead[i, 1], follow[i, 1], x, v, drivers):
@@ -271,7 +305,7 @@ def _change_lanes(
     return changed
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _collide(
     order: Ints,
     count: int,
@@ -283,8 +317,11 @@ def _collide(
     present: Flags,
     crashed: Flags,
     left: Flags,
-) -> int:
-    """Mark cars that overlap, ran off the acceleration lane or left the road, and take them off; number of collisions."""
+) -> tuple[int, bool]:
+    """Mark cars that overlap, ran off the acceleration lane or left the road, and take them off.
+
+    Returns the number of collisions and whether any car was taken off.
+    """
     hits = 0
     for r in range(count):
         i = order[r]
@@ -296,21 +333,25 @@ def _collide(
         if lane[i] == 0 and x[i] >= road[MERGE_END]:
             crashed[i] = True
             hits += 1
+    gone = False
     for r in range(count):
         i = order[r]
         if crashed[i]:
             present[i] = False
+            gone = True
         elif x[i] >= road[ROAD_END]:
             present[i] = False
             left[i] = True
-    return hits
+            gone = True
+    return hits, gone
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def advance(
     x: Floats,
     v: Floats,
     gained: Floats,
+    look: Floats,
     lane: Ints,
     present: Flags,
     controlled: Flags,
@@ -326,41 +367,45 @@ def advance(
     substeps: int,
     dt: float,
 ) -> None:
-    """One decision of all copies, in place; shapes as in ``twin.TwinBackend.advance``."""
+    """One decision of all copies, in place; shapes as in ``reference.advance``."""
     copies, slots = x.shape
     lanes = int(road[:, MAIN_LANES].max()) + 1
     lead, follow = np.empty((slots, lanes), np.int64), np.empty((slots, lanes), np.int64)
-    advice, target = np.empty(slots), np.empty(slots, np.int64)
+    advice, target, last = np.empty(slots), np.empty(slots, np.int64), np.empty(lanes, np.int64)
     for b in range(copies):
         crashed[b] = False
         left[b] = False
         hits[b] = 0
+        count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
         for s in range(substeps):
-            count = neighbours_copy(x[b], lane[b], present[b], order[b], lead, follow)
             _move(
-                order[b], count, x[b], v[b], gained[b], lane[b], controlled[b], drivers[b], road[b], accel[b],
+                order[b], count, x[b], v[b], gained[b], look[b], lane[b], controlled[b], drivers[b], road[b], accel[b],
                 lead, follow, advice, dt,
             )  # fmt: skip
-            neighbours_copy(x[b], lane[b], present[b], order[b], lead, follow)
-            hits[b] += _collide(
+            count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
+            hit, gone = _collide(
                 order[b], count, x[b], lane[b], drivers[b], road[b], lead, present[b], crashed[b], left[b]
             )
-            count = neighbours_copy(x[b], lane[b], present[b], order[b], lead, follow)
-            if s > 0:
-                turn[b] = 0
+            hits[b] += hit
+            if gone:
+                count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
             leftwards = (step[b] * substeps + s) % 2 == 0
             if _change_lanes(
                 order[b], count, x[b], v[b], lane[b], controlled[b], drivers[b], road[b], turn[b],
-                lead, follow, target, leftwards, dt,
+                lead, follow, target, s == 0, leftwards, dt,
             ):  # fmt: skip
-                neighbours_copy(x[b], lane[b], present[b], order[b], lead, follow)
-                hits[b] += _collide(
+                count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
+                hit, gone = _collide(
                     order[b], count, x[b], lane[b], drivers[b], road[b], lead, present[b], crashed[b], left[b]
                 )
+                hits[b] += hit
+                if gone:
+                    count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def neighbours(x: Floats, lane: Ints, present: Flags, order: Ints, lead: Ints, follow: Ints) -> None:
     """``neighbours_copy`` for all copies: lead, follow ``[B, V, L]``."""
+    last = np.empty(lead.shape[2], np.int64)
     for b in range(x.shape[0]):
-        neighbours_copy(x[b], lane[b], present[b], order[b], lead[b], follow[b])
+        neighbours_copy(x[b], lane[b], present[b], order[b], last, lead[b], follow[b])

@@ -15,7 +15,16 @@ from scenarios.lifelong_mapf.kernels import Goals, draw_goal
 
 @numba.njit(cache=True)
 def _reached_alone(
-    goals: Goals, key: Any, map_index: Any, starts: Any, exits: Any, width: int, steps: Any, field: Any, queue: Any, out: Any
+    goals: Goals,
+    key: Any,
+    map_index: Any,
+    starts: Any,
+    exits: Any,
+    width: int,
+    steps: Any,
+    field: Any,
+    queue: Any,
+    out: Any,
 ) -> None:
     for b in range(starts.shape[0]):
         m = map_index[b]
@@ -42,8 +51,8 @@ def collision_free_goals(
 ) -> Tensor:
     """Goals that the agents of each episode reach within ``steps`` [K], each walking shortest paths alone: int64 [K].
 
-    No joint plan reaches more. key int64 [K], map_index int32 [K], starts int32 [K, N], exits uint8 [M, H * W]; tensors on
-    the CPU, as ``goals``. Takes one breadth-first search per goal.
+    No joint plan reaches more. key int64 [K], map_index int32 [K], starts int32 [K, N], exits uint8 [M, H * W]; tensors
+    on the CPU, as ``goals``. Takes one breadth-first search per goal.
     """
     reached = torch.empty(starts.shape[0], dtype=torch.int64)
     _reached_alone(

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scenarios.lifelong_mapf.generators import Generator, RandomMap
 from scenarios.lifelong_mapf.guidance import GuidanceConfig
 from scenarios.lifelong_mapf.kernels import MAX_AGENTS
 
 
+def _several(generators: Any) -> tuple[Any, ...]:
+    """One generator may stand for a list of one."""
+    return tuple(generators) if isinstance(generators, list | tuple) else (generators,)
+
+
 class MapfConfig(BaseModel):
-    """Options of ``LifelongMapf``. Where several sources of maps are given, ``map`` goes before the map of ``tasks``, and
-    that before ``generator``."""
+    """Options of ``LifelongMapf``.
+
+    Of several sources of maps ``map`` goes before the map of ``tasks``, and that before ``generator``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    map: str | None = Field(None, description="a map file (MovingAI .map, POGEMA .yaml or FILE.yaml:NAME) or a shipped map")
-    generator: Generator | list[Generator] = Field(
-        default_factory=RandomMap, description="makes the maps; of a list, each takes turns"
+    map: str | None = Field(
+        None, description="a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"
+    )
+    generator: Annotated[tuple[Generator, ...], BeforeValidator(_several)] = Field(
+        (RandomMap(),), min_length=1, description="makes the maps; several take turns"
     )
     map_pool: int = Field(64, ge=1, le=100_000, description="generated maps; each episode of a copy draws one of them")
-    map_seed: int = Field(0, ge=0, le=1_000_000, description="another seed gives another pool of maps, with none in common")
+    map_seed: int = Field(
+        0, ge=0, le=1_000_000, description="another seed gives another pool of maps, with none in common"
+    )
     agents: int | None = Field(
         None, ge=1, le=MAX_AGENTS, description="number of agents; default: as many as the task file has, else 32"
     )

@@ -27,6 +27,9 @@ class Engine(Protocol):
     def step(self, actions: Tensor) -> Tensor:
         """Joint moves, arrivals and new goals by int64 actions [B, N]; returns the reward, float32 [B, N]."""
 
+    def keys(self) -> Tensor:
+        """int64 [B], of the present moment of each copy."""
+
     def view(self) -> View:
         """What there is to see, in fresh tensors."""
 
@@ -48,6 +51,9 @@ class TorchEngine:
     def step(self, actions: Tensor) -> Tensor:
         collision, on_target = _COLLISION[self._config.collision], _ON_TARGET[self._config.on_target]
         return reference.step(self._state, self._goals, self._exits, self._width, collision, on_target, actions)
+
+    def keys(self) -> Tensor:
+        return reference.step_keys(self._state)
 
     def view(self) -> View:
         config, state = self._config, self._state
@@ -111,6 +117,11 @@ class CompiledEngine:
             copy, agent = divmod(faulty, actions.shape[1])
             raise ValueError(f"action of agent {agent} in copy {copy} is {actions[copy, agent]}, expected 0 to 4")
         return reward
+
+    def keys(self) -> Tensor:
+        keys = torch.empty(self._all_copies.size, dtype=torch.int64)
+        kernels.step_keys(self._state, keys.numpy())
+        return keys
 
     def view(self) -> View:
         copies, agents = self._state.position.shape

@@ -31,7 +31,7 @@ BUCKETS = 1024
 #: ``average_distance`` measures from all cells of maps up to 64 times this size, else from this many groups of 64.
 SOURCE_GROUPS = 64
 
-_GROUP_SIDE = 8
+_GOLDEN = 0.6180339887498949
 
 
 def open_moves(blocked: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -188,17 +188,22 @@ def _spread(
 def average_distance(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """``avgdist`` ``[cells]``: mean number of steps to all OTHER cells that can be reached; 0 where there is none.
 
-    Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many cells, in 8x8 blocks spread evenly
-    over the map. Sources go in such blocks because neighbours' searches touch the same cells at nearly the same time.
+    Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many cells, in groups spread evenly.
+    Groups of 64 are neighbours on the Z-order curve: their searches touch the same cells at nearly the same time.
     """
     rows, columns = np.divmod(np.arange(height * width), width)
-    blocks = np.lexsort((columns, rows, columns // _GROUP_SIDE, rows // _GROUP_SIDE)).astype(np.int32)
-    sources = blocks[exits[blocks] != 0]
+    curve = np.zeros(height * width, np.int64)
+    for bit in range(16):
+        curve |= ((rows >> bit & 1) << (2 * bit + 1)) | ((columns >> bit & 1) << (2 * bit))
+    cells = np.argsort(curve).astype(np.int32)
+    sources = cells[exits[cells] != 0]
     groups = -(-sources.size // 64)
-    chosen = np.arange(groups) if groups <= SOURCE_GROUPS else np.arange(SOURCE_GROUPS) * groups // SOURCE_GROUPS
+    # One group from each equal stretch of the curve, at shifting places: a fixed one would prefer a corner of the map.
+    part = np.arange(SOURCE_GROUPS)
+    chosen = ((part + part * _GOLDEN % 1.0) * groups / SOURCE_GROUPS).astype(np.int64)
     total = np.zeros(height * width, np.int64)
     count = np.zeros(height * width, np.int64)
-    for group in chosen:
+    for group in range(groups) if groups <= SOURCE_GROUPS else chosen:
         _spread(exits, width, sources[64 * group : 64 * group + 64], total, count)
     return total / np.maximum(count, 1)
 

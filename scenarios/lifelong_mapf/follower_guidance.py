@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.lifelong_mapf.fields import BUCKETS, neighbour, open_moves_of, weighted_field
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Guidance, centrality_of_maps, move_between, write_moves
+from scenarios.lifelong_mapf.guidance import (
+    NONE,
+    GridWorld,
+    Guidance,
+    best_neighbour,
+    centrality_of_maps,
+    move_between,
+    write_moves,
+)
 
 #: Agents within this many rows and columns are seen and counted: the paper's 11x11 window.
 SIGHT = 5
@@ -207,7 +215,8 @@ def _search_all(
             cheapest_path(
                 ways, width, price, field[b, n], counts[b, n], start, goal[b, n], cost, parent, closed, keys, cells
             )
-            write_moves(ways, width, field[b, n], start, moves[b, n])
+            best = best_neighbour(ways, width, field[b, n], start)
+            write_moves(ways, width, field[b, n], start, best, moves[b, n])
             subgoal[b, n] = _trace(parent, start, goal[b, n], width, radius, cells, path[b, n, 0])
             if subgoal[b, n] != start:
                 moves[b, n, move_between(start, subgoal[b, n], width)] = -1.0

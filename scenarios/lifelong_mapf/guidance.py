@@ -173,28 +173,28 @@ def move_between(cell: int, target: int, width: int) -> int:
 @numba.njit(cache=True, inline="always")
 def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int) -> int:
     """The neighbour with the smallest value, the first of them in the order of moves; ``cell`` if none is smaller."""
-    best = cell
+    best, value = cell, field[cell]
     for move in range(1, 5):
         target = neighbour(exits, width, cell, move)
-        if field[target] < field[best]:
-            best = target
+        # Two selections and no jump: the outcome cannot be predicted.
+        smaller = field[target] < value
+        best = target if smaller else best
+        value = field[target] if smaller else value
     return best
 
 
 @numba.njit(cache=True)
 def write_moves(
-    exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int, moves: NDArray[np.float32]
+    exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int, best: int, moves: NDArray[np.float32]
 ) -> None:
-    """The feature ``moves`` ``[5]`` of an agent on ``cell``: change of ``field`` by each move over the largest saving.
+    """The feature ``moves`` ``[5]`` of an agent on ``cell`` with the ``best_neighbour`` ``best``.
 
     On the goal nothing can be saved, and every move but staying costs the full unit.
     """
     own = field[cell]
-    saving = own - field[best_neighbour(exits, width, field, cell)]
+    scale = np.float32(1.0) / np.float32(max(own - field[best], 1))
     moves[0] = 0.0
     for move in range(1, 5):
         target = neighbour(exits, width, cell, move)
-        if target == cell or saving == 0:
-            moves[move] = 1.0
-        else:
-            moves[move] = min(np.float32(field[target] - own) / np.float32(saving), np.float32(1.0))
+        change = np.float32(field[target] - own) * scale
+        moves[move] = np.float32(1.0) if target == cell else min(change, np.float32(1.0))

@@ -4,8 +4,8 @@ Scalar functions per copy on caller-provided scratch. ``reference`` is the same 
 the form that runs on a GPU; both give the same integers.
 
 Joint moves are those of POGEMA 1.4.0. The agent that may enter a cell is the lowest index among those who want it and
-are eligible; whoever stays blocks the winner of its own cell, which then stays too, and so on. These chains are disjoint
-paths, so rotations of three and more agents and following come out right.
+are eligible; whoever stays blocks the winner of its own cell, which then stays too, and so on. These chains are
+disjoint paths, so rotations of three and more agents and following come out right.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class State(NamedTuple):
     alive: Any  # bool [B, N]
     refused: Any  # bool [B, N], the last move led to a free cell and was not made because of other agents
     hidden: Any  # bool [B, N], missing from the agents plane (POGEMA's observation fault)
-    last_off: Any  # int32 [B, N], the last step after which the agent was not on its last goal
+    last_off: Any  # int32 [B, N], one-shot: the last step after which the agent was not on its last goal
     refusals: Any  # int32 [B], refused moves
     collisions: Any  # int32 [B], shared cells and exchanged places, counted from the positions
     latency: Any  # int32 [B, horizon + 1], how many goals took so many steps
@@ -59,7 +59,7 @@ class Goals(NamedTuple):
     """Where goals come from; torch tensors or numpy arrays.
 
     cells int32 [M, G]: the goal cells of each of M maps, those of one component together. By cell, int32 [M, H * W]:
-    ``base`` and ``count``, the stretch of its component in ``cells``; ``rank``, its own place there, -1 if it is no goal.
+    ``base`` and ``count``, the stretch of its component in ``cells``; ``rank``, its own place there, -1 if no goal.
     task int32 [N, K], task_count int32 [N]: each agent's given goals, handed out before random ones.
     """
 
@@ -163,10 +163,10 @@ def _joint_move(
     wanted: Any,
     target: Any,
 ) -> int:
-    """Where the agents of one copy go: fills ``wanted`` (the cell asked for, the own one if it is a wall) and ``target``.
+    """Where the agents of one copy go: fills ``wanted`` (the cell asked for, the own one if a wall) and ``target``.
 
-    occupant, winner: int16 [H * W], all -1; on return ``occupant`` holds who stands where before the move, ``winner`` is
-    all -1 again. Returns the first living agent whose action is not 0 to 4, or -1.
+    occupant, winner: int16 [H * W], all -1; on return ``occupant`` holds who stands where before the move, ``winner``
+    is all -1 again. Returns the first living agent whose action is not 0 to 4, or -1.
     """
     n = position.size
     faulty = -1
@@ -242,9 +242,7 @@ def step(
         position, alive = state.position[b], state.alive[b]
         goal, goals_done, age = state.goal[b], state.goals_done[b], state.age[b]
         refused, hidden, last_off = state.refused[b], state.hidden[b], state.last_off[b]
-        bad = _joint_move(
-            collision, width, exits[m], position, actions[b], alive, occupant, winner, wanted, target
-        )
+        bad = _joint_move(collision, width, exits[m], position, actions[b], alive, occupant, winner, wanted, target)
         if bad >= 0 and faulty < 0:
             faulty = b * n + bad
         state.collisions[b] += _count_collisions(position, target, alive, occupant, winner)
@@ -269,7 +267,8 @@ def step(
             position[i] = cell
             age[i] += 1
             if cell != goal[i]:
-                last_off[i] = now
+                if on_target != RESTART:
+                    last_off[i] = now
                 continue
             k = goals_done[i] + 1
             if on_target != RESTART and k > max(goals.task_count[i], 1):
@@ -279,10 +278,18 @@ def step(
             goals_done[i] = k
             if k < goals.task_count[i]:
                 goal[i] = goals.task[i, k]
-                last_off[i] = now
+                if on_target != RESTART:
+                    last_off[i] = now
             elif on_target == RESTART:
                 goal[i] = draw_goal(goals, state.key[b], m, cell, i, k)
             elif on_target == FINISH:
                 alive[i] = False
             age[i] = 0
     return faulty
+
+
+@numba.njit(cache=True)
+def step_keys(state: State, out: Any) -> None:
+    """Write the key of each copy's present moment, a function of (seed, episode, step), into ``out`` int64 [B]."""
+    for b in range(out.size):
+        out[b] = fold_numba(fold_numba(state.key[b], np.int64(STEP)), np.int64(state.steps[b]))

@@ -93,7 +93,7 @@ def split_spec(spec: str, beside: Path | None = None) -> tuple[Path, str | None]
             return shipped, name
     if file.strip() and _existing_file(Path(file)):
         return Path(file), name
-    raise UserError(f"map '{spec}' does not exist{_nearest_map(file)} (shipped maps are in {maps_folder()})")
+    raise UserError(f"map {spec!r} does not exist{_nearest_map(file)} (shipped maps are in {maps_folder()})")
 
 
 def load_maps(spec: str, beside: Path | None = None) -> list[GridMap]:

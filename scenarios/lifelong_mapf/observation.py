@@ -1,16 +1,16 @@
 """What an agent sees, and what the central critic sees: spaces and the compiled forms (``reference`` has torch ones).
 
 Observation of one agent, radius R, D = 2 R + 1:
-    window: ``BitWindow(2, D, D)`` centred on the agent. Plane 0: obstacles; the map is surrounded by a wall one cell thick,
-        beyond it nothing is drawn (as in POGEMA). Plane 1: agents, itself included.
+    window: ``BitWindow(2, D, D)`` centred on the agent. Plane 0: obstacles; the map is surrounded by a wall one cell
+        thick, beyond it nothing is drawn (as in POGEMA). Plane 1: agents, itself included.
     goal: float32 (3,): with the goal dr rows below and dc columns to the right, dr / (|dr| + R), dc / (|dc| + R) and
         L / (L + 4 R), L = |dr| + |dc|.
 
-Central state of one agent, float32 (37,), all within [-1, 1] (``STATE``): its goal as above, the age of its goal, whether
-its last move was refused, which of the four moves lead to a free cell and to an occupied one, the share of cells with
-agents and with obstacles in a 3x3 partition of its window, and figures of the whole copy, the same for all its agents:
-agents per free cell, mean distance to the goals, share of agents whose last move was refused, time, share of agents
-that are left, goals reached.
+Central state of one agent, float32 (37,), all within [-1, 1] (``STATE``): its goal as above, the age of its goal,
+whether its last move was refused, which of the four moves lead to a free cell and to an occupied one, the share of
+cells with agents and with obstacles in a 3x3 partition of its window, and figures of the whole copy, the same for all
+its agents: agents per free cell, mean distance to the goals, share of agents whose last move was refused, time, share
+of agents that are left, goals reached.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from marl.envs.spaces import BitWindow
-from scenarios.lifelong_mapf.fields import neighbour
 from scenarios.lifelong_mapf.kernels import State
 
 #: The parts of the central state: name -> width.
@@ -46,7 +45,7 @@ STATE = {
 }
 N_STATE = sum(STATE.values())
 
-_OWN, _AGENTS, _OBSTACLES, _COPY = 0, 13, 22, 31
+_AGENTS, _OBSTACLES, _COPY = 13, 22, 31
 
 _ONE = np.uint32(1)
 
@@ -81,19 +80,33 @@ def _popcount(typing_context: Any, word: types.Integer) -> Any:
     return word(word), generate
 
 
-@numba.njit(cache=True)
-def _draw_agents(position: Any, alive: Any, hidden: Any, fault: bool, width: int, radius: int, words: Any) -> None:
-    """Set one bit per visible agent.
+@numba.njit(cache=True, inline="always")
+def _row_divider(width: int) -> np.uint64:
+    """For ``_row_of``: division by a constant as a multiplication; exact for maps of up to 4096 x 4096 cells."""
+    return np.uint64((1 << 40) // width + 1)
 
-    words: uint32 ``words_shape``. Word w + 1 of a row holds the padded columns 16 w to 16 w + 31, so that the up to 15 columns
-    of any window lie within one word; the first word is a guard.
+
+@numba.njit(cache=True, inline="always")
+def _row_of(cell: int, divider: np.uint64) -> int:
+    """cell // width."""
+    return np.int64((np.uint64(cell) * divider) >> np.uint64(40))
+
+
+@numba.njit(cache=True)
+def _draw_agents(state: State, b: int, fault: bool, width: int, radius: int, words: Any) -> None:
+    """Set one bit per visible agent of copy b.
+
+    words: uint32 ``words_shape``. Word w + 1 of a row holds the padded columns 16 w to 16 w + 31, so that the up to 15
+    columns of any window lie within one word; the first word is a guard.
     """
+    divider = _row_divider(width)
     words[:] = 0
-    for i in range(position.size):
-        if not alive[i] or (fault and hidden[i]):
+    for i in range(state.position.shape[1]):
+        if not state.alive[b, i] or (fault and state.hidden[b, i]):
             continue
-        row = position[i] // width
-        column = position[i] - row * width + radius
+        cell = state.position[b, i]
+        row = _row_of(cell, divider)
+        column = cell - row * width + radius
         bit = np.uint32(column & 15)
         words[(column >> 4) + 1, row + radius] |= _ONE << bit
         words[column >> 4, row + radius] |= _ONE << (bit + np.uint32(16))
@@ -116,46 +129,44 @@ def observe(
     obstacle_rows: int16 [M, W, H + 2 R]: for each cell's column and padded row the row of a window centred there.
     words: scratch. window: int16 [B, N, 2, D]. goal: float32 [B, N, 3].
     """
+    # Arrays are indexed in full: a view costs more here than what is read through it.
     side = 2 * radius + 1
     mask = np.uint32((1 << side) - 1)
-    scale = np.float32(radius)
+    near, far = np.float32(radius), np.float32(4 * radius)
+    divider = _row_divider(width)
     for b in copies:
         obstacles = obstacle_rows[state.map_index[b]]
-        position, aim = state.position[b], state.goal[b]
-        _draw_agents(position, state.alive[b], state.hidden[b], fault, width, radius, words)
-        for i in range(position.size):
-            row = position[i] // width
-            column = position[i] - row * width
-            walls, agents = window[b, i, 0], window[b, i, 1]
-            static, word = obstacles[column], words[(column >> 4) + 1]
+        _draw_agents(state, b, fault, width, radius, words)
+        for i in range(state.position.shape[1]):
+            cell = state.position[b, i]
+            row = _row_of(cell, divider)
+            column = cell - row * width
+            for k in range(side):
+                window[b, i, 0, k] = obstacles[column, row + k]
+            word = (column >> 4) + 1
             shift = np.uint32(column & 15)
             for k in range(side):
-                walls[k] = static[row + k]
-            for k in range(side):
-                agents[k] = np.int16((word[row + k] >> shift) & mask)
-            down = aim[i] // width - row
-            right = aim[i] - (down + row) * width - column
-            distance = np.float32(abs(down) + abs(right))
-            goal[b, i, 0] = np.float32(down) / (np.float32(abs(down)) + scale)
-            goal[b, i, 1] = np.float32(right) / (np.float32(abs(right)) + scale)
-            goal[b, i, 2] = distance / (distance + np.float32(4) * scale)
+                window[b, i, 1, k] = np.int16((words[word, row + k] >> shift) & mask)
+            aim = state.goal[b, i]
+            aim_row = _row_of(aim, divider)
+            down = np.float32(aim_row - row)
+            right = np.float32(aim - aim_row * width - column)
+            distance = abs(down) + abs(right)
+            goal[b, i, 0] = down / (abs(down) + near)
+            goal[b, i, 1] = right / (abs(right) + near)
+            goal[b, i, 2] = distance / (distance + far)
 
 
-@numba.njit(cache=True)
-def _count_blocks(rows: Any, edges: tuple[int, int, int, int], inverse_areas: Any, out: Any) -> None:
-    """The share of set cells in each block of the 3x3 partition of a window plane."""
-    for band in range(3):
-        left = middle = right = 0
-        for k in range(edges[band], edges[band + 1]):
-            row = np.uint32(rows[k])
-            low = row & np.uint32((1 << edges[1]) - 1)
-            lower = row & np.uint32((1 << edges[2]) - 1)
-            left += _popcount(low)
-            middle += _popcount(lower ^ low)
-            right += _popcount(row ^ lower)
-        out[3 * band] = np.float32(left) * inverse_areas[band, 0]
-        out[3 * band + 1] = np.float32(middle) * inverse_areas[band, 1]
-        out[3 * band + 2] = np.float32(right) * inverse_areas[band, 2]
+@numba.njit(cache=True, inline="always")
+def _add_bits(row: np.int16, low: np.uint32, lower: np.uint32, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Add the set bits of a window row in each of the three stretches of the partition."""
+    bits = np.uint32(row)
+    left, up_to_middle = bits & low, bits & lower
+    return (
+        counts[0] + _popcount(left),
+        counts[1] + _popcount(up_to_middle ^ left),
+        counts[2] + _popcount(bits ^ up_to_middle),
+    )
 
 
 @numba.njit(cache=True)
@@ -179,20 +190,21 @@ def central_state(
     reach: height + width of the grid, the scale of distances. free_cells: int32 [M]. edges: ``partition``.
     inverse_areas: float32 [3, 3], of the blocks. out: float32 [B, N, N_STATE].
     """
+    divider = _row_divider(width)
+    size = np.float32(reach)
+    low, lower = np.uint32((1 << edges[1]) - 1), np.uint32((1 << edges[2]) - 1)
+    n = state.position.shape[1]
     for b in copies:
         m = state.map_index[b]
-        position, aim = state.position[b], state.goal[b]
-        n = position.size
         left = total = refused = goals = 0
         for i in range(n):
             left += state.alive[b, i]
             refused += state.refused[b, i]
             goals += state.goals_done[b, i]
             if state.alive[b, i]:
-                down = aim[i] // width - position[i] // width
-                right = aim[i] % width - position[i] % width
-                total += abs(down) + abs(right)
-        size = np.float32(reach)
+                cell, aim = state.position[b, i], state.goal[b, i]
+                row, aim_row = _row_of(cell, divider), _row_of(aim, divider)
+                total += abs(aim_row - row) + abs((aim - aim_row * width) - (cell - row * width))
         mean = np.float32(total) / np.float32(max(left, 1))
         paths = np.float32(goals) * size / np.float32(max(n * state.steps[b], 1))
         copy = (
@@ -204,20 +216,27 @@ def central_state(
             paths / (np.float32(1) + paths),
         )
         for i in range(n):
-            row = out[b, i]
-            row[0], row[1], row[2] = goal[b, i, 0], goal[b, i, 1], goal[b, i, 2]
+            for k in range(3):
+                out[b, i, k] = goal[b, i, k]
             age = np.float32(state.age[b, i])
-            row[3] = age / (age + size)
-            row[4] = np.float32(state.refused[b, i])
-            ways = exits[m, position[i]]
-            agents = window[b, i, 1]
-            for move in range(1, 5):
-                row[4 + move] = np.float32((ways >> (move - 1)) & 1)
-            row[9] = np.float32((agents[radius - 1] >> radius) & 1)
-            row[10] = np.float32((agents[radius + 1] >> radius) & 1)
-            row[11] = np.float32((agents[radius] >> (radius - 1)) & 1)
-            row[12] = np.float32((agents[radius] >> (radius + 1)) & 1)
-            _count_blocks(agents, edges, inverse_areas, row[_AGENTS:_OBSTACLES])
-            _count_blocks(window[b, i, 0], edges, inverse_areas, row[_OBSTACLES:_COPY])
+            out[b, i, 3] = age / (age + size)
+            out[b, i, 4] = np.float32(state.refused[b, i])
+            ways = np.int64(exits[m, state.position[b, i]])
+            for k in range(4):
+                out[b, i, 5 + k] = np.float32((ways >> k) & 1)
+            beside = np.int64(window[b, i, 1, radius])
+            out[b, i, 9] = np.float32((np.int64(window[b, i, 1, radius - 1]) >> radius) & 1)
+            out[b, i, 10] = np.float32((np.int64(window[b, i, 1, radius + 1]) >> radius) & 1)
+            out[b, i, 11] = np.float32((beside >> (radius - 1)) & 1)
+            out[b, i, 12] = np.float32((beside >> (radius + 1)) & 1)
+            for band in range(3):
+                agents = obstacles = (np.uint32(0), np.uint32(0), np.uint32(0))
+                for k in range(edges[band], edges[band + 1]):
+                    agents = _add_bits(window[b, i, 1, k], low, lower, agents)
+                    obstacles = _add_bits(window[b, i, 0, k], low, lower, obstacles)
+                for k in range(3):
+                    share = inverse_areas[band, k]
+                    out[b, i, _AGENTS + 3 * band + k] = np.float32(agents[k]) * share
+                    out[b, i, _OBSTACLES + 3 * band + k] = np.float32(obstacles[k]) * share
             for k in range(len(copy)):
-                row[_COPY + k] = copy[k]
+                out[b, i, _COPY + k] = copy[k]

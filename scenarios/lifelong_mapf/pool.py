@@ -83,8 +83,8 @@ class MapPool:
     def draw_starts(self, key: Tensor, map_index: Tensor, n: int) -> Tensor:
         """n distinct start cells for each episode: uniform, a function of the episode's key alone.
 
-        key int64 [K], map_index int [K] -> int32 [K, n], on the device of the key. These are the cells with the n smallest
-        of independent random numbers.
+        key int64 [K], map_index int [K] -> int32 [K, n], on the device of the key. These are the cells with the n
+        smallest of independent random numbers.
         """
         cells, count = self.start_cells.to(key.device), self.start_count.to(key.device)
         places = torch.arange(cells.shape[1], device=key.device)

@@ -1,16 +1,18 @@
 """The step and the views in plain torch: the oracle of the compiled forms in tests, and what runs on a GPU.
 
-Free of data-dependent loops: chains of agents that block each other are resolved by pointer doubling, in ceil(log2 N) + 1
+Free of data-dependent loops: chains of agents that block each other are resolved by pointer doubling, in about log2 N
 gathers. Functions mirror those of ``kernels`` and ``observation`` and give the same integers (and float32 figures).
 """
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 from marl.seeding import below, fold
-from scenarios.lifelong_mapf.kernels import FINISH, GOALS, PRIORITY, RESTART, SOFT, Goals, State
+from scenarios.lifelong_mapf.kernels import FINISH, GOALS, PRIORITY, RESTART, SOFT, STEP, Goals, State
 from scenarios.lifelong_mapf.observation import partition
 
 
@@ -40,7 +42,7 @@ def _at(values: Tensor, agent: Tensor, nobody: int) -> Tensor:
 
 
 def resolve(collision: int, cells: int, position: Tensor, wanted: Tensor, alive: Tensor) -> Tensor:
-    """Where the agents go: position, wanted int64 [B, N] (the own cell if a wall or nothing is wanted) -> int64 [B, N]."""
+    """Where the agents go: position, wanted int64 [B, N] (the own cell if nothing else is wanted) -> int64 [B, N]."""
     n = position.shape[1]
     agents = torch.arange(n, device=position.device).expand_as(position)
     occupant = _occupants(cells, position, alive)
@@ -87,7 +89,9 @@ def step(
     alive, position = state.alive.clone(), state.position.long()
     offsets = torch.tensor([0, -width, width, -1, 1], device=actions.device)
     actions = torch.where(alive, actions, 0)
-    ways = torch.cat([torch.ones_like(position)[..., None], exits[m, position][..., None] >> torch.arange(4, device=m.device)], -1)
+    ways = torch.cat(
+        [torch.ones_like(position)[..., None], exits[m, position][..., None] >> torch.arange(4, device=m.device)], -1
+    )
     free = (ways & 1).gather(-1, actions[..., None])[..., 0] == 1
     wanted = torch.where(free, position + offsets[actions], position)
     target = resolve(collision, cells, position, wanted, alive)
@@ -111,7 +115,8 @@ def step(
     histogram = torch.zeros_like(state.latency, dtype=torch.int64)
     age = torch.where(paid, state.age, 0).long().clamp(max=histogram.shape[1] - 1)
     state.latency.add_(histogram.scatter_add_(1, age, paid.long()))
-    state.last_off.copy_(torch.where(alive & (~on_goal | given), state.steps.unsqueeze(1), state.last_off))
+    if on_target != RESTART:
+        state.last_off.copy_(torch.where(alive & (~on_goal | given), state.steps.unsqueeze(1), state.last_off))
     if goals.task.shape[1]:
         k = goals_done.clamp(max=goals.task.shape[1] - 1).long()
         state.goal.copy_(torch.where(given, goals.task[agents, k], state.goal))
@@ -122,6 +127,11 @@ def step(
         state.alive.logical_and_(~(paid & ~given))
     state.age.mul_(~paid)
     return paid.float()
+
+
+def step_keys(state: State) -> Tensor:
+    """The key of each copy's present moment, a function of (seed, episode, step): int64 [B]."""
+    return fold(fold(state.key, STEP), state.steps.long())
 
 
 def observe(
@@ -155,8 +165,8 @@ def _blocks(plane: Tensor, radius: int) -> Tensor:
     """uint8 [B, N, D, D] -> float32 [B, N, 9]: the share of set cells in the blocks of the 3x3 partition."""
     edges = partition(radius)
     shares = []
-    for top, bottom in zip(edges, edges[1:], strict=False):
-        for left, right in zip(edges, edges[1:], strict=False):
+    for top, bottom in itertools.pairwise(edges):
+        for left, right in itertools.pairwise(edges):
             inverse = 1.0 / torch.tensor((bottom - top) * (right - left), dtype=torch.float32)
             count = plane[..., top:bottom, left:right].sum((-1, -2), dtype=torch.int64)
             shares.append(count.float() * inverse.item())
@@ -164,7 +174,15 @@ def _blocks(plane: Tensor, radius: int) -> Tensor:
 
 
 def central_state(
-    state: State, width: int, radius: int, horizon: int, reach: int, exits: Tensor, free_cells: Tensor, window: Tensor, goal: Tensor
+    state: State,
+    width: int,
+    radius: int,
+    horizon: int,
+    reach: int,
+    exits: Tensor,
+    free_cells: Tensor,
+    window: Tensor,
+    goal: Tensor,
 ) -> Tensor:
     """``observation.central_state`` for all copies: float32 [B, N, N_STATE]."""
     n = state.position.shape[1]

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.lifelong_mapf.fields import BUCKETS, open_moves_of, step_field, weighted_field
+from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, open_moves_of, step_field, weighted_field
 from scenarios.lifelong_mapf.guidance import (
     NONE,
     GridWorld,
@@ -20,6 +20,7 @@ from scenarios.lifelong_mapf.guidance import (
     GuidanceConfig,
     best_neighbour,
     centrality_of_maps,
+    move_between,
     write_moves,
 )
 
@@ -197,9 +198,10 @@ def _look(
             path[b, n] = 0
             if alive[b, n]:
                 cell = position[b, n]
-                write_moves(ways, width, field[b, n], cell, moves[b, n])
-                subgoal[b, n] = best_neighbour(ways, width, field[b, n], cell)
-                _trace(ways, width, field[b, n], cell, radius, path[b, n, 0])
+                best = best_neighbour(ways, width, field[b, n], cell)
+                subgoal[b, n] = best
+                write_moves(ways, width, field[b, n], cell, best, moves[b, n])
+                _trace(ways, width, field[b, n], cell, best, radius, path[b, n, 0])
             else:
                 moves[b, n] = 0.0
                 subgoal[b, n] = NONE
@@ -207,23 +209,23 @@ def _look(
 
 @numba.njit(cache=True)
 def _trace(
-    exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], start: int, radius: int, rows: NDArray[np.int16]
+    exits: NDArray[np.uint8],
+    width: int,
+    field: NDArray[np.int32],
+    start: int,
+    second: int,
+    radius: int,
+    rows: NDArray[np.int16],
 ) -> None:
-    """Set the bits of the cells on the way down ``field`` until it ends or leaves the window around ``start``."""
-    cell = start
+    """Set the bits of ``start``, ``second`` and on down ``field`` until it ends or leaves the window around ``start``."""
+    rows[radius] |= np.int16(1 << radius)
     row, column = radius, radius
-    while True:
-        rows[row] |= np.int16(1 << column)
-        target = best_neighbour(exits, width, field, cell)
-        if target == cell:
-            return
-        # A width of 1 cannot confuse the two: there are no columns to go to.
-        if target == cell - width:
-            row -= 1
-        elif target == cell + width:
-            row += 1
-        else:
-            column += target - cell
+    cell, target = start, second
+    while target != cell:
+        move = move_between(cell, target, width)
+        row += MOVES[move][0]
+        column += MOVES[move][1]
         if row < 0 or row > 2 * radius or column < 0 or column > 2 * radius:
             return
-        cell = target
+        rows[row] |= np.int16(1 << column)
+        cell, target = target, best_neighbour(exits, width, field, target)

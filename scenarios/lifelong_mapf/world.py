@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
-from marl.errors import UserError
 from marl.seeding import Stream, below, fold, seeds_of
 from scenarios.lifelong_mapf import metrics, observation, reference
 from scenarios.lifelong_mapf.bound import collision_free_goals
@@ -17,7 +16,7 @@ from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
 from scenarios.lifelong_mapf.guidance import Guidance
 from scenarios.lifelong_mapf.instances import load_instances
-from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, STEP, State
+from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, State
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.pool import MapPool
 
@@ -61,14 +60,14 @@ class LifelongMapf(BatchedEnv):
         finish: at its last goal the agent terminates and leaves the board.
     One-shot agents have one random goal, or those of the task file. At the horizon an episode is truncated.
 
-    What an episode consists of (its map, starts, and the k-th goal of each agent) is a function of the copy's seed and the
-    number of the episode: it depends neither on actions nor on other copies.
+    What an episode consists of (its map, starts, and the k-th goal of each agent) is a function of the copy's seed and
+    the number of the episode: it depends neither on actions nor on other copies.
 
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
-    For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position, goal int32 [B, N],
-    flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive bool [B, N]; steps int32 [B].
-    These tensors are the world's own and change with every step: read, do not write.
+    For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
+    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive bool [B, N];
+    steps int32 [B]. These tensors are the world's own and change with every step: read, do not write.
     """
 
     def __init__(
@@ -138,18 +137,18 @@ class LifelongMapf(BatchedEnv):
         reward = self._engine.step(actions.to(device=self.device, dtype=torch.int64))
         terminated, over = self._terminated(acting)
         late = self.steps >= self.config.horizon
-        truncated = acting & ~terminated & late.unsqueeze(1)
         done = over | late
+        truncated = torch.zeros_like(acting)
+        figures = self._no_figures()
         view = self._engine.view()
+        final = self._final_features = None
         if self._guidance is not None:
             self._guidance.advance()
             self._reached = self._guidance.reached
-        self._final_features = None
-        final = None
-        figures = {name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics}
         if bool(done.any()):
-            final = Final(*view)
+            truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
+            final = Final(*view)
             if self._guidance is not None:
                 self._final_features = self._guidance.features()
             self._state.episode.add_(done)
@@ -172,7 +171,7 @@ class LifelongMapf(BatchedEnv):
             nothing.clone(),
             nothing[:, 0].clone(),
             None,
-            {name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics},
+            self._no_figures(),
         )
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -244,13 +243,17 @@ class LifelongMapf(BatchedEnv):
             return over.unsqueeze(1).repeat(1, self.spec.n_agents), over
         return torch.zeros_like(acting), torch.zeros(self.copies, dtype=torch.bool, device=self.device)
 
+    def _no_figures(self) -> dict[str, Tensor]:
+        zeros = torch.zeros(len(self.spec.metrics), self.copies, device=self.device)
+        return dict(zip(self.spec.metrics, zeros, strict=True))
+
     def _figures(self, done: Tensor) -> dict[str, Tensor]:
         """The metrics of the finished episodes, float32 [B] each."""
         state = self._state
         if not self._lifelong:
             return metrics.one_shot(state)
         figures = metrics.lifelong(state)
-        if self.config.bound_share:
+        if "bound_share" in self.spec.metrics:
             copies = done.nonzero().squeeze(1).cpu()
             finished = State(*(tensor.cpu()[copies] for tensor in state))
             if self._starts is None:
@@ -285,7 +288,7 @@ class LifelongMapf(BatchedEnv):
             alive=self.alive.clone(),
             agent_id=self._agent_id.clone(),
             action_mask=None,
-            key=fold(fold(self._state.key, STEP), self.steps.long()),
+            key=self._engine.keys(),
             final=final,
             metrics=figures,
         )

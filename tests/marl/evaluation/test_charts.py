@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marl.errors import UserError
-from marl.evaluation.charts import Curve, curve_from_csv, over_seeds, short, svg, ticks
+from marl.evaluation.charts import _BOTTOM, _LEFT, _RIGHT, _TOP, Curve, curve_from_csv, over_seeds, short, svg, ticks
 
 
 def parsed(curve: Curve) -> ElementTree.Element:
@@ -62,14 +62,14 @@ def test_a_chart_has_a_line_per_seed_a_mean_a_band_and_levels():
     assert "mappo (2 seeds)" in svg(curve)
 
 
-def test_everything_drawn_lies_inside_the_picture():
+def test_everything_drawn_lies_between_the_axes():
     curve = Curve("t", "x", "y", {"a": [line([-50, 3, 1e4])]}, {"far": -2e4})
     root = parsed(curve)
     width, height = map(float, root.get("viewBox").split()[2:])
     for path in root.iter("path"):
         numbers = [float(n) for n in path.get("d").replace("M", " ").replace("L", " ").replace("Z", "").split()]
-        assert all(0 <= x <= width for x in numbers[::2])
-        assert all(0 <= y <= height for y in numbers[1::2])
+        assert all(_LEFT <= x <= width - _RIGHT for x in numbers[::2])
+        assert all(_TOP <= y <= height - _BOTTOM for y in numbers[1::2])
 
 
 def test_flat_single_and_empty_curves_can_be_drawn():

@@ -100,6 +100,18 @@ def test_everything_but_the_animation_is_escaped(tmp_path):
     assert "alert(1)" in page
 
 
+def test_sets_that_differ_in_one_number_are_drawn_against_it(tmp_path):
+    def with_sets(*sets):
+        rows = tuple(Row(p, each, "score", 1.0, 0.5, 1.5, 4, 0.1) for each in sets for p in ("a", "b"))
+        found = Results("tiny", "score", {"score": Metric("1", "higher")}, rows, ())
+        return write(tmp_path / "report.html", results=found, curves=[])
+
+    assert with_sets({"map": "m", "agents": 64}, {"map": "m", "agents": 32}).count('class="line') == 2
+    assert "<svg" not in with_sets({"map": "m", "agents": 64}, {"map": "n", "agents": 32})
+    assert "<svg" not in with_sets({"map": "m", "agents": 64}, {"map": "n", "agents": 64})
+    assert "<svg" not in with_sets({"map": "m", "agents": 64})
+
+
 def test_a_path_that_cannot_be_written_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write(tmp_path / "missing" / "report.html")

@@ -65,9 +65,10 @@ def play_alone(seed: int, episodes: int, **options) -> list[float]:
 
 def test_the_first_episodes_of_each_copy_count_in_order_of_the_seeds():
     """Mortal agents make episodes of different lengths: quick copies must not crowd out slow ones."""
-    options = {"agents": 2, "mortal": True, "slip": 0.2}
-    figures = run_policy(TinyWorld(3, **options), Walk(), torch.tensor([5, 1, 9]), 4)
-    expected = [value for seed in (5, 1, 9) for value in play_alone(seed, 4, **options)]
+    options = {"agents": 1, "mortal": True, "slip": 0.2}
+    seeds = (5, 1, 9, 2, 3, 8)
+    figures = run_policy(TinyWorld(len(seeds), **options), Walk(), torch.tensor(seeds), 3)
+    expected = [value for seed in seeds for value in play_alone(seed, 3, **options)]
     assert figures.metrics["return"].dtype == np.float64
     assert figures.metrics["return"].tolist() == expected
 
@@ -93,12 +94,12 @@ def test_a_world_that_does_not_end_is_named():
         run_policy(Endless(1), Stay(), torch.zeros(1, dtype=torch.int64), 2)
 
 
-def test_results_do_not_depend_on_the_batch():
-    def all_returns(batch):
-        found = evaluate(TINY, {"walk": walk}, [({}, TinyConfig(mortal=True))], range(3), 2, batch=batch)
-        return found.raw[0, "walk"]["return"].tolist()
-
-    assert all_returns(1) == all_returns(2) == all_returns(8)
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_results_are_those_of_the_seeds_whatever_the_batch(batch):
+    config = TinyConfig(agents=1, mortal=True)
+    found = evaluate(TINY, {"walk": walk}, [({}, config)], (4, 0, 7), 2, batch=batch)
+    expected = [value for seed in (4, 0, 7) for value in play_alone(seed, 2, agents=1, mortal=True, slip=0.2)]
+    assert found.raw[0, "walk"]["return"].tolist() == expected
 
 
 def test_policies_meet_the_same_instances_and_rows_hold_every_metric():

@@ -54,8 +54,8 @@ def test_figures_lead_with_the_primary_metric_and_mark_the_best():
     assert table.header == ("policy", "throughput", "throughput_iqm", "latency_steps", "ms/step")
     mine, pibt = table.rows
     assert [cell.text for cell in mine] == ["mine", "1.500 ± 0.030", "1.500", "25.0", "0.12"]
-    assert [cell.best for cell in mine] == [False, True, True, True, False]
-    assert not any(cell.best for cell in pibt)
+    assert [cell.mark for cell in mine] == ["", "good", "good", "good", ""]
+    assert not any(cell.mark for cell in pibt)
 
 
 def test_differences_follow_the_reference():
@@ -63,9 +63,22 @@ def test_differences_follow_the_reference():
     _, to_pibt, *_ = tables_of(results(), "pibt")
     assert [cell.text for cell in to_mine.rows[0]] == ["pibt", "throughput", "-0.500", "[-0.560, -0.440]", "16"]
     assert [cell.text for cell in to_pibt.rows[0]] == ["mine", "throughput", "+0.500", "[0.440, 0.560]", "16"]
-    assert to_pibt.rows[0][2].best
+    assert (to_mine.rows[0][2].mark, to_pibt.rows[0][2].mark) == ("bad", "good")
     assert [cell.text for cell in to_pibt.rows[1]] == ["mine", "latency_steps", "-5.0", "[-12.0, 2.0]", "16"]
-    assert not to_pibt.rows[1][2].best
+    assert to_pibt.rows[1][2].mark == ""
+
+
+def test_less_of_a_cost_is_for_the_better_and_equal_metrics_are_left_out():
+    base = results()
+    metrics = {**base.metrics, "collisions": Metric("1", "lower")}
+    pairs = (
+        Pair("mine", "pibt", SMALL, "throughput", 0.0, 0.0, 0.0, 16),
+        Pair("mine", "pibt", SMALL, "collisions", 0.0, 0.0, 0.0, 16),
+        Pair("mine", "pibt", SMALL, "latency_steps", -5.0, -6.0, -4.0, 16),
+    )
+    rows = tuple(row for row in base.rows if row.instances == SMALL)
+    _, differences = tables_of(Results("grid", "throughput", metrics, rows, pairs), "pibt")
+    assert [(row[1].text, row[2].mark) for row in differences.rows] == [("throughput", ""), ("latency_steps", "good")]
 
 
 def test_an_unknown_reference_is_a_sentence_with_the_nearest():
@@ -117,6 +130,7 @@ def test_markdown_escapes_names_and_sets_off_the_best():
         (-5.0, 0.0, "-5.000"),
         (0.0, 0.0, "0"),
         (0.0, 0.02, "0.000"),
+        (-0.0001, 0.02, "0.000"),
         (math.nan, 0.1, "-"),
         (3e12, 0.0, "3e+12"),
     ],

@@ -318,12 +318,13 @@ def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
         CheckpointStore(tmp_path / "run").save(1, {})
 
 
-def _save_for_ever(run: Path, content: Any) -> None:
+def _save_for_ever(run: Path, content: Any, saved: Any) -> None:
     store = CheckpointStore(run, keep=2)
     step = (store.steps() or [0])[-1]
     while True:
         step += 1
         store.save(step, {"content": content, "step": step})
+        saved.send(step)
 
 
 def test_kill_9_during_save_never_leaves_a_broken_newest(tmp_path: Path) -> None:
@@ -331,19 +332,26 @@ def test_kill_9_during_save_never_leaves_a_broken_newest(tmp_path: Path) -> None
     content = [torch.full((200,), float(i)) for i in range(20)]
     store = CheckpointStore(tmp_path, keep=2)
     chance = random.Random(0)
-    before = 0
-    for _ in range(15):
-        process = fork.Process(target=_save_for_ever, args=(tmp_path, content))
+    for _ in range(12):
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=_save_for_ever, args=(tmp_path, content, sender))
         process.start()
-        time.sleep(0.005 + 0.04 * chance.random())
+        assert receiver.poll(20)
+        began = time.perf_counter()
+        first = receiver.recv()
+        assert receiver.poll(20)
+        # A random moment of the third save or the fourth, whatever the disk's speed.
+        time.sleep(2 * chance.random() * (time.perf_counter() - began))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join(10)
         assert process.exitcode == -signal.SIGKILL
-        if not store.steps():
-            continue
+        told = first
+        while receiver.poll():
+            try:
+                told = receiver.recv()
+            except EOFError:
+                break
         found, _, _ = store.latest(pytest.fail)
-        assert found["step"] >= before
+        assert told <= found["step"] <= told + 1
         assert_same(found["content"], content)
-        before = found["step"]
-    assert before > 0

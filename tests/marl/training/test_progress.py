@@ -73,7 +73,7 @@ def test_plain_lines_where_there_is_no_terminal(clocks: Clocks) -> None:
     out = io.StringIO()
     play(clocks, Console(file=out, width=40))
     lines = out.getvalue().splitlines()
-    assert lines[0] == "200k/1M agent-steps | reward 0.5 | throughput 1.25"
+    assert lines[0] == "200k/1M agent-steps | 20k/s | reward 0.5 | throughput 1.25 | world 60%, other 40% | 0:40 left"
     assert lines[-1] == (
         "600k/1M agent-steps | 20k/s | reward 0.5 | throughput 1.25 | world 60%, other 40% | 0:20 left"
     )
@@ -102,7 +102,7 @@ def test_the_display_fits_the_terminal(clocks: Clocks, width: int) -> None:
 
 def test_it_can_be_silent(clocks: Clocks) -> None:
     out = io.StringIO()
-    with Progress(10, enabled=False, console=Console(file=out, force_terminal=True)) as progress:
+    with Progress(10, live=False, console=Console(file=out, force_terminal=True)) as progress:
         progress.update({"agent_steps": 10}, PhaseClock())
     assert out.getvalue() == ""
 
@@ -117,12 +117,6 @@ def test_a_phase_costs_microseconds() -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [_count(x) for x in (0, 999, 1234, 999_999, 12_345_678, 3e9)] == [
-        "0",
-        "999",
-        "1.23k",
-        "1000k",
-        "12.3M",
-        "3G",
-    ]
+    numbers = {0: "0", 999: "999", 1234: "1.23k", 999_999: "1M", 12_345_678: "12.3M", 3e9: "3G"}
+    assert {number: _count(number) for number in numbers} == numbers
     assert [_duration(x) for x in (0.4, 75, 3700)] == ["0:00", "1:15", "1:01:40"]

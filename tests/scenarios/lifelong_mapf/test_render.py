@@ -13,7 +13,11 @@ import torch
 
 from marl.envs.batched import TimeStep
 from marl.evaluation.report import write_report
+from scenarios.lifelong_mapf.baselines import BASELINES
+from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.generators import RandomMap
 from scenarios.lifelong_mapf.render import LEFT, REACHED, MapfRecorder, ansi, frame
+from scenarios.lifelong_mapf.world import LifelongMapf
 
 HEIGHT, WIDTH = 3, 4
 UP, DOWN, LEFTWARD, RIGHT, STAY = -WIDTH, WIDTH, -1, 1, 0
@@ -128,6 +132,29 @@ def test_recordings_are_compact():
     assert len(recorder.html()) == short + 100 * 2
 
 
+@pytest.mark.parametrize("on_target", ["restart", "finish"])
+def test_the_goals_shown_are_the_goals_paid(on_target):
+    """On the real world: as many goals in the recording as rewards before the last step, moves that can be shown."""
+    config = MapfConfig(generator=RandomMap(height=8, width=9), map_pool=1, agents=6, horizon=60, on_target=on_target)
+    env = LifelongMapf(config, 2, torch.device("cpu"))
+    policy, recorder = BASELINES["pibt"](env), MapfRecorder(env)
+    timestep, paid = env.reset(4), 0.0
+    recorder.add(timestep, None)
+    while not timestep.done[0]:
+        paid += float(timestep.reward[0].sum())
+        actions = policy.act(timestep)
+        timestep = env.step(actions)
+        recorder.add(timestep, actions)
+    data = data_of(recorder.html())
+    bits = data["events"][3::4]
+    assert sum(bit & REACHED for bit in bits) == paid > 0
+    assert len(data["moves"]) == 6 * (recorder.frames - 1)
+    if on_target == "finish":
+        assert all(bit == REACHED | LEFT for bit in bits)
+    assert frame(env).shape == (8 * 12, 9 * 12, 3)
+    assert len(ansi(env).splitlines()) == 8
+
+
 def test_text_shows_walls_agents_and_goals():
     grid = Grid()
     assert ansi(grid) == "A.a.\n.#..\nb..B"
@@ -154,6 +181,19 @@ def test_the_picture_shows_walls_agents_and_goals():
     assert at(2, 3) != at(0, 0)
 
 
+#: Clicks the agent in row 1, column 2 once the episode is over, and keeps errors where the test can read them.
+VISITOR = """
+<script>
+addEventListener("error", (event) => { document.body.dataset.error = event.message; });
+setTimeout(() => {
+  const canvas = document.querySelector(".mapf canvas"), box = canvas.getBoundingClientRect();
+  const place = { clientX: box.left + box.width * 2.5 / 4, clientY: box.top + box.height * 1.5 / 3 };
+  canvas.dispatchEvent(new MouseEvent("click", place));
+}, 2500);
+</script>
+"""
+
+
 @pytest.fixture
 def chromium():
     """Path of the browser; a machine without one skips, except where CI=true."""
@@ -168,7 +208,7 @@ def chromium():
 
 def test_the_episode_plays_in_a_browser(chromium, tmp_path):
     page = tmp_path / "report.html"
-    write_report(page, title="Episode", summary={}, animation=recorded().html())
+    write_report(page, title="Episode", summary={}, animation=VISITOR + recorded().html())
     shown = subprocess.run(
         [
             chromium,
@@ -191,3 +231,5 @@ def test_the_episode_plays_in_a_browser(chromium, tmp_path):
     assert '<b class="total">3</b>' in shown
     assert '<b class="rate">0.75</b>' in shown
     assert '<b class="step">4 / 4</b>' in shown
+    assert "Agent 0 at (1, 2), goal (1, 2), goals reached: 2" in shown
+    assert "data-error" not in shown

@@ -1,0 +1,249 @@
+"""The platform from Python; the command line is a thin layer over these functions.
+
+Everywhere below, ``options`` are the scenario's command-line shorthands (``agents=64`` for ``--agents 64``) or keys of
+its ``world`` configuration, and ``overrides`` are the texts of ``--set``, such as ``"algorithm.epochs=4"``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, resolve
+from marl.coordination.pipeline import Pipeline
+from marl.envs.batched import BatchedEnv
+from marl.errors import UserError, nearest
+from marl.evaluation.results import Results
+from marl.evaluation.runner import PolicyBuilder, Progress
+from marl.evaluation.runner import evaluate as evaluate_policies
+from marl.scenario import Scenario, load_scenario, scenario_names
+from marl.systems.registry import load_system
+from marl.training import trainer
+from marl.training.policy import LearnedPolicy, load_policy
+from marl.training.run_folder import CONFIG, read_config
+
+Echo = Callable[[str], None]
+
+
+def make(scenario: str, preset: str | None = None, copies: int = 1, device: str = "cpu", **options: Any) -> BatchedEnv:
+    """A batched world of ``copies`` copies. Raises ``UserError``."""
+    config = configure(scenario, preset=preset, options=options, overrides=[f"device={device}"])
+    return load_scenario(scenario).make(config.world, copies, _device(config))
+
+
+def train(
+    scenario: str,
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    system: str | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | str | None = None,
+    live: bool = False,
+    echo: Echo = lambda _: None,
+    **options: Any,
+) -> Path:
+    """Train, and return the run's folder. Raises ``UserError``.
+
+    preset, config: a preset's name, a configuration file, or both; see ``configure``. out: the folder, new or empty.
+    live: show progress.
+    """
+    resolved = configure(scenario, preset=preset, config=config, system=system, options=options, overrides=overrides)
+    return trainer.train(resolved, Path(out) if out is not None else None, echo, live)
+
+
+def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy:
+    """The learned policy that a run folder holds, or a shipped one (``scenario/name``).
+
+    echo: told of broken checkpoints that are passed over. Raises ``UserError``.
+    """
+    if (Path(name) / CONFIG).is_file():
+        return load_policy(Path(name), echo)
+    scenario_name, separator, policy = name.partition("/")
+    if not separator or Path(name).is_dir() or name.startswith(("/", ".", "~")):
+        raise UserError(f"policy '{name}' is neither a run folder nor a shipped policy 'scenario/name'")
+    scenario = load_scenario(scenario_name)
+    if policy not in shipped(scenario):
+        raise UserError(f"{scenario_name} ships no policy '{policy}'{nearest(policy, shipped(scenario))}")
+    assert scenario.checkpoints is not None
+    return load_policy(scenario.checkpoints / policy, echo)
+
+
+def evaluate(
+    scenario: str,
+    policies: Sequence[str] | Mapping[str, PolicyBuilder],
+    *,
+    preset: str | None = None,
+    episodes: int = 1,
+    seeds: Sequence[int] = range(16),
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    echo: Echo = lambda _: None,
+    **options: Any,
+) -> Results:
+    """Compare policies on the same instances, which training never meets. Raises ``UserError``.
+
+    policies: names (a baseline, a run folder, a shipped ``scenario/name``), or builders by name.
+    options: a shorthand with a list of values gives one set of instances for each of them, and all combinations of
+        several such lists.
+    """
+    found = load_scenario(scenario)
+    builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
+    worlds = []
+    device = torch.device("cpu")
+    for chosen in _combinations(options):
+        config = configure(scenario, preset=preset, options=chosen, overrides=overrides)
+        world, device = found.held_out(config.world), _device(config)
+        instances = found.instance(world)
+        worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
+    return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
+
+
+def configure(
+    scenario: str,
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    system: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> AnyRunConfig:
+    """The run configuration, from what is said below to what is said above it:
+
+    the defaults of platform, scenario and system; the preset (the scenario's default one if there is neither preset
+    nor file); the file; ``system``; the options; the overrides. Raises ``UserError``.
+    """
+    found = load_scenario(scenario)
+    names = found.preset_names()
+    if preset is None and config is None and found.default_preset in names:
+        preset = found.default_preset
+    layers = [Layer("the defaults", {"system": found.system})]
+    if preset is not None:
+        if preset not in names:
+            raise UserError(f"{scenario} has no preset '{preset}'{nearest(preset, names)}")
+        layers.append(read_layer(found.presets / f"{preset}.yaml"))
+        layers.append(Layer("the preset", {"preset": preset}))
+    if config is not None:
+        layers.append(read_layer(Path(config)))
+    if system is not None:
+        layers.append(Layer("--system", {"system": system}))
+    layers += [option_layer(found, name, value) for name, value in (options or {}).items()]
+    layers += [assignment(text) for text in overrides]
+    for layer in layers:
+        if layer.values.get("scenario", scenario) != scenario:
+            raise UserError(
+                f"{layer.source} is for scenario '{layer.values['scenario']}', not for '{scenario}': name that one"
+            )
+    chosen = [layer.values["system"] for layer in layers if "system" in layer.values][-1]
+    return resolve(
+        found.config, load_system(str(chosen)).config, [Layer("the command", {"scenario": scenario}), *layers]
+    )
+
+
+def option_layer(scenario: Scenario, name: str, value: Any) -> Layer:
+    """What one option of a scenario sets. name: as in Python, ``goal_weight`` for ``--goal-weight``."""
+    flag = "--" + name.replace("_", "-")
+    for option in scenario.options:
+        if option.flag == flag:
+            return nested(option.key, value, flag)
+    known = [option.flag for option in scenario.options]
+    if name in scenario.config.model_fields:
+        return nested(f"world.{name}", value, name)
+    raise UserError(f"{scenario.name} has no option '{flag}'{nearest(flag, known)}")
+
+
+def policy_builders(scenario: Scenario, names: Iterable[str], echo: Echo = lambda _: None) -> dict[str, PolicyBuilder]:
+    """Policies by the names that a user knows them under. Raises ``UserError``, with the nearest known name."""
+    builders: dict[str, PolicyBuilder] = {}
+    for name in names:
+        if name in builders:
+            raise UserError(f"policy '{name}' is named twice")
+        builders[name] = policy_builder(scenario, name, echo)
+    return builders
+
+
+def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -> PolicyBuilder:
+    """One policy by its name: a baseline, a run folder, or a shipped policy. Raises ``UserError``."""
+    if name in scenario.baselines:
+        return scenario.baselines[name]
+    own = shipped(scenario)
+    if name in own or name in [f"{scenario.name}/{policy}" for policy in own]:
+        assert scenario.checkpoints is not None
+        policy = load_policy(scenario.checkpoints / name.removeprefix(f"{scenario.name}/"), echo)
+    elif Path(name).is_dir():
+        policy = load(name, echo)
+    else:
+        known = [*scenario.baselines, *(f"{scenario.name}/{policy}" for policy in own)]
+        raise UserError(f"policy '{name}' is no baseline, shipped policy or run folder{nearest(name, known)}")
+    trained_in = load_scenario(policy.config.scenario).name
+    if trained_in != scenario.name:
+        raise UserError(f"policy '{name}' was trained in {trained_in}, not in {scenario.name}")
+    return policy.bind
+
+
+def scenario_of(policy: str) -> str:
+    """The scenario of a run folder or of a shipped policy ``scenario/name``. Raises ``UserError``."""
+    if (Path(policy) / CONFIG).is_file():
+        return read_config(Path(policy)).scenario
+    name, separator, _ = policy.partition("/")
+    if separator and name in scenario_names():
+        return name
+    raise UserError(f"policy '{policy}' does not say its scenario: add --scenario NAME")
+
+
+def shipped(scenario: Scenario) -> list[str]:
+    """The names of the policies that come with a scenario."""
+    if scenario.checkpoints is None or not scenario.checkpoints.is_dir():
+        return []
+    return sorted(path.parent.name for path in scenario.checkpoints.glob(f"*/{CONFIG}"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run would do.
+
+    agent_steps_per_iteration: worlds x agents x rollout. parameters: of networks, by role.
+    """
+
+    agents: int
+    iterations: int
+    agent_steps_per_iteration: int
+    parameters: Mapping[str, int]
+
+
+def plan(config: AnyRunConfig) -> Plan:
+    """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``."""
+    device = _device(config)
+    env = load_scenario(config.scenario).make(config.world, config.copies, device)
+    try:
+        observation_space = Pipeline(env, config.coordination).observation_space
+        build = load_system(config.system).build
+        algorithm = build(env.spec, observation_space, config.algorithm, config.seed, device)
+        each = config.algorithm.rollout * config.copies * env.spec.n_agents
+        networks = {"policy": algorithm.policy, "critic": algorithm.critic}
+        return Plan(
+            agents=env.spec.n_agents,
+            iterations=max(1, -(-config.total_steps // each)),
+            agent_steps_per_iteration=each,
+            parameters={name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
+        )
+    finally:
+        env.close()
+
+
+def _device(config: AnyRunConfig) -> torch.device:
+    device = torch.device(config.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={config.device}, but torch sees no such GPU here: set device=cpu")
+    return device
+
+
+def _combinations(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One set of options for each combination of listed values."""
+    values = [value if isinstance(value, list | tuple) else [value] for value in options.values()]
+    return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*values)]

@@ -1,0 +1,371 @@
+"""The ``marl`` command: reads words, calls ``marl.api``, prints what comes back.
+
+A user's mistake ends in one line on standard error and exit code 2, Ctrl-C in exit code 130.
+"""
+
+# Functions that do the work are imported where they are called: they bring torch along, and `marl --help` and a
+# misspelt word must not wait seconds for it.
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from marl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from marl.config import AnyRunConfig
+    from marl.evaluation.runner import Progress as OnProgress
+
+app = typer.Typer(
+    name="marl",
+    help="Many agents learn to move, drive and reason together. Start with: marl demo",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+#: Options of a scenario (`marl list scenarios` shows them) are not known here; they arrive in the context's rest.
+_WITH_SCENARIO_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+_MAX_SEEDS = 100_000
+#: Typer has its own copy of click, or click itself, by version; the base class of its errors has no public name.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the configuration; repeatable.")
+]
+PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="See 'marl list presets'.")]
+
+
+class Listed(StrEnum):
+    """What ``marl list`` can list."""
+
+    SCENARIOS = "scenarios"
+    SYSTEMS = "systems"
+    POLICIES = "policies"
+    MAPS = "maps"
+    PRESETS = "presets"
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        _out().print(f"marl {version_of('marl-platform')}", highlight=False)
+        raise typer.Exit
+
+
+@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+def train(
+    context: typer.Context,
+    scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="NAME", help="See 'marl list systems'.")] = None,
+    preset: PresetOption = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML configuration file.")] = None,
+    set_: SetOption = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="One run per seed, one after the other: 0:3 or 0,1,5.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; by default below runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the run in this folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
+) -> None:
+    """Train a policy. Options of the scenario, such as --map, come after its name."""
+    from marl import api
+    from marl.training import trainer
+
+    if resume is not None:
+        others = [scenario, system, preset, config, set_, seeds, out, *context.args]
+        if any(other is not None for other in others) or dry_run:
+            raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
+        _finish_run(trainer.resume(resume, _say))
+        return
+    name = _named(scenario, "train")
+    options = _scenario_options(context, name)
+    configs = [
+        api.configure(
+            name,
+            preset=preset,
+            config=config,
+            system=system,
+            options=options,
+            overrides=[*(set_ or []), *([] if seed is None else [f"seed={seed}"])],
+        )
+        for seed in (parse_seeds(seeds) if seeds is not None else [None])
+    ]
+    if dry_run:
+        for one in configs[:1]:
+            _print_plan(one, len(configs))
+        return
+    for one in configs:
+        folder = out / f"seed-{one.seed}" if out is not None and len(configs) > 1 else out
+        _finish_run(trainer.train(one, folder, _say))
+
+
+@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+def evaluate(
+    context: typer.Context,
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")],
+    policies: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Baselines, run folders or shipped policies (scenario/name).")
+    ],
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 1,
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Instances, one per seed: 0:16 or 0,1,5.")] = "0:16",
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the table as a page.")] = None,
+) -> None:
+    """Compare policies on the same instances. An option of the scenario may list values: --agents 32,64."""
+    from marl import api
+    from marl.evaluation.report import write_report
+    from marl.evaluation.tables import show
+
+    options = _scenario_options(context, scenario, lists=True)
+    names = _words(policies, "--policies")
+    _check_writable(json, html)
+    with _counting() as progress:
+        results = api.evaluate(
+            scenario,
+            names,
+            preset=preset,
+            episodes=episodes,
+            seeds=parse_seeds(seeds),
+            overrides=set_ or [],
+            progress=progress,
+            echo=_say,
+            **options,
+        )
+    show(results, _out())
+    if json is not None:
+        results.write_json(json)
+    if html is not None:
+        summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
+        write_report(html, title=f"{scenario}: evaluation", summary=summary, results=results)
+        _say(f"wrote {html}")
+
+
+@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+def watch(
+    context: typer.Context,
+    policy: Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a policy of a scenario.")],
+    scenario: Annotated[str | None, typer.Option(metavar="NAME", help="Needed unless a run folder says it.")] = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    seed: Annotated[int, typer.Option(help="The instance to show.")] = 0,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page.")] = None,
+) -> None:
+    """Record one episode as a page that plays in a browser, without a network."""
+    from marl import api
+    from marl.evaluation.report import write_report
+    from marl.scenario import load_scenario
+    from marl.training.report import record_episode
+    from marl.training.run_folder import CONFIG
+
+    of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
+    name = scenario or api.scenario_of(policy)
+    found = load_scenario(name)
+    config = api.configure(
+        name,
+        preset=preset,
+        config=of_run if preset is None else None,
+        options=_scenario_options(context, name),
+        overrides=set_ or [],
+    )
+    world = found.held_out(config.world)
+    fragment = record_episode(found, world, api.policy_builder(found, policy, _say), seed)
+    if fragment is None:
+        raise UserError(f"{found.name} cannot show itself as a page")
+    target = html or (Path(policy) / "watch.html" if of_run else Path(f"watch-{policy.replace('/', '-')}.html"))
+    summary = {"scenario": found.name, "policy": policy, "seed": seed, **found.instance(world)}
+    write_report(target, title=f"{found.name}: {policy}", summary=summary, animation=fragment)
+    _out().print(f"wrote {target}: open it in a browser", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; by default below runs/.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Train, evaluate and show lifelong path finding in minutes on two cores."""
+    from marl.evaluation.tables import show
+    from marl.training.demo import demo as run_demo
+
+    done = run_demo(out, set_ or [], _say)
+    show(done.results, _out())
+    _out().print(f"open {done.report} in a browser", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="What to list.")],
+    scenario: Annotated[str | None, typer.Option(metavar="NAME", help="Of this scenario only.")] = None,
+) -> None:
+    """List what there is to choose from."""
+    from marl.listing import listing
+
+    rows = listing(what.value, scenario)
+    width = max((len(first) for first, _ in rows), default=0)
+    for first, second in rows:
+        _out().print(f"{first:{width}}  {second}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0:3"`` is 0, 1, 2; ``"0,1,5"`` is itself; the two may be mixed. Raises ``UserError``."""
+    seeds: list[int] = []
+    for word in text.split(","):
+        first, colon, last = word.strip().partition(":")
+        bounds = [first, last] if colon else [first]
+        if not all(bound.isascii() and bound.isdecimal() and len(bound) <= 10 for bound in bounds):
+            raise UserError(f"--seeds '{text}' must look like 0:16 or 0,1,5")
+        low, high = int(first), int(last) if colon else int(first) + 1
+        if not low < high <= low + _MAX_SEEDS:
+            raise UserError(f"--seeds '{text}': {word.strip()} must name 1 to {_MAX_SEEDS:,} seeds")
+        seeds += range(low, high)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds '{text}' names a seed twice")
+    return seeds
+
+
+def _words(text: str, flag: str) -> list[str]:
+    words = [word.strip().rstrip("/") or word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UserError(f"{flag} '{text}' has an empty name between its commas")
+    return words
+
+
+def _named(scenario: str | None, command: str) -> str:
+    from marl.scenario import scenario_names
+
+    if scenario is None:
+        raise UserError(f"which scenario? For example: marl {command} {next(iter(scenario_names()), 'SCENARIO')}")
+    return scenario
+
+
+def _scenario_options(context: typer.Context, scenario: str, lists: bool = False) -> dict[str, Any]:
+    """The words that the command did not know, as options of the scenario by their Python names.
+
+    lists: a value with commas is a list of values.
+    """
+    from marl.scenario import load_scenario
+    from marl.yaml_io import parse_scalar
+
+    flags = [option.flag for option in load_scenario(scenario).options]
+    known = flags + [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("--")]
+    options: dict[str, Any] = {}
+    words = list(context.args)
+    while words:
+        word = words.pop(0)
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("-"):
+            raise UserError(f"unexpected word '{word}': options come as --name VALUE")
+        if flag not in flags:
+            raise UserError(f"'marl {context.info_name} {scenario}' has no option '{flag}'{nearest(flag, known)}")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UserError(f"option {flag} needs a value")
+            value = words.pop(0)
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in options:
+            raise UserError(f"option {flag} is given twice")
+        several = lists and "," in value and value[:1] not in ("[", "{", '"', "'")
+        options[name] = (
+            [parse_scalar(part, flag) for part in _words(value, flag)] if several else parse_scalar(value, flag)
+        )
+    return options
+
+
+def _print_plan(config: AnyRunConfig, runs: int) -> None:
+    from marl import api
+    from marl.config import dump
+
+    plan = api.plan(config)
+    out = _out()
+    out.print(dump(config), markup=False, highlight=False, soft_wrap=True)
+    lines = {
+        "runs": f"{runs}",
+        "iterations": f"{plan.iterations:,} of {plan.agent_steps_per_iteration:,} agent-steps"
+        f" ({plan.agents} agents x {config.copies} copies)",
+        "parameters": ", ".join(f"{name} {number:,}" for name, number in plan.parameters.items()),
+    }
+    for name, text in lines.items():
+        out.print(f"# {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _finish_run(folder: Path) -> None:
+    """Write the report of a run that has reached its end; leave with Ctrl-C's exit code if it was stopped."""
+    from marl.training.report import write_run_report
+    from marl.training.run_folder import METRICS, read_config
+    from marl.training.tracking import read_metrics
+
+    rows = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else []
+    if not rows or rows[-1]["agent_steps"] < read_config(folder).total_steps:
+        raise typer.Exit(130)
+    report = write_run_report(folder, None, _say)
+    _out().print(f"trained: {folder} (curves and an episode: {report})", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _counting() -> Iterator[OnProgress]:
+    """Shows how many episodes an evaluation has finished, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def advance(policy: str, finished: int, total: int) -> None:
+            bar.update(task, description=policy, completed=finished, total=total)
+
+        yield advance
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Find out before the work is done, not after."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            raise UserError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _say(text: str) -> None:
+    """What the user should know besides the result."""
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    # Before torch is loaded: on busy machines a second thread costs many times what it gains.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=words or ["--help"], standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        message = str(error)
+    except _USAGE_ERROR as error:
+        message = " ".join(error.format_message().split()).rstrip(".")
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone, such as `| head`; Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    sys.stderr.write(f"marl: error: {message}\n")
+    return 2

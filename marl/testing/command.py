@@ -1,0 +1,37 @@
+"""What ``marl check MODULE:FACTORY`` does."""
+
+from __future__ import annotations
+
+import inspect
+
+from pettingzoo import AECEnv, ParallelEnv
+
+from marl.envs.batched import BatchedEnv
+from marl.errors import UserError
+from marl.testing.aec import check_aec
+from marl.testing.batched import check_batched
+from marl.testing.parallel import check_parallel
+from marl.testing.report import Report
+from marl.testing.trace import import_factory
+
+
+def cli_check(spec: str, steps: int = 500) -> Report:
+    """Check what ``MODULE:FACTORY`` makes: a ``ParallelEnv``, an ``AECEnv``, or, where the factory takes ``copies``, a
+    ``BatchedEnv``.
+
+    Raises ``UserError`` if it cannot be imported or makes something else.
+    """
+    factory = import_factory(spec)
+    if "copies" in inspect.signature(factory).parameters:
+        return check_batched(factory, steps=min(steps, 200))
+    try:
+        env = factory()
+    except TypeError as error:
+        raise UserError(f"'{spec}' cannot be called without arguments ({error}): name a function that can") from error
+    kind = type(env)
+    if isinstance(env, BatchedEnv):
+        raise UserError(f"'{spec}' makes a BatchedEnv: name a function with the parameter 'copies'")
+    if isinstance(env, ParallelEnv | AECEnv):
+        env.close()
+        return check_parallel(factory, steps) if isinstance(env, ParallelEnv) else check_aec(factory, steps)
+    raise UserError(f"'{spec}' makes a {kind.__name__}, which is neither a PettingZoo environment nor a BatchedEnv")

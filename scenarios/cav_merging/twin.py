@@ -1,0 +1,76 @@
+"""The twin backend: SUMO's rules on the tensors themselves, numba on the CPU and plain torch elsewhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from scenarios.cav_merging import kernels, reference
+from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
+from scenarios.cav_merging.traffic import Traffic
+
+
+class Outcome(NamedTuple):
+    """What a decision led to.
+
+    crashed, left: bool ``[B, V]``, cars that had a collision or left the road; both are off the road now.
+    hits: int64 ``[B]``, number of collisions.
+    """
+
+    crashed: Tensor
+    left: Tensor
+    hits: Tensor
+
+
+class Backend(Protocol):
+    """What moves the cars; it keeps ``Traffic`` up to date."""
+
+    def begin(self, traffic: Traffic, rows: Tensor, seeds: Tensor) -> None:
+        """Copies ``rows`` (int64 ``[K]``) start an episode with the cars in ``traffic``. seeds: int64 ``[K]``."""
+
+    def insert(self, traffic: Traffic, slots: Tensor) -> None:
+        """Cars just placed in ``slots`` (bool ``[B, V]``) enter the road."""
+
+    def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
+        """One decision. accel: m/s^2 float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``; both of automated cars."""
+
+    def close(self) -> None:
+        """Release processes; may be called twice."""
+
+
+class TwinBackend:
+    """Thousands of copies in this process."""
+
+    def __init__(self, copies: int, slots: int, device: torch.device):
+        self._order = torch.arange(slots, device=device).repeat(copies, 1)
+        self._numba = device.type == "cpu"
+
+    def begin(self, traffic: Traffic, rows: Tensor, seeds: Tensor) -> None:
+        """Nothing to prepare: the state is ``traffic``."""
+
+    def insert(self, traffic: Traffic, slots: Tensor) -> None:
+        """Nothing to do: the state is ``traffic``."""
+
+    def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
+        if not self._numba:
+            return Outcome(*reference.advance(traffic, accel, turn))
+        crashed, left = torch.empty_like(traffic.present), torch.empty_like(traffic.present)
+        hits = torch.empty_like(traffic.step)
+        kernels.advance(
+            *(
+                tensor.numpy()
+                for tensor in (
+                    traffic.x, traffic.v, traffic.gained, traffic.look, traffic.lane, traffic.present,
+                    traffic.controlled, traffic.drivers, traffic.road, accel, turn, traffic.step,
+                    self._order, crashed, left, hits,
+                )
+            ),
+            SUBSTEPS,
+            SIM_STEP_S,
+        )  # fmt: skip
+        return Outcome(crashed, left, hits)
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,59 @@
+"""The declaration of the scenario: what the platform and the command line know about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from marl.envs.batched import BatchedEnv
+from marl.scenario import Option, Recorder, Scenario
+from scenarios.lifelong_mapf.baselines import BASELINES
+from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.instances import number_of_agents
+from scenarios.lifelong_mapf.maps import shipped_maps
+from scenarios.lifelong_mapf.render import MapfRecorder
+from scenarios.lifelong_mapf.world import LifelongMapf
+
+_PACKAGE = Path(__file__).parent
+
+
+def _make(config: MapfConfig, copies: int, device: torch.device) -> BatchedEnv:
+    return LifelongMapf(config, copies, device)
+
+
+def _instance(config: MapfConfig) -> dict[str, Any]:
+    if config.tasks is not None or config.map is not None:
+        name = Path(config.map or config.tasks or "").name
+    else:
+        name = "+".join(dict.fromkeys(generator.kind for generator in config.generator))
+    return {"map": name, "agents": number_of_agents(config)}
+
+
+def _recorder(env: BatchedEnv) -> Recorder:
+    return MapfRecorder(cast(LifelongMapf, env))
+
+
+SCENARIO = Scenario(
+    name="lifelong_mapf",
+    summary="lifelong multi-agent path finding: agents on a grid get a new goal whenever they reach one",
+    config=MapfConfig,
+    make=_make,
+    instance=_instance,
+    presets=_PACKAGE / "presets",
+    default_preset="default",
+    demo_preset="demo",
+    baselines=BASELINES,
+    options=(
+        Option("--map", "world.map", "a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"),
+        Option("--agents", "world.agents", "number of agents"),
+        Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen)"),
+        Option("--collision", "world.collision", "who may move where: priority, soft or block_both"),
+        Option("--horizon", "world.horizon", "steps of an episode"),
+    ),
+    system="mappo",
+    recorder=_recorder,
+    maps=shipped_maps,
+    checkpoints=_PACKAGE / "checkpoints",
+)

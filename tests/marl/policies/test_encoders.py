@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.envs.spaces import BitWindow
+from marl.errors import UserError
+from marl.policies.config import NetworkConfig
+from marl.policies.encoders import make_encoder
+
+SPACE = spaces.Dict(
+    {
+        "goal": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
+        "plan": spaces.Dict({"path": BitWindow(1, 5, 5), "phase": spaces.Discrete(4, start=1)}),
+        "signals": spaces.MultiBinary(3),
+        "window": BitWindow(2, 5, 7),
+    }
+)
+
+
+def observations(*leading: int, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(high: int, *shape: int) -> Tensor:
+        return torch.randint(0, high, (*leading, *shape), generator=generator)
+
+    return {
+        "goal": torch.rand(*leading, 2, 2, generator=generator),
+        "plan": {"path": integers(32, 1, 5).to(torch.int16), "phase": integers(4) + 1},
+        "signals": integers(2, 3).to(torch.int8),
+        "window": integers(128, 2, 5).to(torch.int16),
+    }
+
+
+def encoder(space, seed: int = 0, **config):
+    return make_encoder(space, NetworkConfig(**config), torch.Generator().manual_seed(seed))
+
+
+def flattened(observation) -> Tensor:
+    """Vectors first, then windows, each in the order of the space."""
+    window, path = (
+        SPACE["window"].unpack(observation["window"]),
+        SPACE["plan"]["path"].unpack(observation["plan"]["path"]),
+    )
+    one_hot = torch.eye(4)[observation["plan"]["phase"] - 1]
+    parts = [observation["goal"].flatten(-2), one_hot, observation["signals"], path.flatten(-3), window.flatten(-3)]
+    return torch.cat([part.float() for part in parts], dim=-1)
+
+
+@pytest.mark.parametrize("activation", [torch.relu, torch.tanh])
+def test_mlp_encoder_is_a_network_on_everything_flattened(activation):
+    made = encoder(SPACE, hidden=(8, 6), activation=activation.__name__)
+    observation = observations(3, 4)
+    hidden = activation(flattened(observation) @ made.first.weight.t() + made.first.bias)
+    expected = activation(made.rest[1](hidden))
+    assert made.features == 6
+    torch.testing.assert_close(made(observation), expected)
+
+
+@pytest.mark.parametrize("config", [{"encoder": "mlp"}, {"encoder": "cnn"}, {"encoder": "cnn", "layer_norm": True}])
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_encoders_take_any_leading_shape(config, leading):
+    made = encoder(SPACE, **config)
+    observation = observations(*leading)
+    features = made(observation)
+    assert features.shape == (*leading, 64)
+    assert features.isfinite().all()
+
+
+def test_cnn_encoder_sees_windows_and_vectors():
+    made = encoder(SPACE, encoder="cnn")
+    before = observations(1)
+    for change in ("goal", "window"):
+        after = {**before, change: observations(1, seed=1)[change]}
+        assert not torch.equal(made(before), made(after))
+
+
+def test_a_single_box_needs_no_dict():
+    made = encoder(spaces.Box(-1.0, 1.0, (3,), np.float32))
+    assert made(torch.zeros(5, 3)).shape == (5, 64)
+
+
+def test_a_single_window_needs_no_dict():
+    made = encoder(BitWindow(2, 5, 7))
+    assert made(torch.zeros(5, 2, 5, dtype=torch.int16)).shape == (5, 64)
+
+
+def test_layer_norm_makes_features_independent_of_the_unit_and_offset_of_the_vector():
+    made = encoder(spaces.Box(-1e6, 1e6, (4,), np.float32), layer_norm=True)
+    vector = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
+    torch.testing.assert_close(made(vector), made(1000 * vector + 7), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_initial_weights_depend_on_the_generator_only(kind):
+    torch.manual_seed(1)
+    one = encoder(SPACE, seed=3, encoder=kind).state_dict()
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    two, other = encoder(SPACE, seed=3, encoder=kind).state_dict(), encoder(SPACE, seed=4, encoder=kind).state_dict()
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_hidden_layers_are_orthogonal_with_zero_bias():
+    made = encoder(SPACE, hidden=(64, 16))
+    first, second = made.first, made.rest[1]
+    torch.testing.assert_close(first.weight @ first.weight.t(), 2 * torch.eye(64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(second.weight @ second.weight.t(), 2 * torch.eye(16), atol=1e-5, rtol=0)
+    assert not first.bias.any() and not second.bias.any()
+
+
+def test_a_space_without_encoder_is_named():
+    space = spaces.Dict({"plan": spaces.Dict({"note": spaces.Text(5)})})
+    with pytest.raises(UserError, match=r"observation 'plan\.note' is a Text"):
+        encoder(space)
+
+
+def test_an_empty_observation_is_refused():
+    with pytest.raises(UserError, match="has no parts"):
+        encoder(spaces.Dict({}))
+
+
+def test_cnn_without_window_is_refused():
+    with pytest.raises(UserError, match="encoder 'cnn' needs a BitWindow"):
+        encoder(spaces.Box(0.0, 1.0, (3,), np.float32), encoder="cnn")

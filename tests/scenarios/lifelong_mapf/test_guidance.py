@@ -1,0 +1,281 @@
+import heapq
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from stub_world import StubWorld, random_drawing
+
+from scenarios.lifelong_mapf import follower_guidance
+from scenarios.lifelong_mapf.fields import MOVES, centrality, open_moves, reference_field
+from scenarios.lifelong_mapf.follower_guidance import SIGHT, cheapest_path
+from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.planners import make_guidance
+from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields
+
+ALL = torch.ones(1, dtype=torch.bool)
+PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
+BOTH = pytest.mark.parametrize("kind", ["shared", "follower"])
+
+
+def started(world, config, radius=2):
+    guidance = make_guidance(world, config, radius)
+    guidance.restart(torch.ones(world.copies, dtype=torch.bool))
+    return guidance
+
+
+def drawn(guidance, agent=0, copy=0):
+    """The path of an agent as drawing: the unpacked window."""
+    rows = guidance.spaces["path"].unpack(guidance.features()["path"])[copy, agent, 0]
+    return ["".join(".x"[bit] for bit in row) for row in rows.tolist()]
+
+
+def random_world(seed, agents=6, copies=1, height=11, width=9):
+    """Agents and goals in one component of a random drawing."""
+    rng = np.random.default_rng(seed)
+    drawing = random_drawing(rng, height, width, 0.25)
+    probe = GoalFields(StubWorld(drawing, [0], [0]), PLAIN)
+    probe.restart(np.ones(1, bool))
+    cells = np.flatnonzero(probe.field[0, 0] < 1 << 30)
+    start = rng.choice(cells, agents, replace=False).tolist()
+    return rng, cells, StubWorld(drawing, start, rng.choice(cells, agents, replace=False).tolist(), copies)
+
+
+def walk(rng, cells, world, guidance, steps):
+    """Every agent steps to a random free neighbour, some goals are replaced; returns what guidance said."""
+    seen = []
+    for _ in range(steps):
+        for n in range(world.position.shape[1]):
+            free = sorted(set(cells.tolist()) - set(world.position[0].tolist()))
+            near = [c for c in free if abs(c - int(world.position[0, n])) in (1, world.width)]
+            if near:
+                world.position[:, n] = int(rng.choice(near))
+            if rng.random() < 0.2:
+                world.goal[:, n] = int(rng.choice(cells))
+        guidance.advance()
+        seen.append({**guidance.features(), "reached": guidance.reached})
+    return seen
+
+
+@BOTH
+def test_path_goes_from_the_agent_until_it_leaves_the_window(kind):
+    world = StubWorld(["......", ".####.", ".####.", "......"], [(2, 0)], [(2, 5)])
+    guidance = started(world, GuidanceConfig(kind=kind, static_weight=0))
+    assert drawn(guidance) == [".....", ".....", "..x..", "..xxx", "....."]
+    world.goal[0, 0] = 2 * 6 + 0
+    world.position[0, 0] = 3 * 6 + 1
+    guidance.advance()
+    assert drawn(guidance) == [".....", ".x...", ".xx..", ".....", "....."]
+
+
+@BOTH
+def test_moves_show_the_change_of_the_cost_to_go(kind):
+    world = StubWorld(["....", ".##.", "...."], [(0, 1)], [(0, 3)])
+    guidance = started(world, GuidanceConfig(kind=kind, static_weight=0))
+    stay, up, down, left, right = guidance.features()["moves"][0, 0].tolist()
+    assert (stay, up, down, right) == (0, 1, 1, -1)  # walls and borders are as bad as the worst
+    assert 0.9 < left <= 1  # one step back
+    world.position[0, 0] = 3
+    guidance.advance()
+    assert guidance.features()["moves"][0, 0].tolist() == [0, 1, 1, 1, 1]  # on the goal
+
+
+@BOTH
+def test_reached_is_about_the_subgoal_set_before_the_step(kind):
+    world = StubWorld(["....", "####"], [(0, 0), (0, 3)], [(0, 2), (0, 1)])
+    guidance = started(world, GuidanceConfig(kind=kind))
+    assert not guidance.reached.any()
+    assert guidance.subgoal.tolist() == [[1, 2]]
+    world.position[0] = torch.tensor([1, 3])
+    world.goal[0, 0] = 0  # a new goal does not undo it
+    guidance.advance()
+    assert guidance.reached.tolist() == [[True, False]]
+    assert guidance.subgoal.tolist() == [[0, 2]]
+
+
+@BOTH
+def test_on_its_goal_an_agent_is_to_stay(kind):
+    world = StubWorld(["..."], [(0, 1)], [(0, 1)])
+    guidance = started(world, GuidanceConfig(kind=kind))
+    assert drawn(guidance) == [".....", ".....", "..x..", ".....", "....."]
+    assert guidance.subgoal.tolist() == [[1]]
+    guidance.advance()
+    assert guidance.reached.tolist() == [[True]]
+
+
+@pytest.mark.parametrize(("kind", "first", "other"), [("shared", (0, 0), (1, 1)), ("follower", (1, 1), (0, 0))])
+def test_agents_that_left_have_no_plan_and_are_not_seen(kind, first, other):
+    """Both ways to the goal cost the same: the agent takes the first unless it has seen somebody there."""
+
+    def guided(alive):
+        world = StubWorld(["....", "...."], [(1, 0), first], [(0, 2), (1, 2)])
+        world.alive[0, 1] = alive
+        guidance = started(world, GuidanceConfig(kind=kind, static_weight=0))
+        for _ in range(5):
+            guidance.advance()
+        world.goal[0, 0] = 3
+        guidance.advance()
+        return guidance
+
+    gone = guided(False)
+    assert not gone.features()["path"][0, 1].any()
+    assert not gone.features()["moves"][0, 1].any()
+    assert not gone.reached.any()
+    assert gone.subgoal.tolist() == [[4 * first[0] + first[1], -1]]
+    assert guided(True).subgoal[0, 0] == 4 * other[0] + other[1]
+
+
+@BOTH
+def test_copies_do_not_depend_on_each_other(kind):
+    def play(copies):
+        rng, cells, world = random_world(3, copies=copies)
+        return walk(rng, cells, world, started(world, GuidanceConfig(kind=kind)), 12)
+
+    for one, seven in zip(play(1), play(7), strict=True):
+        for name, value in one.items():
+            assert torch.equal(seven[name], value.expand_as(seven[name]))
+
+
+@BOTH
+def test_restart_touches_only_its_copies_and_forgets_the_past(kind):
+    rng, cells, world = random_world(4, copies=3)
+    guidance = started(world, GuidanceConfig(kind=kind))
+    walk(rng, cells, world, guidance, 6)
+    before = guidance.features()
+    kept = {name: value.clone() for name, value in before.items()}
+    saved = guidance.snapshot()
+    guidance.restart(torch.tensor([False, True, False]))
+    after, now = guidance.features(), guidance.snapshot()
+    fresh = started(world, GuidanceConfig(kind=kind)).features()
+    for name in before:
+        assert torch.equal(before[name], kept[name])  # what was handed out stays as it was
+        assert torch.equal(after[name][[0, 2]], kept[name][[0, 2]])
+        assert torch.equal(after[name][1], fresh[name][1])
+    for name, value in now.items():
+        assert torch.equal(value[[0, 2]], saved[name][[0, 2]]), name
+
+
+@BOTH
+def test_restored_guidance_goes_on_as_the_saved_one(kind):
+    rng, cells, world = random_world(5, copies=2)
+    guidance = started(world, GuidanceConfig(kind=kind))
+    walk(rng, cells, world, guidance, 6)
+    saved, position, goal = guidance.snapshot(), world.position.clone(), world.goal.clone()
+    first = walk(np.random.default_rng(0), cells, world, guidance, 5)
+    world.position.copy_(position)
+    world.goal.copy_(goal)
+    other = started(world, GuidanceConfig(kind=kind))
+    other.restore(saved, torch.tensor([1, 0]), torch.tensor([0, 1]))
+    assert torch.equal(other.features()["path"], saved["path"])
+    for one, two in zip(first, walk(np.random.default_rng(0), cells, world, other, 5), strict=True):
+        for name in one:
+            assert torch.equal(one[name], two[name])
+
+
+@BOTH
+def test_features_lie_in_their_spaces(kind):
+    rng, cells, world = random_world(6)
+    guidance = started(world, GuidanceConfig(kind=kind), radius=7)
+    for seen in walk(rng, cells, world, guidance, 4):
+        for name, space in guidance.spaces.items():
+            assert space.contains(seen[name][0, 0].numpy())
+
+
+def test_shared_costs_follow_the_formula():
+    rng, cells, world = random_world(7)
+    config = GuidanceConfig(static_weight=2, occupancy_weight=5, decay=0.5)
+    fields = GoalFields(world, config)
+    fields.restart(np.ones(1, bool))
+    occupancy = np.zeros(world.height * world.width)
+    for _ in range(3):
+        world.position[0] = torch.from_numpy(rng.choice(cells, 6, replace=False))
+        world.goal[0, :2] = torch.from_numpy(rng.choice(cells, 2, replace=False))
+        stale = fields.field[0, 2:].copy()
+        fields.advance()
+        occupancy *= 0.5
+        occupancy[world.position[0].numpy()] += 0.5
+    assert np.allclose(fields.occupancy[0], occupancy)
+    ratio = centrality(fields.exits[0], world.height, world.width)
+    cost = np.rint(UNITS * (1 + 2 * (ratio - 1) + 5 * occupancy)).astype(np.int32)
+    for n in range(2):
+        expected = reference_field(fields.exits[0], world.width, cost, int(world.goal[0, n]))
+        assert np.array_equal(fields.field[0, n], expected)
+    assert np.array_equal(fields.field[0, 2:], stale)  # an old goal keeps its field
+
+
+def test_without_weights_the_field_counts_steps():
+    world = StubWorld(["...", "##.", "..."], [(0, 0)], [(2, 0)])
+    fields = GoalFields(world, PLAIN)
+    fields.restart(np.ones(1, bool))
+    assert fields.field[0, 0, :3].tolist() == [6, 5, 4]
+
+
+def test_follower_counts_whom_it_sees_until_its_goal_changes():
+    far = SIGHT + 2
+    world = StubWorld(["." * 12] * 2, [(0, 0), (0, 1), (1, far)], [(1, 0), (0, 11), (0, 11)])
+    guidance = started(world, GuidanceConfig(kind="follower"))
+    guidance.advance()
+    guidance.advance()
+    counts = guidance.snapshot()["counts"][0]
+    assert counts[0].nonzero().tolist() == [[1]]  # the far one is out of sight, itself it does not count
+    assert counts[0, 1] == 3
+    assert counts[1].sum() == 3  # sees the first only: the third is one column too far
+    assert counts[2].sum() == 0
+    world.goal[0, 0] = 13
+    guidance.advance()
+    counts = guidance.snapshot()["counts"][0]
+    assert counts[0, 1] == 1
+    assert counts[1, 0] == 4
+
+
+def cheapest(exits, width, static, counts, start, goal):
+    """The cost of the cheapest path by Dijkstra in float64 on ``s(c) + d(c)``."""
+    price = static + counts
+    best, heap = {start: 0.0}, [(0.0, start)]
+    while heap:
+        value, cell = heapq.heappop(heap)
+        if cell == goal:
+            break
+        for move in range(1, 5):
+            target = cell + MOVES[move][0] * width + MOVES[move][1]
+            if exits[cell] >> (move - 1) & 1 and value + price[target] < best.get(target, np.inf):
+                best[target] = value + price[target]
+                heapq.heappush(heap, (best[target], target))
+    return best[goal]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_follower_path_is_the_cheapest(seed):
+    rng, cells, world = random_world(100 + seed, agents=2, height=14, width=13)
+    size, start, goal = world.height * world.width, int(world.position[0, 0]), int(world.goal[0, 0])
+    exits = open_moves(world.blocked, world.height, world.width)
+    ratio = centrality(exits, world.height, world.width)
+    static = np.rint(follower_guidance.UNITS * ratio).astype(np.int32)
+    counts = rng.integers(0, 4, size).astype(np.int32)
+    field = reference_field(exits, world.width, static, goal).astype(np.int32)
+    cost, parent = np.empty(size, np.int32), np.empty(size, np.int32)
+    scratch = np.empty(size, np.bool_), np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
+    cheapest_path(exits, world.width, static, field, counts, start, goal, cost, parent, *scratch)
+    path = [goal]
+    while path[-1] != start:
+        assert abs(path[-1] - parent[path[-1]]) in (1, world.width)
+        path.append(int(parent[path[-1]]))
+    rounded = cheapest(exits, world.width, static / follower_guidance.UNITS, counts, start, goal)
+    assert cost[goal] / follower_guidance.UNITS == pytest.approx(rounded, rel=1e-9)
+    assert cost[goal] / follower_guidance.UNITS == pytest.approx(
+        sum(static[c] / follower_guidance.UNITS + counts[c] for c in path[:-1]), rel=1e-9
+    )
+    exact = cheapest(exits, world.width, ratio, counts, start, goal)
+    assert sum(ratio[c] + counts[c] for c in path[:-1]) == pytest.approx(exact, rel=0.5 / follower_guidance.UNITS)
+
+
+def test_follower_goes_around_where_it_saw_others():
+    world = StubWorld([".....", ".###.", "....."], [(1, 0), (0, 2)], [(1, 4), (0, 0)])
+    guidance = started(world, GuidanceConfig(kind="follower"), radius=1)
+    assert guidance.subgoal[0, 0] == 10  # below: the other stands above
+
+
+def test_unknown_or_impossible_options_are_refused():
+    for wrong in ({"kind": "none"}, {"decay": 1.0}, {"static_weight": -1}, {"weight": 1}):
+        with pytest.raises(ValidationError):
+            GuidanceConfig(**wrong)

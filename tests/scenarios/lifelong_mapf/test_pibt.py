@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+from stub_world import StubWorld, random_drawing
+
+from marl.seeding import Stream, fold_int
+from scenarios.lifelong_mapf.fields import MOVES
+from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.pibt import Pibt, sort_by_age
+from scenarios.lifelong_mapf.shared_guidance import GoalFields
+
+PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
+
+
+def rule(world, config=PLAIN):
+    fields = GoalFields(world, config)
+    fields.restart(np.ones(world.copies, bool))
+    pibt = Pibt(world, fields)
+    pibt.restart(np.ones(world.copies, bool))
+    return fields, pibt
+
+
+def recursive_pibt(field, exits, width, position, order, key):
+    """Algorithm 1 of the paper, word for word: the oracle."""
+    agents = len(position)
+    now = {int(cell): n for n, cell in enumerate(position)}
+    target, taken = [None] * agents, {}
+
+    def choices(n):
+        cell = int(position[n])
+        chance = fold_int(key, n) & (2**64 - 1)
+        ranked = []
+        for move, (down, right) in enumerate(MOVES):
+            option = cell + down * width + right
+            if move == 0 or exits[cell] >> (move - 1) & 1:
+                ranked.append((field[n][option], move > 0 and option in now, chance >> 8 * move & 255, move, option))
+        return [option for *_, option in sorted(ranked)]
+
+    def decide(n):
+        for cell in choices(n):
+            other = now.get(cell)
+            if cell in taken or (other is not None and other != n and target[other] == position[n]):
+                continue
+            taken[cell], target[n] = n, cell
+            if other is not None and target[other] is None and not decide(other):
+                continue
+            return True
+        taken[int(position[n])], target[n] = n, int(position[n])
+        return False
+
+    for n in order:
+        if target[n] is None:
+            decide(n)
+    return target
+
+
+def random_world(seed, height, width, density, share, copies=1):
+    """A world whose agents fill ``share`` of one component, with random goals in it."""
+    rng = np.random.default_rng(seed)
+    drawing = random_drawing(rng, height, width, density)
+    probe = StubWorld(drawing, [0], [0])
+    fields, _ = rule(probe)
+    cells = np.flatnonzero(fields.field[0, 0] < 1 << 30)
+    agents = max(1, round(share * cells.size))
+    start = rng.choice(cells, agents, replace=False).tolist()
+    return rng, cells, StubWorld(drawing, start, rng.choice(cells, agents).tolist(), copies)
+
+
+def check_moves(world, actions):
+    before = world.position[0].numpy().copy()
+    after = before + np.array([down * world.width + right for down, right in MOVES])[actions[0].numpy()]
+    assert not world.blocked[0][after].any()
+    assert len(set(after.tolist())) == after.size, "two agents on one cell"
+    steps = {(a, b) for a, b in zip(before.tolist(), after.tolist(), strict=True) if a != b}
+    assert not any((b, a) in steps for a, b in steps), "two agents swap"
+    return after
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("height", "width", "density"), [(7, 9, 0.0), (8, 8, 0.3), (12, 1, 0.0), (1, 9, 0.0)])
+def test_joint_moves_are_legal_and_equal_the_recursive_form(share, height, width, density):
+    for seed in range(4):
+        rng, cells, world = random_world(seed, height, width, density, share)
+        fields, pibt = rule(world)
+        age = np.zeros(world.position.shape[1], int)
+        for step in range(25):
+            key = torch.tensor([1000 * seed + step])
+            actions = pibt.act(key)
+            age += 1
+            order = sorted(range(age.size), key=lambda n: (-age[n], n))
+            oracle = recursive_pibt(
+                fields.field[0],
+                fields.exits[0],
+                world.width,
+                world.position[0].tolist(),
+                order,
+                fold_int(int(key), Stream.POLICY),
+            )
+            after = check_moves(world, actions)
+            assert after.tolist() == oracle
+            world.position[0] = torch.from_numpy(after)
+            arrived = np.flatnonzero(after == world.goal[0].numpy())
+            for n in arrived:
+                world.goal[0, n] = int(rng.choice(cells[cells != after[n]])) if cells.size > 1 else world.goal[0, n]
+            age[arrived] = -1 if cells.size > 1 else age[arrived]
+            fields.advance()
+
+
+def test_first_in_priority_always_gets_nearer_on_open_ground():
+    for share in (0.3, 0.8, 1.0):
+        _, _, world = random_world(5, 6, 6, 0.0, share)
+        world.goal[0, 0] = 35 if int(world.position[0, 0]) != 35 else 0
+        fields, pibt = rule(world)
+        distance = fields.field[0, 0]
+        own = int(world.position[0, 0])
+        after = check_moves(world, pibt.act(torch.tensor([3])))
+        assert distance[after[0]] == distance[own] - 1
+
+
+def test_an_agent_in_the_way_is_pushed_along():
+    world = StubWorld(["....", "###."], [(0, 0), (0, 1)], [(0, 3), (0, 1)])
+    _, pibt = rule(world)
+    assert pibt.act(torch.tensor([0])).tolist() == [[4, 4]]
+
+
+def test_head_on_in_a_corridor_nobody_swaps():
+    world = StubWorld(["...."], [(0, 1), (0, 2)], [(0, 3), (0, 0)])
+    _, pibt = rule(world)
+    assert pibt.act(torch.tensor([0])).tolist() == [[4, 4]]  # the first pushes the second back
+
+
+def test_a_new_goal_lowers_priority():
+    world = StubWorld(["....."], [(0, 1), (0, 2)], [(0, 4), (0, 0)])
+    fields, pibt = rule(world)
+    assert pibt.act(torch.tensor([0])).tolist() == [[4, 4]]
+    world.goal[0, 0] = 3
+    fields.advance()
+    assert pibt.act(torch.tensor([1])).tolist() == [[3, 3]]  # the second has waited longer and pushes the first
+
+
+def test_agents_that_left_are_air():
+    world = StubWorld(["..."], [(0, 0), (0, 1)], [(0, 2), (0, 1)])
+    world.alive[0, 1] = False
+    _, pibt = rule(world)
+    assert pibt.act(torch.tensor([0])).tolist() == [[4, 0]]
+
+
+def test_copies_do_not_depend_on_each_other():
+    def play(copies):
+        _, _, world = random_world(2, 9, 9, 0.2, 0.6, copies)
+        _, pibt = rule(world, GuidanceConfig())
+        actions = []
+        for step in range(20):
+            key = torch.arange(copies) * 100 + step
+            actions.append(pibt.act(key))
+            world.move(actions[-1])
+        return torch.stack(actions)
+
+    seven = play(7)
+    assert torch.equal(seven[:, :1], play(1))
+    assert not torch.equal(seven[:, 0], seven[:, 1])
+
+
+def test_order_by_age_then_index():
+    order = np.array([4, 3, 2, 1, 0], np.int32)
+    sort_by_age(np.array([2, 7, 2, 0, 7], np.int32), order)
+    assert order.tolist() == [1, 4, 0, 2, 3]

@@ -1,0 +1,152 @@
+"""Task files: JSON, MovingAI .scen and POGEMA letters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marl.errors import UserError
+from scenarios.lifelong_mapf.grid import GridMap
+from scenarios.lifelong_mapf.tasks import Tasks, load_tasks
+
+#: The fourth column is a wall, so that the last one cannot be reached from the rest.
+BLOCKED = np.array([[char == "#" for char in row] for row in ("...#.", ".#.#.", "...#.")])
+
+
+@pytest.fixture
+def grid() -> GridMap:
+    return GridMap.open_everywhere("hall", BLOCKED)
+
+
+def write(tmp_path: Path, agents: object, **more: object) -> str:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"schema_version": 1, "agents": agents} | more))
+    return str(path)
+
+
+def agent(start: list[int], *goals: list[int]) -> dict[str, object]:
+    return {"start": start, "goals": list(goals)}
+
+
+def error_of(spec: str, grid: GridMap | None, n_agents: int | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_tasks(spec, grid, n_agents)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_task_file_gives_flat_cells(tmp_path, grid):
+    spec = write(tmp_path, [agent([0, 0], [2, 2], [0, 0]), agent([0, 4], [2, 4])])
+    tasks = load_tasks(spec, grid)
+    assert tasks.starts.tolist() == [0, 4]
+    assert [goals.tolist() for goals in tasks.goals] == [[12, 0], [14]]
+    assert tasks.starts.dtype == tasks.goals[0].dtype == np.int32
+    assert load_tasks(spec, grid, n_agents=1).n_agents == 1
+    assert "has tasks for 2 agents, 3 asked: use at most 2" in error_of(spec, grid, 3)
+
+
+def test_saved_tasks_read_back_with_their_map(tmp_path, grid):
+    (tmp_path / "hall.map").write_text("type octile\nheight 3\nwidth 5\nmap\n...@.\n.@.@.\n...@.\n")
+    tasks = Tasks.of_cells(grid, [(2, 1)], [[(0, 1), (2, 2)]])
+    tasks.save(tmp_path / "t.json", "hall.map")
+    again = load_tasks(str(tmp_path / "t.json"))
+    assert np.array_equal(again.grid.blocked, BLOCKED)
+    assert again.starts.tolist() == tasks.starts.tolist()
+    assert again.goals[0].tolist() == tasks.goals[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("agents", "sentence"),
+    [
+        ([agent([0, 3], [0, 0])], "agent 0: the start at [0, 3] lies inside a wall"),
+        ([agent([0, 0], [1, 1])], "agent 0: goal 0 at [1, 1] lies inside a wall"),
+        (
+            [agent([0, 0], [0, 1]), agent([3, 0], [0, 0])],
+            "agent 1: the start at [3, 0] lies outside of the map of 3 rows",
+        ),
+        ([agent([0, 0], [0, 1], [0, -1])], "agent 0: goal 1 at [0, -1] lies outside"),
+        ([agent([0, 0], [0, 1]), agent([0, 0], [0, 2])], "agent 1: the start [0, 0] is also that of agent 0"),
+        ([agent([0, 0], [2, 4])], "agent 0: goal 0 at [2, 4] cannot be reached from the start [0, 0]"),
+        ([agent([0, 0], [0, 0])], "agent 0: goal 0 at [0, 0] is the same cell as the start"),
+        ([agent([0, 0], [0, 1], [0, 1])], "agent 0: goal 1 at [0, 1] is the same cell as the goal before it"),
+        ([agent([0, 0])], "agent 0, goals: list should have at least 1 item"),
+        ([{"start": [0, 0]}], "agent 0, goals: field required"),
+        ([{"start": [0, 0], "goal": [[0, 1]]}], "agent 0, goals: field required"),
+        ([{"start": [0, 0], "goals": [[0, 1]], "gaols": 1}], "'gaols' is not a known key; did you mean 'goals'?"),
+        ([agent([0.5, 0], [0, 1])], "agent 0, start, 0: input should be a valid integer"),
+        ([agent([True, 0], [0, 1])], "agent 0, start, 0: input should be a valid integer"),
+        ([agent([0, 0, 0], [0, 1])], "agent 0, start"),
+        ([], "agents: list should have at least 1 item"),
+        (3, "agents: input should be a valid array"),
+    ],
+)
+def test_faults_name_the_agent_and_the_cell(tmp_path, grid, agents, sentence):
+    spec = write(tmp_path, agents)
+    message = error_of(spec, grid)
+    assert message.startswith(spec)
+    assert sentence in message
+
+
+def test_faults_of_the_file(tmp_path, grid):
+    spec = write(tmp_path, [agent([0, 0], [0, 1])], schema_version=2)
+    assert "schema_version: input should be 1" in error_of(spec, grid)
+    assert "names no map" in error_of(write(tmp_path, [agent([0, 0], [0, 1])]), None)
+    assert "map 'nowhere' does not exist" in error_of(write(tmp_path, [agent([0, 0], [0, 1])], map="nowhere"), None)
+    Path(spec).write_text("{")
+    assert "invalid JSON" in error_of(spec, grid)
+    Path(spec).write_text("[" * 100_000)
+    assert "invalid JSON" in error_of(spec, grid)
+    assert "cannot be read" in error_of(str(tmp_path / "none.json"), grid)
+    assert "is no task file" in error_of(str(tmp_path / "t.txt"), grid)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.one_of(st.binary(max_size=100), st.text(max_size=100).map(str.encode)))
+def test_junk_is_a_user_error(tmp_path_factory, data: bytes):
+    for name in ("j.json", "j.scen"):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(data)
+        with pytest.raises(UserError):
+            load_tasks(str(path), GridMap.open_everywhere("hall", BLOCKED))
+
+
+def scen(tmp_path: Path, *rows: str) -> str:
+    path = tmp_path / "hall.scen"
+    path.write_text("version 1\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_scen_gives_x_as_column(tmp_path):
+    (tmp_path / "hall.map").write_text("type octile\nheight 3\nwidth 5\nmap\n...@.\n.@.@.\n...@.\n")
+    spec = scen(tmp_path, "0\thall.map\t5\t3\t2\t0\t0\t1\t3.0", "0\thall.map\t5\t3\t4\t0\t4\t2\t2.0")
+    for tasks in (load_tasks(spec), load_tasks(spec, GridMap.open_everywhere("hall", BLOCKED))):
+        assert tasks.starts.tolist() == [2, 4]
+        assert [goals.tolist() for goals in tasks.goals] == [[5], [14]]
+    assert load_tasks(spec, n_agents=1).starts.tolist() == [2]
+    assert "has tasks for 2 agents, 5 asked" in error_of(spec, None, 5)
+
+
+def test_scen_faults_name_the_line(tmp_path, grid):
+    assert "line 2: expected bucket" in error_of(scen(tmp_path, "0 hall.map 5 3 2 0"), grid)
+    assert "line 2: expected bucket" in error_of(scen(tmp_path, "0 hall.map 5 3 a 0 0 0 1"), grid)
+    assert "line 2: made for 4 rows and 5 columns, the map has 3 rows" in error_of(
+        scen(tmp_path, "0 hall.map 5 4 2 0 0 0 1"), grid
+    )
+    assert "agent 0: goal 0 at [1, 1] lies inside a wall" in error_of(scen(tmp_path, "0 h.map 5 3 2 0 1 1 1"), grid)
+    assert "holds no start and goal" in error_of(scen(tmp_path), grid)
+
+
+def test_letters_of_a_pogema_map_are_tasks(tmp_path):
+    path = tmp_path / "set.yaml"
+    path.write_text("one: |-\n  b.A\n  a.B\ntwo: |-\n  ...\n")
+    tasks = load_tasks(f"{path}:one")
+    assert tasks.starts.tolist() == [3, 0]
+    assert [goals.tolist() for goals in tasks.goals] == [[2], [5]]
+    assert "holds 2 maps" in error_of(str(path), None)
+    assert "has no letters" in error_of(f"{path}:two", None)
+    assert "has no map 'three'" in error_of(f"{path}:three", None)
