@@ -4,7 +4,7 @@ On a CPU most of a small network's time goes to its first layer, because a windo
 them are 0. Here the packed rows are cut into chunks of at most 6 bits; a table holds, for every chunk, the sum of the
 weights that each of its 64 bit patterns selects; an output is the sum of the table's rows at the chunks that are not
 empty.
-On 11x11 windows of three planes this is some nine times as fast as unpacking and multiplying.
+On 11x11 windows of three planes this is several times as fast as unpacking and multiplying.
 """
 
 from __future__ import annotations

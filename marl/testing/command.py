@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 from pettingzoo import AECEnv, ParallelEnv
 
 from marl.envs.batched import BatchedEnv
@@ -12,7 +10,7 @@ from marl.testing.aec import check_aec
 from marl.testing.batched import check_batched
 from marl.testing.parallel import check_parallel
 from marl.testing.report import Report
-from marl.testing.trace import import_factory
+from marl.testing.trace import import_factory, takes_copies
 
 
 def cli_check(spec: str, steps: int = 500) -> Report:
@@ -22,7 +20,7 @@ def cli_check(spec: str, steps: int = 500) -> Report:
     Raises ``UserError`` if it cannot be imported or makes something else.
     """
     factory = import_factory(spec)
-    if "copies" in inspect.signature(factory).parameters:
+    if takes_copies(factory):
         return check_batched(factory, steps=min(steps, 200))
     try:
         env = factory()

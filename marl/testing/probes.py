@@ -122,7 +122,7 @@ def digest(value: Any) -> str:
 
 def _feed(hasher: Any, value: Any) -> None:
     if isinstance(value, np.ndarray | np.generic):
-        hasher.update(f"{value.dtype}{value.shape}".encode())
+        hasher.update(f"{value.dtype.str}{value.shape}".encode())
         hasher.update(np.ascontiguousarray(value).tobytes() if value.dtype != object else repr(value.tolist()).encode())
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):

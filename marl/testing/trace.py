@@ -189,6 +189,14 @@ def factory_spec(factory: Callable[..., Any]) -> str | None:
     return f"{module}:{name}"
 
 
+def takes_copies(factory: Callable[..., Any]) -> bool:
+    """Whether a factory makes batched worlds: it has a parameter ``copies``."""
+    try:
+        return "copies" in inspect.signature(factory).parameters
+    except ValueError:  # Some built-in types have no signature.
+        return False
+
+
 def trace_elsewhere(spec: str, seed: int, steps: int, timeout_s: float = 600.0) -> list[Record]:
     """The trace of an environment made in a new process with another hash seed; ``RuntimeError`` if that fails."""
     with tempfile.TemporaryDirectory(prefix="marl-trace-") as folder:
@@ -207,8 +215,7 @@ def trace_elsewhere(spec: str, seed: int, steps: int, timeout_s: float = 600.0) 
 def write_trace(spec: str, seed: str, steps: str, answer: str) -> None:
     """What the new process runs: the trace of what ``spec`` makes, as JSON in the file ``answer``."""
     factory = import_factory(spec)
-    batched = "copies" in inspect.signature(factory).parameters
-    env = ParallelFace(factory(1), newcomers=True) if batched else factory()
+    env = ParallelFace(factory(1), newcomers=True) if takes_copies(factory) else factory()
     play = aec_trace if isinstance(env, AECEnv) else parallel_trace
     Path(answer).write_text(json.dumps(play(env, int(seed), int(steps))))
 

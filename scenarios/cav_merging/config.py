@@ -90,7 +90,6 @@ class CavConfig(_Model):
     max_humans: int = Field(6, ge=0, le=200, description="slots for human-driven cars")
     horizon: int = Field(100, ge=1, description="decisions of 0.2 s until the episode is truncated")
     reward: Reward = Field(default_factory=Reward)
-    workers: int = Field(0, ge=0, le=256, description="SUMO processes; 0: one for each copy (sumo backend)")
     exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
 
     @field_validator("edges", mode="before")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from marl.errors import UserError
+from marl.errors import UserError, nearest
 from scenarios.cav_merging.geometry import LANE_WIDTH, RoadGeometry
 from scenarios.cav_merging.sumo_install import sumo_binary
 
@@ -24,6 +24,7 @@ NETWORKS: Mapping[str, RoadGeometry] = {
     "merge_two_lanes": RoadGeometry(merge_start=320.0, merge_end=420.0, road_end=520.0, speed_limit=30.0, main_lanes=2),
     "unseen": RoadGeometry(merge_start=410.0, merge_end=590.0, road_end=760.0, speed_limit=27.0, converge=140.0),
 }
+SUFFIX = ".net.xml"
 _NETCONVERT = {"nod": "node", "edg": "edge", "con": "connection"}
 
 
@@ -41,8 +42,18 @@ class RoadNetwork:
     lanes: Mapping[str, tuple[int, float]]
 
     def route(self, role: str) -> list[str]:
-        """The edges from the beginning of 'main' or 'ramp' to the end."""
-        return [self.edges[role], self.edges["merge"], self.edges["after"]]
+        """The edges from the beginning of an edge to the end."""
+        way = {"main": ("merge", "after"), "ramp": ("merge", "after"), "merge": ("after",), "after": ()}
+        return [self.edges[name] for name in (role, *way[role])]
+
+    def place(self, lane: int, x: float) -> tuple[str, int, float]:
+        """Where a car at x on our lane stands in SUMO: the edge's role, the index of its lane, and the lane's offset."""
+        for role in ("after", "merge", "ramp" if lane == 0 else "main"):
+            index = lane if role in ("merge", "ramp") else lane - 1
+            found = self.lanes.get(f"{self.edges[role]}_{index}")
+            if found is not None and found[0] == lane and found[1] <= x:
+                return role, index, found[1]
+        raise ValueError(f"lane {lane} has no place at x = {x}")
 
 
 def source_files(geometry: RoadGeometry) -> dict[str, str]:
@@ -89,7 +100,7 @@ def build_network(geometry: RoadGeometry, target: Path, keep_sources: bool = Fal
     """Write ``target`` (``NAME.net.xml``) with netconvert; with ``keep_sources`` its plain XML beside it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = target.parent if keep_sources else Path(scratch)
-        stem = target.name.removesuffix(".net.xml")
+        stem = target.name.removesuffix(SUFFIX)
         command = [str(sumo_binary("netconvert"))]
         for suffix, text in source_files(geometry).items():
             source = folder / f"{stem}.{suffix}.xml"
@@ -105,12 +116,31 @@ def build_network(geometry: RoadGeometry, target: Path, keep_sources: bool = Fal
         target.write_text(re.sub(r"<!--.*?-->\s*", "", raw.read_text(), flags=re.DOTALL))
 
 
-def read_network(path: Path, edges: Mapping[str, str] = OWN_EDGES) -> RoadNetwork:
+def shipped_networks() -> dict[str, Path]:
+    """Name -> file of the networks that come with the platform."""
+    package = Path(__file__).parent
+    # In a checkout the maps lie beside the scenarios, in an installed wheel within them.
+    folders = (package.parent.parent / "maps" / "cav", package.parent / "maps" / "cav")
+    return {path.name.removesuffix(SUFFIX): path for folder in folders for path in sorted(folder.glob("*" + SUFFIX))}
+
+
+def find_network(name: str) -> Path:
+    """The file of a shipped network, or the path as it is."""
+    shipped = shipped_networks()
+    if name in shipped:
+        return shipped[name]
+    if not name.endswith(".xml") and not Path(name).exists():
+        raise UserError(f"network '{name}' does not exist{nearest(name, sorted(shipped))}")
+    return Path(name)
+
+
+def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetwork:
     """Lanes, lengths and the limit of a network; ``UserError`` in one sentence if it is not an on-ramp merge.
 
     The merge edge's rightmost lane has to be an acceleration lane, that is, one without a way on; the ramp has one lane,
     and main, merge and after have the same number of main lanes.
     """
+    edges = edges or OWN_EDGES
     for role in ROLES:
         if role not in edges:
             raise UserError(f"--edges names no '{role}' edge; give ramp=...,main=...,merge=...,after=...")

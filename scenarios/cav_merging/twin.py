@@ -16,12 +16,13 @@ class Outcome(NamedTuple):
     """What a decision led to.
 
     crashed, left: bool ``[B, V]``, cars that had a collision or left the road; both are off the road now.
-    hits: int64 ``[B]``, number of collisions.
+    hits: int64 ``[B]``, number of collisions. lost: bool ``[B]``, the episode was lost with its simulator.
     """
 
     crashed: Tensor
     left: Tensor
     hits: Tensor
+    lost: Tensor
 
 
 class Backend(Protocol):
@@ -35,6 +36,12 @@ class Backend(Protocol):
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
         """One decision. accel: m/s^2 float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``; both of automated cars."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """What it needs besides ``traffic`` to restore an episode, tensors with leading dimension B."""
+
+    def restore(self, traffic: Traffic, snapshot: dict[str, Tensor], source: Tensor | None, rows: Tensor) -> None:
+        """Copies ``rows`` go on from ``traffic``, which was restored from the copies ``source`` of the snapshot."""
 
     def close(self) -> None:
         """Release processes; may be called twice."""
@@ -55,7 +62,7 @@ class TwinBackend:
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
         if not self._numba:
-            return Outcome(*reference.advance(traffic, accel, turn))
+            return Outcome(*reference.advance(traffic, accel, turn), torch.zeros_like(traffic.step, dtype=torch.bool))
         crashed, left = torch.empty_like(traffic.present), torch.empty_like(traffic.present)
         hits = torch.empty_like(traffic.step)
         kernels.advance(
@@ -70,7 +77,14 @@ class TwinBackend:
             SUBSTEPS,
             SIM_STEP_S,
         )  # fmt: skip
-        return Outcome(crashed, left, hits)
+        return Outcome(crashed, left, hits, torch.zeros_like(hits, dtype=torch.bool))
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Nothing: the state is ``traffic``."""
+        return {}
+
+    def restore(self, traffic: Traffic, snapshot: dict[str, Tensor], source: Tensor | None, rows: Tensor) -> None:
+        """Nothing to do: the state is ``traffic``."""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -97,6 +97,9 @@ class FieldPibt:
         return self._pibt.act(timestep.key)
 
 
+_PLAIN = GuidanceConfig.model_validate({"static_weight": 0, "occupancy_weight": 0})
+
+
 def _world(env: BatchedEnv) -> LifelongWorld:
     return cast(LifelongWorld, env)
 
@@ -113,7 +116,7 @@ def follow_path(env: BatchedEnv) -> BoundPolicy:
 
 def pibt(env: BatchedEnv) -> BoundPolicy:
     """PIBT on plain distances."""
-    return FieldPibt(_world(env), GuidanceConfig(static_weight=0, occupancy_weight=0))
+    return FieldPibt(_world(env), _PLAIN)
 
 
 def guided_pibt(env: BatchedEnv) -> BoundPolicy:

@@ -1,19 +1,16 @@
 """Distance fields on grids: breadth-first, weighted, and the average distance of every cell.
 
-A grid of ``height`` x ``width`` is a flat array of cells ``row * width + column``. ``exits`` (uint8 ``[cells]``) says which
-neighbours of a cell are free, bit k - 1 for move k of ``MOVES``, so that the kernels test neither borders nor walls.
+A grid of ``height`` x ``width`` is a flat array of cells ``row * width + column``. ``exits`` (uint8 ``[cells]``) says
+which neighbours of a cell are free, bit k - 1 for move k of ``MOVES``; kernels then test neither borders nor walls.
 
-A field holds for every cell the COST OF ENTERING IT AND WALKING ON to the goal, 0 at the goal (int32): a neighbour's value
-is thus the price of the move there, and descending the field walks a cheapest path. Costs belong to cells (the cost of
-entering), so a cell's value is final when its first neighbour is settled, and Dijkstra needs no decrease of keys: each
-cell enters the queue once (R. B. Dial, "Algorithm 360: shortest-path forest with topological ordering", CACM 1969, for the
-buckets). With all costs 1 the field is the number of steps to the goal.
+A field holds for every cell the COST OF ENTERING IT AND WALKING ON to the goal, 0 at the goal (int32): a neighbour's
+value is thus the price of the move there, and descending the field walks a cheapest path. Costs belong to cells (the
+cost of entering), so a cell's value is final when its first neighbour is settled, and Dijkstra needs no decrease of
+keys: each cell enters the queue once (its buckets: R. B. Dial, "Algorithm 360: shortest-path forest with topological
+ordering", CACM 1969). With all costs 1 the field is the number of steps to the goal.
 """
 
 from __future__ import annotations
-
-import heapq
-from collections import deque
 
 import numba
 import numpy as np
@@ -54,7 +51,7 @@ def open_moves_of(blocked: NDArray[np.uint8], height: int, width: int) -> NDArra
 @numba.njit(cache=True, inline="always")
 def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int:
     """The cell that ``move`` (1 to 4) leads to, or ``cell`` itself where the way is not free."""
-    free = (np.int64(exits[cell]) >> (move - 1)) & 1
+    free = (int(exits[cell]) >> (move - 1)) & 1
     if move == 1:
         return cell - width * free
     if move == 2:
@@ -68,7 +65,7 @@ def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int
 def step_field(
     exits: NDArray[np.uint8], width: int, goal: int, field: NDArray[np.int32], queue: NDArray[np.int32]
 ) -> None:
-    """Write the number of steps to ``goal`` into ``field`` by breadth-first search; ``queue`` (``[cells]``) is scratch."""
+    """Write the number of steps to ``goal`` into ``field``, breadth first; ``queue`` (``[cells]``) is scratch."""
     field[:] = UNREACHED
     field[goal] = 0
     queue[0] = goal
@@ -98,8 +95,8 @@ def weighted_field(
     """Write the cheapest cost to ``goal`` into ``field``.
 
     cost: ``[cells]``, of entering a cell, 1 to ``BUCKETS`` - 1.
-    heads ``[BUCKETS]``, all -1 on entry and on return, and links ``[cells]`` are scratch: the cells whose value falls into
-    one bucket (value modulo ``BUCKETS``) form a linked list.
+    heads ``[BUCKETS]``, all -1 on entry and on return, and links ``[cells]`` are scratch: the waiting cells whose value
+    falls into one bucket (value modulo ``BUCKETS``) form a linked list.
     """
     field[:] = UNREACHED
     field[goal] = 0
@@ -188,7 +185,7 @@ def _spread(
 def average_distance(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """``avgdist`` ``[cells]``: mean number of steps to all OTHER cells that can be reached; 0 where there is none.
 
-    Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many cells, in groups spread evenly.
+    Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many, in groups spread evenly.
     Groups of 64 are neighbours on the Z-order curve: their searches touch the same cells at nearly the same time.
     """
     rows, columns = np.divmod(np.arange(height * width), width)
@@ -240,45 +237,10 @@ def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.
 def centrality(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """Follower's static cost ``max avgdist / avgdist(c)`` ``[cells]``: 1 on the outskirts, most in the centre.
 
-    Skrynnik et al., "Learn to Follow: Decentralized Lifelong Multi-Agent Pathfinding via Planning and Learning", AAAI 2024,
-    section "Path planning". The maximum is taken within the connected component, so small pockets do not drown the rest;
-    cells without a neighbour (where the ratio would be 0/0) and blocked cells get 1.
+    A. Skrynnik et al., "Learn to Follow: Decentralized Lifelong Multi-Agent Pathfinding via Planning and Learning",
+    AAAI 2024. The maximum is taken within the connected component, so that small pockets do not drown the rest; cells
+    without a neighbour (where the ratio would be 0/0) and blocked cells get 1.
     """
     average = average_distance(exits, height, width)
     largest = _component_maximum(exits, width, average)
     return np.divide(largest, average, out=np.ones(height * width), where=average > 0)
-
-
-def reference_field(exits: NDArray[np.uint8], width: int, cost: NDArray[np.int32], goal: int) -> NDArray[np.int64]:
-    """``weighted_field`` in plain Python by a binary heap: the oracle of tests."""
-    field = np.full(exits.size, UNREACHED, np.int64)
-    field[goal] = 0
-    heap = [(0, goal)]
-    while heap:
-        value, cell = heapq.heappop(heap)
-        if value > field[cell]:
-            continue
-        for move in range(1, 5):
-            if exits[cell] >> (move - 1) & 1:
-                target = cell + MOVES[move][0] * width + MOVES[move][1]
-                if value + int(cost[target]) < field[target]:
-                    field[target] = value + int(cost[target])
-                    heapq.heappush(heap, (int(field[target]), target))
-    return field
-
-
-def reference_average_distance(exits: NDArray[np.uint8], width: int) -> NDArray[np.float64]:
-    """``average_distance`` in plain Python, one search per cell: the oracle of tests."""
-    average = np.zeros(exits.size)
-    for start in np.flatnonzero(exits):
-        distance = {int(start): 0}
-        queue = deque(distance)
-        while queue:
-            cell = queue.popleft()
-            for move in range(1, 5):
-                target = cell + MOVES[move][0] * width + MOVES[move][1]
-                if exits[cell] >> (move - 1) & 1 and target not in distance:
-                    distance[target] = distance[cell] + 1
-                    queue.append(target)
-        average[start] = sum(distance.values()) / (len(distance) - 1)
-    return average

@@ -4,15 +4,18 @@ A. Skrynnik, A. Andreychuk, M. Nesterova, K. Yakovlev, A. Panov, "Learn to Follo
 Pathfinding via Planning and Learning", AAAI 2024. Entering cell c costs agent i ``s(c) + d_i(c)``:
 
 - ``s(c) = max avgdist / avgdist(c)``, the static cost (``fields.centrality``);
-- ``d_i(c)``, the number of steps in which i saw another agent on c within ``SIGHT`` cells, counted since its goal was given.
+- ``d_i(c)``, the number of steps in which i saw another agent on c, at most ``SIGHT`` rows and columns away, since i
+  was given its goal.
 
-The path is the cheapest one by A*, with the cost to go on static costs alone as heuristic. It charges the same cells as the
-path itself (all but the one the agent stands on), so it is consistent and no cell is opened twice. (The authors' program
-charges the present cell instead of the goal, and may return a dearer path.)
-Ties: of the open cells with equal estimates the one with the smaller heuristic, then the smaller index, is expanded first.
+The path is the cheapest one by A*, with the cost to go on static costs alone as heuristic. The heuristic charges the
+same cells as the path (all but the one the agent stands on), so it is consistent and no cell is expanded twice. (The
+authors' program charges the present cell instead of the goal there, and may return a dearer path.)
+Ties: of the open cells with equal estimates, that with the smaller heuristic goes first, then the smaller index.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -23,9 +26,11 @@ from scenarios.lifelong_mapf.guidance import (
     NONE,
     GridWorld,
     Guidance,
+    Present,
     best_neighbour,
     centrality_of_maps,
     move_between,
+    present,
     write_moves,
 )
 
@@ -55,9 +60,15 @@ class FollowerGuidance(Guidance):
         self._occupied = np.zeros(cells, np.bool_)
         self._heads = np.full(BUCKETS, NONE, np.int32)
         self._links = np.empty(cells, np.int32)
-        self._search = _Search(cells)
+        self._search = Search(
+            np.empty(cells, np.int32),
+            np.empty(cells, np.int32),
+            np.empty(cells, np.bool_),
+            np.empty(4 * cells + 1, np.int64),
+            np.empty(4 * cells + 1, np.int32),
+        )
 
-    def _state(self) -> dict[str, NDArray]:
+    def _state(self) -> dict[str, NDArray[Any]]:
         return {**super()._state(), "counts": self._counts, "field": self._field, "planned": self._planned}
 
     def _restart(self, restarted: NDArray[np.bool_]) -> None:
@@ -68,67 +79,31 @@ class FollowerGuidance(Guidance):
         self._update(np.ones(self.world.copies, np.bool_))
 
     def _update(self, copies: NDArray[np.bool_]) -> None:
-        world = self.world
-        maps, position = world.map_index.cpu().numpy(), world.position.cpu().numpy()
-        goal, alive = world.goal.cpu().numpy(), world.alive.cpu().numpy()
-        _take_goals(
-            copies,
-            maps,
-            goal,
-            alive,
-            self._exits,
-            world.width,
-            self._static,
-            self._planned,
-            self._field,
-            self._counts,
-            self._heads,
-            self._links,
-        )
-        _count_seen(copies, position, alive, world.width, self._occupied, self._counts)
-        search = self._search
-        _search_all(
-            copies,
-            maps,
-            position,
-            goal,
-            alive,
-            self._exits,
-            world.width,
-            self.radius,
-            self._static,
-            self._field,
-            self._counts,
-            search.cost,
-            search.parent,
-            search.closed,
-            search.keys,
-            search.cells,
-            self._path,
-            self._moves,
-            self._subgoal,
-        )
+        now = present(self.world, self._exits)
+        _take_goals(copies, now, self._static, self._planned, self._field, self._counts, self._heads, self._links)
+        _count_seen(copies, now, self._occupied, self._counts)
+        for_search = (self._static, self._field, self._counts, self._search)
+        _search_all(copies, now, *for_search, self.radius, self._path, self._moves, self._subgoal)
 
 
-class _Search:
-    """Scratch of one A* search: path cost, parent and state per cell, and the heap of open cells with their keys."""
+class Search(NamedTuple):
+    """Scratch of one A* search.
 
-    def __init__(self, cells: int):
-        self.cost = np.empty(cells, np.int32)
-        self.parent = np.empty(cells, np.int32)
-        self.closed = np.empty(cells, np.bool_)
-        self.keys = np.empty(4 * cells + 1, np.int64)
-        self.cells = np.empty(4 * cells + 1, np.int32)
+    cost, parent: int32 ``[cells]``, of the best way found so far. closed: bool ``[cells]``, whose best way is final.
+    keys, open: int64 and int32 ``[4 * cells + 1]``, the binary heap of open cells: estimates and cells.
+    """
+
+    cost: NDArray[np.int32]
+    parent: NDArray[np.int32]
+    closed: NDArray[np.bool_]
+    keys: NDArray[np.int64]
+    open: NDArray[np.int32]
 
 
 @numba.njit(cache=True)
 def _take_goals(
     copies: NDArray[np.bool_],
-    maps: NDArray[np.int32],
-    goal: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    now: Present,
     static: NDArray[np.int32],
     planned: NDArray[np.int32],
     field: NDArray[np.int32],
@@ -137,89 +112,75 @@ def _take_goals(
     links: NDArray[np.int32],
 ) -> None:
     """Agents with a new goal compute its field on static costs and forget whom they saw."""
-    for b in range(goal.shape[0]):
-        if not copies[b]:
-            continue
-        for n in range(goal.shape[1]):
-            if alive[b, n] and planned[b, n] != goal[b, n]:
-                planned[b, n] = goal[b, n]
+    for b in range(planned.shape[0]):
+        for n in range(planned.shape[1]):
+            if copies[b] and now.alive[b, n] and planned[b, n] != now.goal[b, n]:
+                planned[b, n] = now.goal[b, n]
                 counts[b, n] = 0
-                weighted_field(exits[maps[b]], width, static[maps[b]], goal[b, n], field[b, n], heads, links)
+                m = now.maps[b]
+                weighted_field(now.exits[m], now.width, static[m], now.goal[b, n], field[b, n], heads, links)
 
 
 @numba.njit(cache=True)
 def _count_seen(
-    copies: NDArray[np.bool_],
-    position: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    width: int,
-    occupied: NDArray[np.bool_],
-    counts: NDArray[np.int32],
+    copies: NDArray[np.bool_], now: Present, occupied: NDArray[np.bool_], counts: NDArray[np.int32]
 ) -> None:
-    """Add 1 to an agent's count of every cell in its sight where another agent stands."""
+    """Add 1 to an agent's count of every cell in its sight where another agent stands; ``occupied``: scratch, False."""
+    width = now.width
     height = occupied.size // width
-    for b in range(position.shape[0]):
+    for b in range(counts.shape[0]):
         if not copies[b]:
             continue
-        for n in range(position.shape[1]):
-            if alive[b, n]:
-                occupied[position[b, n]] = True
-        for n in range(position.shape[1]):
-            if not alive[b, n]:
+        for n in range(counts.shape[1]):
+            if now.alive[b, n]:
+                occupied[now.position[b, n]] = True
+        for n in range(counts.shape[1]):
+            if not now.alive[b, n]:
                 continue
-            own = position[b, n]
+            own = now.position[b, n]
             row, column = own // width, own % width
             for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
                 for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
                     counts[b, n, r * width + c] += np.int32(occupied[r * width + c])
             counts[b, n, own] -= 1
-        for n in range(position.shape[1]):
-            if alive[b, n]:
-                occupied[position[b, n]] = False
+        for n in range(counts.shape[1]):
+            if now.alive[b, n]:
+                occupied[now.position[b, n]] = False
 
 
 @numba.njit(cache=True)
 def _search_all(
     copies: NDArray[np.bool_],
-    maps: NDArray[np.int32],
-    position: NDArray[np.int32],
-    goal: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
-    radius: int,
+    now: Present,
     static: NDArray[np.int32],
     field: NDArray[np.int32],
     counts: NDArray[np.int32],
-    cost: NDArray[np.int32],
-    parent: NDArray[np.int32],
-    closed: NDArray[np.bool_],
-    keys: NDArray[np.int64],
-    cells: NDArray[np.int32],
+    search: Search,
+    radius: int,
     path: NDArray[np.int16],
     moves: NDArray[np.float32],
     subgoal: NDArray[np.int32],
 ) -> None:
     """Search for every agent of ``copies``; write features and sub-goals."""
-    for b in range(position.shape[0]):
+    width = now.width
+    for b in range(subgoal.shape[0]):
         if not copies[b]:
             continue
-        ways, price = exits[maps[b]], static[maps[b]]
-        for n in range(position.shape[1]):
+        exits, price = now.exits[now.maps[b]], static[now.maps[b]]
+        for n in range(subgoal.shape[1]):
             path[b, n] = 0
-            moves[b, n] = 0.0
-            subgoal[b, n] = NONE
-            if not alive[b, n]:
+            if not now.alive[b, n]:
+                moves[b, n] = 0.0
+                subgoal[b, n] = NONE
                 continue
-            start = position[b, n]
-            cheapest_path(
-                ways, width, price, field[b, n], counts[b, n], start, goal[b, n], cost, parent, closed, keys, cells
-            )
-            best = best_neighbour(ways, width, field[b, n], start)
-            write_moves(ways, width, field[b, n], start, best, moves[b, n])
-            subgoal[b, n] = _trace(parent, start, goal[b, n], width, radius, cells, path[b, n, 0])
-            if subgoal[b, n] != start:
-                moves[b, n, move_between(start, subgoal[b, n], width)] = -1.0
+            start, goal = now.position[b, n], now.goal[b, n]
+            cheapest_path(exits, width, price, field[b, n], counts[b, n], start, goal, search)
+            second = _trace(search, start, goal, width, radius, path[b, n, 0])
+            subgoal[b, n] = second
+            best = best_neighbour(exits, width, field[b, n], start)
+            write_moves(exits, width, field[b, n], start, best, moves[b, n])
+            if second != start:
+                moves[b, n, move_between(start, second, width)] = -1.0
 
 
 @numba.njit(cache=True)
@@ -231,17 +192,14 @@ def cheapest_path(
     counts: NDArray[np.int32],
     start: int,
     goal: int,
-    cost: NDArray[np.int32],
-    parent: NDArray[np.int32],
-    closed: NDArray[np.bool_],
-    keys: NDArray[np.int64],
-    cells: NDArray[np.int32],
+    search: Search,
 ) -> None:
-    """A* from ``start`` to ``goal``: writes ``parent`` along the cheapest path and ``cost[goal]``, in 1 / ``UNITS``.
+    """A* from ``start`` to ``goal``, which can be reached: writes ``parent`` along the cheapest path and its ``cost``.
 
-    field: ``weighted_field`` of the goal on ``static``. keys, cells: ``[4 * cells + 1]``, scratch of the heap.
+    static, field, counts: ``[cells]``, of one agent; ``field`` is ``weighted_field`` of the goal on ``static``.
     A cell's heuristic is ``field[c] - static[c] + static[goal]``: the field counts the cell and leaves out the goal.
     """
+    cost, parent, closed, keys, cells = search
     cost[:] = np.iinfo(np.int32).max
     closed[:] = False
     cost[start] = 0
@@ -269,7 +227,7 @@ def cheapest_path(
 
 @numba.njit(cache=True, inline="always")
 def _before(key: np.int64, cell: int, other_key: np.int64, other_cell: int) -> bool:
-    return key < other_key or (key == other_key and cell < other_cell)
+    return bool(key < other_key or (key == other_key and cell < other_cell))
 
 
 @numba.njit(cache=True)
@@ -305,27 +263,20 @@ def _pop(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int) -> int:
 
 
 @numba.njit(cache=True)
-def _trace(
-    parent: NDArray[np.int32],
-    start: int,
-    goal: int,
-    width: int,
-    radius: int,
-    reverse: NDArray[np.int32],
-    rows: NDArray[np.int16],
-) -> int:
+def _trace(search: Search, start: int, goal: int, width: int, radius: int, rows: NDArray[np.int16]) -> int:
     """Set the bits of the path until it leaves the window around ``start``; returns its second cell."""
+    backwards = search.open
     length = 0
     cell = goal
     while cell != start:
-        reverse[length] = cell
+        backwards[length] = cell
         length += 1
-        cell = parent[cell]
+        cell = search.parent[cell]
     rows[radius] |= np.int16(1 << radius)
     for i in range(length - 1, -1, -1):
-        row = reverse[i] // width - start // width + radius
-        column = reverse[i] % width - start % width + radius
+        row = backwards[i] // width - start // width + radius
+        column = backwards[i] % width - start % width + radius
         if row < 0 or row > 2 * radius or column < 0 or column > 2 * radius:
             break
         rows[row] |= np.int16(1 << column)
-    return reverse[length - 1] if length else start
+    return backwards[length - 1] if length else start

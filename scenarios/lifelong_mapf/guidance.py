@@ -4,8 +4,8 @@ A ``Guidance`` keeps one plan per agent and shows it as two features, both made 
 
 - ``path``: int16 ``[B, N, 1, D]``, a ``BitWindow`` of side D = 2 * radius + 1 around the agent with the cells of its
   planned path, its own cell included, until the path leaves the window for the first time;
-- ``moves``: float32 ``[B, N, 5]``, what each move (stay, up, down, left, right) does to the cost to go, as a multiple of
-  what the best neighbour saves: -1 the best move, 0 staying, up to +1 for worse ones, +1 for blocked ones.
+- ``moves``: float32 ``[B, N, 5]``, what each move (stay, up, down, left, right) does to the cost to go, as a multiple
+  of what the best neighbour saves: -1 the best move, 0 staying, up to +1 for worse ones, +1 for blocked ones.
 
 The sub-goal of an agent is the next cell of its path (Follower's K = 1; on its goal, that cell). ``reached`` says who
 stands on the sub-goal that was set one step before.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numba
 import numpy as np
@@ -63,6 +63,29 @@ class GridWorld(Protocol):
     alive: Tensor
 
 
+class Present(NamedTuple):
+    """The arrays of a ``GridWorld`` at this moment, as kernels read them; exits: ``open_moves`` of the M maps."""
+
+    maps: NDArray[np.int32]
+    position: NDArray[np.int32]
+    goal: NDArray[np.int32]
+    alive: NDArray[np.bool_]
+    exits: NDArray[np.uint8]
+    width: int
+
+
+def present(world: GridWorld, exits: NDArray[np.uint8]) -> Present:
+    """What kernels read of ``world`` now; on the CPU without copying."""
+    return Present(
+        world.map_index.cpu().numpy(),
+        world.position.cpu().numpy(),
+        world.goal.cpu().numpy(),
+        world.alive.cpu().numpy(),
+        exits,
+        world.width,
+    )
+
+
 class Guidance(ABC):
     """One plan per agent of ``world``, with features in windows of ``radius`` cells.
 
@@ -75,7 +98,7 @@ class Guidance(ABC):
         self.world = world
         self.radius = radius
         side = 2 * radius + 1
-        self.spaces: dict[str, spaces.Space] = {
+        self.spaces: dict[str, spaces.Space[Any]] = {
             "path": BitWindow(1, side, side),
             "moves": spaces.Box(-1.0, 1.0, (len(MOVES),), np.float32),
         }
@@ -112,7 +135,7 @@ class Guidance(ABC):
 
     @property
     def subgoal(self) -> NDArray[np.int32]:
-        """int32 ``[B, N]``: the next cell of each path; ``NONE`` for agents that are not alive. Not to be written to."""
+        """int32 ``[B, N]``: the next cell of each path, ``NONE`` for agents that are not alive. Read only."""
         return self._subgoal
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -124,10 +147,10 @@ class Guidance(ABC):
         into = np.arange(self.world.copies) if target is None else target.cpu().numpy()
         self._path, self._moves, self._reached = self._path.copy(), self._moves.copy(), self._reached.copy()
         for name, array in self._state().items():
-            saved = snapshot[name] if source is None else snapshot[name][source]
+            saved = snapshot[name] if source is None else snapshot[name][source.cpu()]
             array[into] = saved.cpu().numpy()
 
-    def _state(self) -> dict[str, NDArray]:
+    def _state(self) -> dict[str, NDArray[Any]]:
         """Every array of the state by name; subclasses add their own."""
         return {
             "subgoal": self._subgoal,
@@ -154,15 +177,16 @@ def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float6
 
 
 def centrality_of_maps(world: GridWorld) -> NDArray[np.float64]:
-    """``fields.centrality`` of every map of the world, ``[M, cells]``; maps seen before in this process are not redone."""
+    """``centrality`` of every map of the world, ``[M, cells]``; maps that this process has seen are not redone."""
     return np.stack([_centrality_of(blocked.tobytes(), world.height, world.width) for blocked in world.blocked])
 
 
 @numba.njit(cache=True)
 def move_between(cell: int, target: int, width: int) -> int:
-    """The move (0 to 4) from ``cell`` to ``target``, the same cell or a neighbour. Vertical first: ``width`` may be 1."""
+    """The move (0 to 4) from ``cell`` to ``target``, the same cell or a neighbour."""
     if target == cell:
         return 0
+    # Vertical first: in a grid of width 1 there are no columns to go to.
     if target == cell - width:
         return 1
     if target == cell + width:
@@ -192,9 +216,9 @@ def write_moves(
     On the goal nothing can be saved, and every move but staying costs the full unit.
     """
     own = field[cell]
-    scale = np.float32(1.0) / np.float32(max(own - field[best], 1))
+    unit = np.float32(max(own - field[best], 1))
     moves[0] = 0.0
     for move in range(1, 5):
         target = neighbour(exits, width, cell, move)
-        change = np.float32(field[target] - own) * scale
+        change = np.float32(field[target] - own) / unit
         moves[move] = np.float32(1.0) if target == cell else min(change, np.float32(1.0))

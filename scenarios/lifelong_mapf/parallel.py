@@ -16,7 +16,7 @@ _RENDER = {"rgb_array": frame, "ansi": ansi}
 def parallel_env(render_mode: str | None = None, **options: Any) -> ParallelFace:
     """The world with B = 1 as a PettingZoo ``ParallelEnv``.
 
-    render_mode: ``rgb_array``, ``ansi`` or None. options: those of ``MapfConfig``, such as ``map="FILE"``, ``agents=16``.
+    render_mode: ``rgb_array``, ``ansi`` or None. options: those of ``MapfConfig``, such as ``map="FILE", agents=16``.
     """
     if render_mode is not None and render_mode not in _RENDER:
         raise ValueError(f"render_mode is {render_mode!r}, use one of {', '.join(_RENDER)} or None")

@@ -1,13 +1,15 @@
 """PIBT, priority inheritance with backtracking: one conflict-free joint step from distance fields.
 
 K. Okumura, M. Machida, X. Défago, Y. Tamura, "Priority Inheritance with Backtracking for Iterative Multi-agent Path
-Finding", Artificial Intelligence 310, 2022, algorithm 1. Agents choose in the order of their priority; one that wants an
-occupied cell lends its priority to the occupant, who has to move first; whoever finds no cell stays and sends the lender
-to its next choice. No two agents end on one cell and none swap. In a biconnected map the first agent always reaches its
-goal; elsewhere PIBT is a strong rule without that promise.
+Finding", Artificial Intelligence 310, 2022, algorithm 1. Agents choose in the order of their priority. One that wants
+an occupied cell lends its priority to the occupant, who has to move first; an occupant that finds no cell stays and
+sends the lender to its next choice. No two agents end on one cell and none swap. On a biconnected map the first agent
+always gets nearer to its goal; elsewhere PIBT is a strong rule without that promise.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.seeding import Stream, fold, fold_numba
-from scenarios.lifelong_mapf.fields import neighbour
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, move_between
+from scenarios.lifelong_mapf.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, move_between, present
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
 
 
@@ -36,13 +38,15 @@ class Pibt:
         self._goal = np.full((copies, agents), NONE, np.int32)
         self._age = np.zeros((copies, agents), np.int32)
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
-        self._now = np.full(cells, NONE, np.int32)
-        self._next = np.full(cells, NONE, np.int32)
-        self._choices = np.empty((agents, 5), np.int32)
-        self._ranks = np.empty(5, np.int64)
-        self._cursor = np.empty((agents, 2), np.int32)
-        self._stack = np.empty(agents, np.int32)
-        self._target = np.full(agents, NONE, np.int32)
+        self._table = _Table(
+            np.full(cells, NONE, np.int32),
+            np.full(cells, NONE, np.int32),
+            np.full(agents, NONE, np.int32),
+            np.empty(agents, np.int32),
+            np.empty((agents, len(MOVES)), np.int32),
+            np.empty((agents, 2), np.int32),
+            np.empty(len(MOVES), np.int64),
+        )
 
     def restart(self, restarted: NDArray[np.bool_]) -> None:
         """Reset the priorities of copies that began a new episode (bool ``[B]``)."""
@@ -56,67 +60,64 @@ class Pibt:
         self._age = np.where(goal == self._goal, self._age + 1, 0).astype(np.int32)
         self._goal = goal.copy()
         actions = np.zeros(goal.shape, np.int64)
+        now = present(world, self._fields.exits)
         _decide(
             fold(key, Stream.POLICY).cpu().numpy(),
-            world.map_index.cpu().numpy(),
-            world.position.cpu().numpy(),
-            world.alive.cpu().numpy(),
-            self._age,
-            self._fields.exits,
-            world.width,
+            now,
             self._fields.field,
+            self._age,
             self._order,
-            self._now,
-            self._next,
-            self._choices,
-            self._ranks,
-            self._cursor,
-            self._stack,
-            self._target,
+            self._table,
             actions,
         )
         return torch.from_numpy(actions).to(world.device)
 
 
+class _Table(NamedTuple):
+    """Where the agents of one copy settle who goes where; ``NONE`` in the first three between copies.
+
+    here, there: int32 ``[cells]``, who stands on a cell, who will. target: int32 ``[N]``, each agent's next cell.
+    line: int32 ``[N]``, the stack of agents that wait for the last of them.
+    choices: int32 ``[N, 5]``, cells that an agent can go to, best first; cursor: int32 ``[N, 2]``, the next of them to
+    try and their number. ranks: int64 ``[5]``, by which one agent's choices are sorted.
+    """
+
+    here: NDArray[np.int32]
+    there: NDArray[np.int32]
+    target: NDArray[np.int32]
+    line: NDArray[np.int32]
+    choices: NDArray[np.int32]
+    cursor: NDArray[np.int32]
+    ranks: NDArray[np.int64]
+
+
 @numba.njit(cache=True)
 def _decide(
     key: NDArray[np.int64],
-    maps: NDArray[np.int32],
-    position: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    age: NDArray[np.int32],
-    exits: NDArray[np.uint8],
-    width: int,
+    now: Present,
     field: NDArray[np.int32],
+    age: NDArray[np.int32],
     order: NDArray[np.int32],
-    now: NDArray[np.int32],
-    later: NDArray[np.int32],
-    choices: NDArray[np.int32],
-    ranks: NDArray[np.int64],
-    cursor: NDArray[np.int32],
-    stack: NDArray[np.int32],
-    target: NDArray[np.int32],
+    table: _Table,
     actions: NDArray[np.int64],
 ) -> None:
-    """All copies. ``now`` and ``later`` ``[cells]`` (who stands there, who will) and ``target`` hold -1 between copies."""
-    copies, agents = position.shape
+    copies, agents = order.shape
     for b in range(copies):
         sort_by_age(age[b], order[b])
+        position, alive = now.position[b], now.alive[b]
         for n in range(agents):
-            if alive[b, n]:
-                now[position[b, n]] = n
+            if alive[n]:
+                table.here[position[n]] = n
         for rank in range(agents):
             n = order[b, rank]
-            if alive[b, n] and target[n] == NONE:
-                _move_chain(
-                    key[b], n, position[b], exits[maps[b]], width, field[b], now, later, choices, ranks, cursor, stack, target
-                )
+            if alive[n] and table.target[n] == NONE:
+                _move_line(key[b], n, position, now.exits[now.maps[b]], now.width, field[b], table)
         for n in range(agents):
-            if alive[b, n]:
-                actions[b, n] = move_between(position[b, n], target[n], width)
-                now[position[b, n]] = NONE
-                later[target[n]] = NONE
-                target[n] = NONE
+            if alive[n]:
+                actions[b, n] = move_between(position[n], table.target[n], now.width)
+                table.here[position[n]] = NONE
+                table.there[table.target[n]] = NONE
+                table.target[n] = NONE
 
 
 @numba.njit(cache=True)
@@ -132,70 +133,56 @@ def sort_by_age(age: NDArray[np.int32], order: NDArray[np.int32]) -> None:
 
 
 @numba.njit(cache=True)
-def _move_chain(
+def _move_line(
     key: np.int64,
     first: int,
     position: NDArray[np.int32],
     exits: NDArray[np.uint8],
     width: int,
     field: NDArray[np.int32],
-    now: NDArray[np.int32],
-    later: NDArray[np.int32],
-    choices: NDArray[np.int32],
-    ranks: NDArray[np.int64],
-    cursor: NDArray[np.int32],
-    stack: NDArray[np.int32],
-    target: NDArray[np.int32],
+    table: _Table,
 ) -> None:
-    """Find a target for agent ``first`` and for all whom it has to push. The stack is the line of inheritance."""
-    top = 0
-    stack[0] = first
-    _rank_choices(key, first, position[first], exits, width, field[first], now, choices[first], ranks, cursor[first])
-    while top >= 0:
-        agent = stack[top]
+    """Find a target for agent ``first`` and for all whom it has to push."""
+    line, cursor, target = table.line, table.cursor, table.target
+    length = 1
+    line[0] = first
+    _rank_choices(key, first, position[first], exits, width, field[first], table)
+    while length:
+        agent = line[length - 1]
         if cursor[agent, 0] == cursor[agent, 1]:
             target[agent] = position[agent]
-            later[position[agent]] = agent
-            top -= 1
+            table.there[position[agent]] = agent
+            length -= 1
             continue
-        cell = choices[agent, cursor[agent, 0]]
+        cell = table.choices[agent, cursor[agent, 0]]
         cursor[agent, 0] += 1
-        occupant = now[cell]
-        if later[cell] != NONE or (occupant != NONE and target[occupant] == position[agent] and occupant != agent):
+        occupant = table.here[cell]
+        swap = occupant != NONE and occupant != agent and target[occupant] == position[agent]
+        if swap or table.there[cell] != NONE:
             continue
-        later[cell] = agent
+        table.there[cell] = agent
         target[agent] = cell
         if occupant == NONE or target[occupant] != NONE:
             # The last of the line has its cell, and with it everybody who waited for that.
             return
-        top += 1
-        stack[top] = occupant
-        _rank_choices(
-            key, occupant, position[occupant], exits, width, field[occupant], now, choices[occupant], ranks, cursor[occupant]
-        )
+        line[length] = occupant
+        length += 1
+        _rank_choices(key, occupant, cell, exits, width, field[occupant], table)
 
 
 @numba.njit(cache=True)
 def _rank_choices(
-    key: np.int64,
-    agent: int,
-    cell: int,
-    exits: NDArray[np.uint8],
-    width: int,
-    field: NDArray[np.int32],
-    now: NDArray[np.int32],
-    choices: NDArray[np.int32],
-    ranks: NDArray[np.int64],
-    cursor: NDArray[np.int32],
+    key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], table: _Table
 ) -> None:
-    """Write the free cells that the agent can go to, best first, and set its cursor to (0, their number)."""
+    """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
+    choices, ranks = table.choices[agent], table.ranks
     chance = np.uint64(fold_numba(key, np.int64(agent)))
     count = 0
-    for move in range(5):
+    for move in range(len(MOVES)):
         option = cell if move == 0 else neighbour(exits, width, cell, move)
         if move > 0 and option == cell:
             continue
-        occupied = np.int64(move > 0 and now[option] != NONE)
+        occupied = np.int64(move > 0 and table.here[option] != NONE)
         noise = np.int64((chance >> np.uint64(8 * move)) & np.uint64(255))
         rank = ((np.int64(field[option]) * 2 + occupied) << 8) | noise
         place = count
@@ -206,4 +193,4 @@ def _rank_choices(
         ranks[place] = rank
         choices[place] = option
         count += 1
-    cursor[0], cursor[1] = 0, count
+    table.cursor[agent, 0], table.cursor[agent, 1] = 0, count

@@ -1,12 +1,14 @@
 """The default guidance: costs from moving averages that all agents share, one distance field per goal.
 
-Entering cell c costs ``1 + static_weight * (max avgdist / avgdist(c) - 1) + occupancy_weight * ema(c)``, where ``avgdist``
-is the mean distance to all other cells (central cells cost most) and ``ema(c)`` the moving average of "an agent stands on
-c". An agent's field is computed when its goal changes, on the costs of that moment, and descended until it gets there.
-Compared with Follower, which searches for every agent at every step on private counts, this needs one search per goal.
+Entering cell c costs ``1 + static_weight * (max avgdist / avgdist(c) - 1) + occupancy_weight * ema(c)``, where
+``avgdist`` is the mean distance to all other cells (central cells cost most) and ``ema(c)`` the moving average of "an
+agent stands on c". An agent's field is computed when its goal changes, on the costs of that moment, and descended until
+it gets there. Follower searches for every agent at every step on private counts; this needs one search per goal.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -18,9 +20,11 @@ from scenarios.lifelong_mapf.guidance import (
     GridWorld,
     Guidance,
     GuidanceConfig,
+    Present,
     best_neighbour,
     centrality_of_maps,
     move_between,
+    present,
     write_moves,
 )
 
@@ -31,8 +35,8 @@ UNITS = 16
 class GoalFields:
     """The distance field of every agent to its goal, on the shared costs; call as ``Guidance`` says.
 
-    field: int32 ``[B, N, cells]``, 4 * B * N * cells bytes; in units of 1 / ``UNITS`` steps, or in steps if both weights
-    are 0. occupancy: float32 ``[B, cells]``. planned: int32 ``[B, N]``, the goals that the fields lead to.
+    field: int32 ``[B, N, cells]`` (4 * B * N * cells bytes), in units of 1 / ``UNITS`` steps, or in steps if both
+    weights are 0. occupancy: float32 ``[B, cells]``. planned: int32 ``[B, N]``, the goals that the fields lead to.
     """
 
     def __init__(self, world: GridWorld, config: GuidanceConfig):
@@ -60,30 +64,25 @@ class GoalFields:
 
     def advance(self) -> None:
         """Take in the present positions and compute the fields of goals that are new."""
-        world = self._world
         if self._occupancy_cost > 0:
-            _average(world.position.cpu().numpy(), world.alive.cpu().numpy(), self._decay, self.occupancy)
-        self._compute(np.ones(world.copies, np.bool_))
+            _average(present(self._world, self.exits), self._decay, self.occupancy)
+        self._compute(np.ones(self._world.copies, np.bool_))
 
     def _compute(self, copies: NDArray[np.bool_]) -> None:
-        world = self._world
-        _compute_fields(
-            copies,
-            world.map_index.cpu().numpy(),
-            world.goal.cpu().numpy(),
-            world.alive.cpu().numpy(),
-            self.exits,
-            world.width,
-            self._weighted,
-            self._static,
-            self.occupancy,
-            self._occupancy_cost,
-            self.planned,
-            self.field,
-            self._cost,
-            self._heads,
-            self._links,
-        )
+        now = present(self._world, self.exits)
+        if self._weighted:
+            prices = _Prices(self._static, self._occupancy_cost, self.occupancy)
+            _weighted_fields(copies, now, prices, self.planned, self.field, self._cost, self._heads, self._links)
+        else:
+            _step_fields(copies, now, self.planned, self.field, self._links)
+
+
+class _Prices(NamedTuple):
+    """What entering a cell costs, in units: static [M, cells] + occupancy_cost * occupancy [B, cells]."""
+
+    static: NDArray[np.float32]
+    occupancy_cost: np.float32
+    occupancy: NDArray[np.float32]
 
 
 class SharedGuidance(Guidance):
@@ -93,7 +92,7 @@ class SharedGuidance(Guidance):
         super().__init__(world, radius)
         self._fields = GoalFields(world, config)
 
-    def _state(self) -> dict[str, NDArray]:
+    def _state(self) -> dict[str, NDArray[Any]]:
         fields = self._fields
         own = {"planned": fields.planned, "occupancy": fields.occupancy, "field": fields.field}
         return {**super()._state(), **own}
@@ -107,47 +106,26 @@ class SharedGuidance(Guidance):
         self._look(np.ones(self.world.copies, np.bool_))
 
     def _look(self, copies: NDArray[np.bool_]) -> None:
-        world = self.world
-        _look(
-            copies,
-            world.map_index.cpu().numpy(),
-            world.position.cpu().numpy(),
-            world.alive.cpu().numpy(),
-            self._fields.exits,
-            world.width,
-            self.radius,
-            self._fields.field,
-            self._path,
-            self._moves,
-            self._subgoal,
-        )
+        now = present(self.world, self._fields.exits)
+        _look(copies, now, self._fields.field, self.radius, self._path, self._moves, self._subgoal)
 
 
 @numba.njit(cache=True)
-def _average(
-    position: NDArray[np.int32], alive: NDArray[np.bool_], decay: np.float32, occupancy: NDArray[np.float32]
-) -> None:
-    copies, agents = position.shape
+def _average(now: Present, decay: np.float32, occupancy: NDArray[np.float32]) -> None:
+    copies, agents = now.position.shape
     for b in range(copies):
         for cell in range(occupancy.shape[1]):
             occupancy[b, cell] *= decay
         for n in range(agents):
-            if alive[b, n]:
-                occupancy[b, position[b, n]] += np.float32(1.0) - decay
+            if now.alive[b, n]:
+                occupancy[b, now.position[b, n]] += np.float32(1.0) - decay
 
 
 @numba.njit(cache=True)
-def _compute_fields(
+def _weighted_fields(
     copies: NDArray[np.bool_],
-    maps: NDArray[np.int32],
-    goal: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
-    weighted: bool,
-    static: NDArray[np.float32],
-    occupancy: NDArray[np.float32],
-    occupancy_cost: np.float32,
+    now: Present,
+    prices: _Prices,
     planned: NDArray[np.int32],
     field: NDArray[np.int32],
     cost: NDArray[np.int32],
@@ -155,53 +133,61 @@ def _compute_fields(
     links: NDArray[np.int32],
 ) -> None:
     """Compute the fields of agents whose goal is not the one last ``planned`` for."""
-    for b in range(goal.shape[0]):
+    for b in range(planned.shape[0]):
         if not copies[b]:
             continue
-        ways = exits[maps[b]]
         priced = False
-        for n in range(goal.shape[1]):
-            if planned[b, n] == goal[b, n] or not alive[b, n]:
+        for n in range(planned.shape[1]):
+            if planned[b, n] == now.goal[b, n] or not now.alive[b, n]:
                 continue
-            planned[b, n] = goal[b, n]
-            if not weighted:
-                step_field(ways, width, goal[b, n], field[b, n], links)
-                continue
+            planned[b, n] = now.goal[b, n]
             if not priced:
                 for cell in range(cost.size):
-                    price = static[maps[b], cell] + occupancy_cost * occupancy[b, cell]
+                    price = prices.static[now.maps[b], cell] + prices.occupancy_cost * prices.occupancy[b, cell]
                     cost[cell] = min(np.int32(price + np.float32(0.5)), np.int32(BUCKETS - 1))
                 priced = True
-            weighted_field(ways, width, cost, goal[b, n], field[b, n], heads, links)
+            weighted_field(now.exits[now.maps[b]], now.width, cost, now.goal[b, n], field[b, n], heads, links)
+
+
+@numba.njit(cache=True)
+def _step_fields(
+    copies: NDArray[np.bool_],
+    now: Present,
+    planned: NDArray[np.int32],
+    field: NDArray[np.int32],
+    queue: NDArray[np.int32],
+) -> None:
+    """As ``_weighted_fields`` where every cell costs one step."""
+    for b in range(planned.shape[0]):
+        for n in range(planned.shape[1]):
+            if copies[b] and now.alive[b, n] and planned[b, n] != now.goal[b, n]:
+                planned[b, n] = now.goal[b, n]
+                step_field(now.exits[now.maps[b]], now.width, now.goal[b, n], field[b, n], queue)
 
 
 @numba.njit(cache=True)
 def _look(
     copies: NDArray[np.bool_],
-    maps: NDArray[np.int32],
-    position: NDArray[np.int32],
-    alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
-    radius: int,
+    now: Present,
     field: NDArray[np.int32],
+    radius: int,
     path: NDArray[np.int16],
     moves: NDArray[np.float32],
     subgoal: NDArray[np.int32],
 ) -> None:
     """Write features and sub-goals of all agents of ``copies``."""
-    for b in range(position.shape[0]):
+    for b in range(subgoal.shape[0]):
         if not copies[b]:
             continue
-        ways = exits[maps[b]]
-        for n in range(position.shape[1]):
+        exits = now.exits[now.maps[b]]
+        for n in range(subgoal.shape[1]):
             path[b, n] = 0
-            if alive[b, n]:
-                cell = position[b, n]
-                best = best_neighbour(ways, width, field[b, n], cell)
+            if now.alive[b, n]:
+                cell = now.position[b, n]
+                best = best_neighbour(exits, now.width, field[b, n], cell)
                 subgoal[b, n] = best
-                write_moves(ways, width, field[b, n], cell, best, moves[b, n])
-                _trace(ways, width, field[b, n], cell, best, radius, path[b, n, 0])
+                write_moves(exits, now.width, field[b, n], cell, best, moves[b, n])
+                _trace(exits, now.width, field[b, n], cell, best, radius, path[b, n, 0])
             else:
                 moves[b, n] = 0.0
                 subgoal[b, n] = NONE
@@ -217,7 +203,7 @@ def _trace(
     radius: int,
     rows: NDArray[np.int16],
 ) -> None:
-    """Set the bits of ``start``, ``second`` and on down ``field`` until it ends or leaves the window around ``start``."""
+    """Set the bits of ``start``, ``second`` and so on down ``field``, to its end or the border of the window."""
     rows[radius] |= np.int16(1 << radius)
     row, column = radius, radius
     cell, target = start, second

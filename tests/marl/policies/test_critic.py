@@ -75,6 +75,13 @@ def test_dead_agents_get_no_gradient(mixer):
     assert not slope[0, 3].any()
 
 
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_empty_slots_change_nothing(mixer):
+    made, state = critic(mixer=mixer), states(1, 5)
+    alive = torch.tensor([[True, True, True, False, False]])
+    torch.testing.assert_close(made(state, alive=alive)[0][:, :3], made(state[:, :3])[0])
+
+
 def test_deep_sets_pools_the_mean_of_the_living():
     made, state = critic(mixer="deep_sets"), states(1, 3)
     repeated = state[:, [0, 1, 2, 0, 1, 2]]

@@ -24,15 +24,15 @@ def _local(kind: type) -> object:
 
 
 def test_an_honest_environment_passes_without_a_warning() -> None:
-    report = check_parallel(_local(Honest), steps=60)
+    report = check_parallel(_local(Honest), steps=40)
     assert report.ok and not report.findings, str(report)
-    assert report.steps == 120
+    assert report.steps == 80
     assert report.skipped == ["determinism across processes: the factory is not a function of a module"]
 
 
 @pytest.mark.parametrize("kind", PLANTED, ids=lambda kind: kind.__name__)
 def test_planted_fault_is_found(kind: type[Honest]) -> None:
-    report = check_parallel(_local(kind), steps=60)
+    report = check_parallel(_local(kind), steps=40)
     assert PLANTED[kind] in report.faults, str(report)
     assert report.ok == (not report.errors)
 
@@ -92,6 +92,12 @@ def test_cli_check_names_the_mistake(spec: str, sentence: str) -> None:
         cli_check(spec)
 
 
-def test_cli_check_knows_the_kinds_of_environment() -> None:
+def test_cli_check_knows_the_kinds_of_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_process(*_: object) -> None:
+        raise RuntimeError("not in this test")
+
+    for module in ("parallel", "aec", "batched"):
+        monkeypatch.setattr(f"marl.testing.{module}.trace_elsewhere", no_process)
     assert cli_check("planted_faults:OutsideSpace", steps=5).faults == {"observation-outside-space"}
     assert cli_check("planted_faults:TurnsOutside", steps=5).faults == {"observation-outside-space"}
+    assert cli_check("marl.testing.worlds:TinyWorld", steps=4).ok

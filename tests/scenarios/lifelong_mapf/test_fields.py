@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from field_oracles import reference_average_distance, reference_field
 from stub_world import random_drawing
 
 from scenarios.lifelong_mapf import fields
@@ -59,9 +60,9 @@ def test_fields_equal_the_oracle(seed, height, width, dearest):
     exits, height, width = exits_of(random_drawing(rng, height, width, 0.3))
     cost = rng.integers(1, dearest, exits.size).astype(np.int32)
     goal = int(rng.choice(np.flatnonzero(exits)))
-    assert np.array_equal(weighted_field(exits, width, cost, goal), fields.reference_field(exits, width, cost, goal))
+    assert np.array_equal(weighted_field(exits, width, cost, goal), reference_field(exits, width, cost, goal))
     ones = np.ones_like(cost)
-    assert np.array_equal(step_field(exits, width, goal), fields.reference_field(exits, width, ones, goal))
+    assert np.array_equal(step_field(exits, width, goal), reference_field(exits, width, ones, goal))
 
 
 def test_average_distance_by_hand():
@@ -74,7 +75,7 @@ def test_average_distance_by_hand():
 def test_average_distance_equals_the_oracle(seed):
     exits, height, width = exits_of(random_drawing(np.random.default_rng(seed), 17, 13, 0.35))
     average = fields.average_distance(exits, height, width)
-    assert np.allclose(average, fields.reference_average_distance(exits, width), rtol=1e-12, atol=0)
+    assert np.allclose(average, reference_average_distance(exits, width), rtol=1e-12, atol=0)
 
 
 def test_large_maps_are_measured_from_a_sample(monkeypatch):

@@ -3,12 +3,13 @@ import heapq
 import numpy as np
 import pytest
 import torch
+from field_oracles import reference_field
 from pydantic import ValidationError
 from stub_world import StubWorld, random_drawing
 
 from scenarios.lifelong_mapf import follower_guidance
-from scenarios.lifelong_mapf.fields import MOVES, centrality, open_moves, reference_field
-from scenarios.lifelong_mapf.follower_guidance import SIGHT, cheapest_path
+from scenarios.lifelong_mapf.fields import MOVES, centrality, open_moves
+from scenarios.lifelong_mapf.follower_guidance import SIGHT, Search, cheapest_path
 from scenarios.lifelong_mapf.guidance import GuidanceConfig
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields
@@ -246,7 +247,7 @@ def cheapest(exits, width, static, counts, start, goal):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_follower_path_is_the_cheapest(seed):
-    rng, cells, world = random_world(100 + seed, agents=2, height=14, width=13)
+    rng, _, world = random_world(100 + seed, agents=2, height=14, width=13)
     size, start, goal = world.height * world.width, int(world.position[0, 0]), int(world.goal[0, 0])
     exits = open_moves(world.blocked, world.height, world.width)
     ratio = centrality(exits, world.height, world.width)
@@ -254,8 +255,9 @@ def test_follower_path_is_the_cheapest(seed):
     counts = rng.integers(0, 4, size).astype(np.int32)
     field = reference_field(exits, world.width, static, goal).astype(np.int32)
     cost, parent = np.empty(size, np.int32), np.empty(size, np.int32)
-    scratch = np.empty(size, np.bool_), np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
-    cheapest_path(exits, world.width, static, field, counts, start, goal, cost, parent, *scratch)
+    heap = np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
+    search = Search(cost, parent, np.empty(size, np.bool_), *heap)
+    cheapest_path(exits, world.width, static, field, counts, start, goal, search)
     path = [goal]
     while path[-1] != start:
         assert abs(path[-1] - parent[path[-1]]) in (1, world.width)

@@ -1,0 +1,134 @@
+"""How calls are written: compact (``ask r1 e5 north``) or as JSON; both are read, whatever is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+
+from scenarios.agent_hierarchy.tools import Tool
+
+Grammar = Literal["compact", "json"]
+
+MAX_TEXT = 4096
+_MAX_DIGITS = 9
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+class Call(NamedTuple):
+    """A legal call: the tool's name, and arguments of the types that its schema asks for."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Fault(NamedTuple):
+    """Why a text is no legal call, in a few words that the agent gets to read."""
+
+    reason: str
+
+
+def parse(text: Any, tools: Mapping[str, Tool]) -> Call | Fault:
+    """Read a call of one of ``tools``. Never raises, whatever the text."""
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        return Fault("not a text of bounded length")
+    text = text.strip()
+    if text.startswith(_OPEN):
+        text = text.removeprefix(_OPEN).partition(_CLOSE)[0].strip()
+    return _from_json(text, tools) if text.startswith("{") else _from_words(text.split(), tools)
+
+
+def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return Fault("broken JSON")
+    name, arguments = data.get("name"), data.get("arguments")
+    if not isinstance(name, str) or name not in tools:
+        return Fault("unknown call")
+    if not isinstance(arguments, dict) or set(arguments) != set(tools[name].parameters):
+        return Fault("wrong arguments")
+    return _typed(tools[name], arguments)
+
+
+def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
+    if not words or words[0] not in tools:
+        return Fault("unknown call")
+    tool = tools[words[0]]
+    names = list(tool.parameters)
+    values = words[1:]
+    surplus = len(values) - len(names)
+    if names and surplus > 0 and tool.parameters[names[0]]["type"] == "string":
+        # The first text takes what is too much: a task may have several words.
+        values = [" ".join(values[: surplus + 1]), *values[surplus + 1 :]]
+    if len(values) != len(names):
+        return Fault("wrong arguments")
+    return _typed(tool, dict(zip(names, values, strict=True)))
+
+
+def _typed(tool: Tool, arguments: Mapping[str, Any]) -> Call | Fault:
+    typed: dict[str, Any] = {}
+    for name, schema in tool.parameters.items():
+        value = _value(arguments[name], schema)
+        if value is None:
+            return Fault(f"wrong {name}")
+        typed[name] = value
+    return Call(tool.name, typed)
+
+
+def _value(value: Any, schema: Mapping[str, Any]) -> Any:
+    """The value in the schema's type, or None if it does not fit."""
+    kind = schema["type"]
+    if kind == "string":
+        fits = isinstance(value, str) and value != "" and ("enum" not in schema or value in schema["enum"])
+        return value if fits else None
+    if isinstance(value, str):
+        value = _from_text(value, kind)
+    if kind == "integer":
+        return value if type(value) is int and abs(value) < 10**_MAX_DIGITS else None
+    if kind == "number":
+        return float(value) if type(value) in (int, float) and abs(value) < 10**_MAX_DIGITS else None
+    return value if type(value) is bool else None
+
+
+def _from_text(text: str, kind: str) -> Any:
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text)
+    try:
+        return (int if kind == "integer" else float)(text[: _MAX_DIGITS + 3])
+    except ValueError:
+        return None
+
+
+def render(call: Call, grammar: Grammar) -> str:
+    """The text of a call; ``parse`` reads it back."""
+    if grammar == "json":
+        return json.dumps({"name": call.name, "arguments": call.arguments}, separators=(",", ":"))
+    return " ".join([call.name, *map(str, call.arguments.values())])
+
+
+def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
+    """The legal call that a faulty text comes closest to: its tool where one is recognised, else ``fallback``."""
+    words = [word for word in text[:MAX_TEXT].replace('"', " ").split() if word] if isinstance(text, str) else []
+    for word in words[:8]:
+        close = get_close_matches(word, list(tools), n=1, cutoff=0.75)
+        if close:
+            mended = _mended(tools[close[0]], words[words.index(word) + 1 :])
+            return mended or fallback
+    return fallback
+
+
+def _mended(tool: Tool, words: list[str]) -> Call | None:
+    """A call of this tool from words that nearly fit: names of agents are corrected, surplus words dropped."""
+    names = list(tool.parameters)
+    for name, schema in tool.parameters.items():
+        if "enum" in schema:
+            close = [get_close_matches(word, schema["enum"], n=1, cutoff=0.6) for word in words]
+            found = next((match[0] for match in close if match), schema["enum"][0])
+            rest = [word for word, match in zip(words, close, strict=True) if not match]
+            values = [" ".join(rest[:2])] if name != names[0] and len(names) == 2 else None
+            if values and values[0]:
+                return Call(tool.name, {names[0]: values[0], name: found})
+    parsed = _from_words([tool.name, *words[: len(names)]], {tool.name: tool})
+    return parsed if isinstance(parsed, Call) else None

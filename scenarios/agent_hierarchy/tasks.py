@@ -1,0 +1,202 @@
+"""Tasks and the knowledge that answers them, generated from a key or read from a file.
+
+A question is a start and a list of steps: ``e5 r3 r1`` asks for the r1 of the r3 of e5; ``e5 size add 3`` for its size
+plus 3. Generated knowledge is a random function of the task's own key: nothing of it can be learned by heart, every
+question has exactly one answer, and looking it up needs no storage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from marl.errors import UserError
+from marl.seeding import Stream, fold_int
+from scenarios.agent_hierarchy.config import TaskConfig
+
+#: What a lookup says that finds nothing.
+NOTHING = "none"
+#: The relation from an entity to a number, known to every lookup.
+SIZE = "size"
+
+_TASK, _FACT, _STALE = Stream.WORLD + 1, Stream.WORLD + 2, Stream.WORLD + 3
+_OPERATIONS = ("add", "sub", "mul")
+
+
+class Step(NamedTuple):
+    """One step of a question: a relation (no operand), or an operation with its operand."""
+
+    name: str
+    operand: str = ""
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} {self.operand}".rstrip()
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Facts of one episode.
+
+    Generated from ``key``, or given as ``facts``: (relation, entity) -> value; ``stale``: the same for the cache.
+    """
+
+    key: int
+    entities: int
+    modulus: int
+    stale_relations: frozenset[str]
+    facts: Mapping[tuple[str, str], str] | None = None
+    stale: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def lookup(self, relation: str, entity: str) -> str:
+        """The truth, or ``NOTHING``."""
+        if self.facts is not None:
+            return self.facts.get((relation, entity), NOTHING)
+        number, of = _number(relation, "r"), _number(entity, "e")
+        if not 0 <= of < self.entities or (number < 0 and relation != SIZE):
+            return NOTHING
+        drawn = _unsigned(fold_int(fold_int(fold_int(self.key, _FACT), number), of))
+        return str(drawn % self.modulus) if relation == SIZE else f"e{drawn % self.entities}"
+
+    def cached(self, relation: str, entity: str) -> str:
+        """What the cache says: the truth, except for stale relations."""
+        truth = self.lookup(relation, entity)
+        if truth == NOTHING or relation not in self.stale_relations:
+            return self.stale.get((relation, entity), truth)
+        other = 1 + _unsigned(fold_int(fold_int(self.key, _STALE), _number(entity, "e"))) % (self.entities - 1)
+        return f"e{(_number(truth, 'e') + other) % self.entities}"
+
+    def arithmetic(self, operation: str, operand: int, value: int) -> str:
+        """The result, modulo ``modulus``, or ``NOTHING`` for an unknown operation."""
+        results = {"add": value + operand, "sub": value - operand, "mul": value * operand}
+        return str(results[operation] % self.modulus) if operation in results else NOTHING
+
+    def take(self, step: Step, value: str) -> str:
+        """What a step makes of a value; ``NOTHING`` stays nothing."""
+        if not step.operand:
+            return self.lookup(step.name, value)
+        numbers = [_plain_int(step.operand), _plain_int(value)]
+        return NOTHING if None in numbers else self.arithmetic(step.name, *numbers)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with its one answer. hops: lookups on the way to it."""
+
+    start: str
+    steps: tuple[Step, ...]
+    answer: str
+    knowledge: Knowledge
+    question: str
+
+    @property
+    def hops(self) -> int:
+        return sum(not step.operand for step in self.steps)
+
+
+def generate(config: TaskConfig, key: int) -> Task:
+    """The task of a key."""
+    key = fold_int(key, _TASK)
+    draws = _Draws(key)
+    hops = config.hops[draws.weighted(config.hop_weights or (1.0,) * len(config.hops))]
+    calculates = hops == 0 or draws.unit() < config.arithmetic
+    knowledge = Knowledge(key, config.entities, config.modulus, frozenset(f"r{n}" for n in config.stale))
+    steps = [Step(f"r{draws.below(config.relations)}") for _ in range(hops)]
+    if calculates:
+        if hops:
+            steps[-1] = Step(SIZE)
+        operations = config.operations[draws.below(len(config.operations))]
+        steps += [
+            Step(_OPERATIONS[draws.below(len(_OPERATIONS))], str(1 + draws.below(config.modulus - 1)))
+            for _ in range(operations)
+        ]
+    start = f"e{draws.below(config.entities)}" if hops else str(draws.below(config.modulus))
+    return _solved(start, tuple(steps), knowledge)
+
+
+def _solved(start: str, steps: tuple[Step, ...], knowledge: Knowledge, question: str = "") -> Task:
+    value = start
+    for step in steps:
+        value = knowledge.take(step, value)
+    return Task(start, steps, value, knowledge, question or " ".join([start, *(step.words for step in steps)]))
+
+
+def steps_of(words: list[str]) -> tuple[Step, ...]:
+    """The steps that words spell: an operation takes the word after it as its operand."""
+    steps: list[Step] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        steps.append(Step(word, rest.pop(0)) if word in _OPERATIONS and rest else Step(word))
+    return tuple(steps)
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Tasks of a JSON file: ``{"knowledge": [[entity, relation, value], ...], "stale": [the same], "tasks":
+    [{"question", "answer", "plan"}, ...]}``; the plan, a list of words from the start on, may be left out.
+
+    Raises ``UserError`` that names the fault.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not JSON") from None
+    try:
+        facts = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("knowledge", [])}
+        stale = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("stale", [])}
+        tasks = [_task_from(item, Knowledge(0, 2, 1000, frozenset(), facts, stale)) for item in data["tasks"]]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} must hold tasks with a question and an answer, and knowledge as triples") from None
+    if not tasks:
+        raise UserError(f"{path} holds no task")
+    return tasks
+
+
+def _task_from(item: Mapping[str, Any], knowledge: Knowledge) -> Task:
+    question, answer = item["question"], item["answer"]
+    if not isinstance(question, str) or not isinstance(answer, str | int):
+        raise TypeError
+    words = [str(word) for word in item.get("plan", [])]
+    steps = steps_of(words[1:])
+    return Task(words[0] if words else "", steps, str(answer), knowledge, question)
+
+
+class _Draws:
+    """Random numbers of one key, one after the other."""
+
+    def __init__(self, key: int):
+        self._key, self._count = key, 0
+
+    def unit(self) -> float:
+        self._count += 1
+        return _unsigned(fold_int(self._key, self._count)) / 2**64
+
+    def below(self, n: int) -> int:
+        return int(self.unit() * n)
+
+    def weighted(self, weights: tuple[float, ...]) -> int:
+        left = self.unit() * sum(weights)
+        for index, weight in enumerate(weights):
+            left -= weight
+            if left < 0:
+                return index
+        return len(weights) - 1
+
+
+def _unsigned(x: int) -> int:
+    return x & ((1 << 64) - 1)
+
+
+def _number(word: str, letter: str) -> int:
+    """5 of ``e5``; -1 of anything else."""
+    digits = word[1:]
+    return int(digits) if word[:1] == letter and digits.isdecimal() and digits.isascii() and len(digits) < 6 else -1
+
+
+def _plain_int(word: str) -> int | None:
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else None

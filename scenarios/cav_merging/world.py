@@ -1,0 +1,237 @@
+"""``CavMerging``: automated and human-driven cars on a highway on-ramp, moved by the twin or by SUMO."""
+
+from __future__ import annotations
+
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, EnvSpec, Final, TimeStep, Tree
+from marl.seeding import Stream, fold, seeds_of
+from scenarios.cav_merging import actions as act
+from scenarios.cav_merging import kernels, reference
+from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.metrics import METRICS, Tally
+from scenarios.cav_merging.networks import RoadNetwork, find_network, read_network
+from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
+from scenarios.cav_merging.reward import own_rewards, shared_rewards
+from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
+from scenarios.cav_merging.sumo_backend import LOST, SumoBackend
+from scenarios.cav_merging.traffic import Traffic, road_row
+from scenarios.cav_merging.twin import Backend, Outcome, TwinBackend
+
+_TALLY = "tally/"
+
+
+class CavMerging(BatchedEnv):
+    """B copies of an on-ramp with N automated cars (the agents) and V - N human-driven ones; ``Snapshots``.
+
+    Observation ``[B, N, 41]``, central state ``[B, N, 132]``, reward, actions and metrics: see ``observation``,
+    ``reward``, ``actions`` and ``metrics``. An agent terminates when its car crashes or leaves the road; the others go
+    on, and at the horizon all are truncated. A car that crashed is taken off the road.
+
+    What an episode consists of (its road, its first cars, the k-th car to arrive) is a function of the copy's seed and
+    the number of the episode, the same for both backends.
+
+    For rules, supervisors and renderers: ``traffic`` (slots 0..N-1 are the agents), and the neighbour tables ``lead``
+    and ``follow``, int64 ``[B, V, L]``, of the present moment. They are the world's own: read, do not write.
+    """
+
+    def __init__(self, config: CavConfig, copies: int, device: torch.device | str = "cpu"):
+        self.config, self.copies, self.device = config, copies, torch.device(device)
+        self.network: RoadNetwork | None = None
+        if config.net is not None:
+            self.network = read_network(find_network(config.net), config.edges or None)
+        self.agents, self.slots = config.max_cavs, config.vehicles
+        main_lanes = self.network.geometry.main_lanes if self.network else config.geometry.main_lanes[1]
+        self._lanes = main_lanes + 1
+        self.backend: Backend
+        if config.backend == "sumo":
+            self.backend = SumoBackend(config, copies, self.network)
+        else:
+            self.backend = TwinBackend(copies, self.slots, self.device)
+        self.traffic = Traffic.empty(copies, self.agents, self.slots, self.device)
+        self._tally = Tally.empty(copies, self.device)
+        self._seed = torch.zeros(copies, dtype=torch.int64, device=self.device)
+        self._episode = torch.zeros_like(self._seed)
+        self._order = torch.arange(self.slots, device=self.device).repeat(copies, 1)
+        table = (copies, self.slots, self._lanes)
+        self.lead = torch.full(table, -1, dtype=torch.int64, device=self.device)
+        self.follow = torch.full_like(self.lead, -1)
+        self._handed_over = False
+        self._started = False
+        self.spec = self._make_spec()
+
+    def _make_spec(self) -> EnvSpec:
+        def box(width: int) -> spaces.Box:
+            return spaces.Box(-1.0, 1.0, (width,), np.float32)
+
+        lost = {"lost": LOST} if self.config.backend == "sumo" else {}
+        return EnvSpec(
+            agents=tuple(f"cav_{i}" for i in range(self.agents)),
+            groups={"cavs": tuple(range(self.agents))},
+            observation_space={"cavs": box(OBSERVATION)},
+            action_space={"cavs": spaces.Discrete(len(act.Action))},
+            state_space=box(STATE),
+            horizon=self.config.horizon,
+            metrics=METRICS | lost,
+            primary_metric="merged_share",
+        )
+
+    def hand_over(self) -> None:
+        """Let the driver model drive the automated cars too, from the next ``reset`` on: actions are then ignored."""
+        self._handed_over = True
+
+    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+        if mask is None:
+            mask = torch.ones(self.copies, dtype=torch.bool, device=self.device)
+        elif not self._started:
+            raise RuntimeError("reset all copies before some of them")
+        self._started = True
+        self._seed = torch.where(mask, seeds_of(seed, self.copies, self.device), self._seed)
+        self._episode = torch.where(mask, 0, self._episode)
+        self._begin(mask.nonzero()[:, 0])
+        self._look_around()
+        return self.current()
+
+    def step(self, actions: Tree) -> TimeStep:
+        if not self._started:
+            raise RuntimeError("reset the world before its first step")
+        if not isinstance(actions, Tensor) or actions.shape != (self.copies, self.agents):
+            raise ValueError(f"actions must be a tensor of shape {(self.copies, self.agents)}")
+        t = self.traffic
+        acted = t.present[:, : self.agents].clone()
+        before, ramp_before, there = t.gained.clone(), t.lane == 0, t.present.clone()
+        accel, turn = act.commands(t, actions.to(device=self.device, dtype=torch.int64))
+        outcome = self.backend.advance(t, accel, turn)
+        t.step += 1
+        merged_now = there & ramp_before & (t.lane > 0) & t.from_ramp & ~t.merged
+        t.merged |= merged_now
+        self._look_around()
+        own = own_rewards(self.config.reward, t, outcome.crashed, self.lead)
+        reward = shared_rewards(self.config.reward, own, acted, self.lead, self.follow, t.lane)
+        self._tally.add(
+            t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow
+        )
+        if self.config.flow_veh_per_h[1] > 0:
+            self._let_arrive(there)
+        return self._close_step(outcome, acted, reward)
+
+    def _let_arrive(self, there: Tensor) -> None:
+        """New cars in slots that were free during the whole step."""
+        filled = arrive(self.config, self._episode_key(), self.traffic, ~there & ~self.traffic.present)
+        self.traffic.controlled[:, : self.agents] &= not self._handed_over
+        self._tally.arrived(self.traffic, filled)
+        self.backend.insert(self.traffic, filled)
+        self._look_around()
+
+    def _close_step(self, outcome: Outcome, acted: Tensor, reward: Tensor) -> TimeStep:
+        t, n = self.traffic, self.agents
+        terminated = acted & (outcome.crashed | outcome.left)[:, :n]
+        done = (t.step >= self.config.horizon) | outcome.lost
+        truncated = acted & ~terminated & done[:, None]
+        figures = self._figures(outcome.lost)
+        observation, state = self._view()
+        ended = bool((terminated | truncated).any())
+        final = Final(observation, state) if ended else None
+        if bool(done.any()):
+            self._episode += done
+            self._begin(done.nonzero()[:, 0])
+            self._look_around()
+            observation, state = self._view()
+        return self._timestep(observation, state, reward, terminated, truncated, done, final, figures)
+
+    def current(self) -> TimeStep:
+        observation, state = self._view()
+        flags = torch.zeros(self.copies, self.agents, dtype=torch.bool, device=self.device)
+        done = torch.zeros(self.copies, dtype=torch.bool, device=self.device)
+        reward = torch.zeros(self.copies, self.agents, device=self.device)
+        return self._timestep(observation, state, reward, flags, flags.clone(), done, None, self._figures(done))
+
+    def snapshot(self) -> dict[str, Tensor]:
+        saved = {name: tensor.clone() for name, tensor in self.traffic.tensors().items()}
+        saved |= {_TALLY + name: tensor.clone() for name, tensor in self._tally.tensors().items()}
+        saved |= {"seed": self._seed.clone(), "episode": self._episode.clone()}
+        return saved | self.backend.snapshot()
+
+    def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
+        everything = torch.arange(self.copies, device=self.device)
+        into = everything if target is None else target.to(self.device)
+        own = {**self.traffic.tensors(), "seed": self._seed, "episode": self._episode}
+        own |= {_TALLY + name: tensor for name, tensor in self._tally.tensors().items()}
+        for name, tensor in own.items():
+            saved = snapshot[name] if source is None else snapshot[name][source]
+            tensor[into] = saved.to(self.device)
+        self.backend.restore(self.traffic, snapshot, source, into)
+        self._started = True
+        self._look_around()
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def _episode_key(self) -> Tensor:
+        return fold(fold(self._seed, Stream.EPISODE), self._episode)
+
+    def _begin(self, rows: Tensor) -> None:
+        """Copies ``rows`` start the episode of their seed and number."""
+        if not len(rows):
+            return
+        key = self._episode_key()[rows]
+        if self.network is not None:
+            fixed = torch.tensor(road_row(self.network.geometry), dtype=torch.float64, device=self.device)
+            road = fixed.repeat(len(rows), 1)
+        else:
+            road = draw_roads(self.config, key)
+        fresh = first_cars(self.config, key, road)
+        if self._handed_over:
+            fresh.controlled[:] = False
+        self.traffic.put(fresh, rows)
+        self._tally.begin(self.traffic, rows)
+        self.backend.begin(self.traffic, rows, key)
+
+    def _look_around(self) -> None:
+        """Bring the neighbour tables up to date."""
+        t = self.traffic
+        if self.device.type == "cpu":
+            tables = (t.x, t.lane, t.present, self._order, self.lead, self.follow)
+            kernels.neighbours(*(tensor.numpy() for tensor in tables))
+        else:
+            self.lead, self.follow = reference.neighbours(t.x, t.lane, t.present, self._lanes)
+
+    def _view(self) -> tuple[Tensor, Tensor]:
+        return observe(self.traffic, self._order, self.lead, self.follow, self.config.horizon)
+
+    def _figures(self, lost: Tensor) -> dict[str, Tensor]:
+        figures = self._tally.figures(self.traffic.step)
+        return figures | {"lost": lost.float()} if self.config.backend == "sumo" else figures
+
+    def _timestep(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        done: Tensor,
+        final: Final | None,
+        figures: dict[str, Tensor],
+    ) -> TimeStep:
+        t, n = self.traffic, self.agents
+        return TimeStep(
+            observation=observation,
+            state=state,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            done=done,
+            alive=t.present[:, :n].clone(),
+            agent_id=t.number[:, :n].clone(),
+            action_mask=act.legal(t),
+            key=fold(self._episode_key(), t.step),
+            final=final,
+            metrics=figures,
+        )
+
+

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from simulators import Fragile, Herd, Unbounded, Wordy, tiny_face
+
+from marl.envs.batched import Snapshots
+from marl.envs.pettingzoo import ParallelFace, from_parallel
+from marl.errors import UserError
+from marl.testing import TinyWorld, check_batched, check_parallel
+from marl.testing.tensors import first_difference, random_actions
+
+
+def test_the_herd_is_itself_correct() -> None:
+    assert not check_parallel(lambda: Herd(), steps=60).findings
+
+
+def test_spec() -> None:
+    world = from_parallel(Herd, 2, workers=0)
+    assert world.spec.agents == ("cow_0", "dog_0", "cow_1")
+    assert world.spec.groups == {"cow": (0, 2), "dog": (1,)}
+    assert world.spec.observation_space["cow"].shape == (2,)
+    assert world.spec.horizon == 10
+    assert not isinstance(world, Snapshots)
+    assert isinstance(from_parallel(Herd, 1, workers=0, deterministic=True), Snapshots)
+
+
+def test_it_is_the_foreign_environment_step_by_step() -> None:
+    world, env = from_parallel(Herd, 1, workers=0), Herd()
+    view = world.reset(5)
+    seed = int(world.pool.seeds[0])  # type: ignore[attr-defined]
+    env.reset(seed=seed)
+    for t in range(1, 11):
+        actions = random_actions(world, view)
+        live = list(env.agents)
+        chosen = {
+            "cow_0": np.int64(actions["cow"][0, 0] + 1),
+            "cow_1": np.int64(actions["cow"][0, 1] + 1),
+            "dog_0": actions["dog"][0, 0].numpy(),
+        }
+        seen, rewards, terminated, truncated, _ = env.step({agent: chosen[agent] for agent in live})
+        state = env.state()
+        view = world.step(actions)
+        for slot, agent in enumerate(world.spec.agents):
+            assert view.reward[0, slot] == np.float32(rewards[agent] if agent in live else 0.0)
+            assert view.terminated[0, slot] == (agent in live and terminated[agent])
+            assert view.truncated[0, slot] == (agent in live and truncated[agent])
+        if not env.agents:
+            assert view.done[0] and view.final is not None
+            assert view.final.state[0].tolist() == state.tolist()
+            assert view.metrics["length_steps"].tolist() == [float(t)]
+            return
+        assert view.alive[0].tolist() == [agent in env.agents for agent in world.spec.agents]
+        assert view.observation["cow"][0, 0].tolist() == seen["cow_0"]["observation"].tolist() or not view.alive[0, 0]
+        if "cow_1" in env.agents:
+            assert view.action_mask["cow"][0, 1].tolist() == seen["cow_1"]["action_mask"].astype(bool).tolist()
+        assert view.state[0].tolist() == state.tolist()
+    raise AssertionError("the episode did not end")
+
+
+def test_the_batched_herd_conforms() -> None:
+    report = check_batched(
+        lambda copies: from_parallel(Herd, copies, workers=0, deterministic=True), steps=24, batches=(1, 2, 3)
+    )
+    assert not report.findings, str(report)
+
+
+def test_workers_do_not_change_it() -> None:
+    worlds = [from_parallel(Herd, 3, workers=workers, deterministic=True) for workers in (0, 2)]
+    views = [world.reset(3) for world in worlds]
+    index = torch.arange(3)
+    for _ in range(25):
+        assert first_difference(*views, worlds[0].spec, index, index) is None
+        views = [world.step(random_actions(world, view)) for world, view in zip(worlds, views, strict=True)]
+    snapshot = worlds[1].snapshot()  # type: ignore[attr-defined]
+    worlds[0].reset(77)
+    worlds[0].restore(snapshot, torch.tensor([2, 2]), torch.tensor([0, 1]))  # type: ignore[attr-defined]
+    ours, theirs = torch.tensor([0, 1]), torch.tensor([2, 2])
+    views[0] = worlds[0].current()  # type: ignore[attr-defined]
+    for _ in range(12):
+        views = [world.step(random_actions(world, view)) for world, view in zip(worlds, views, strict=True)]
+        assert first_difference(*views, worlds[0].spec, ours, theirs) is None
+    for world in worlds:
+        world.close()
+        world.close()
+
+
+def test_there_and_back_again() -> None:
+    """A batched world, its PettingZoo face, and that face batched: the flags, rewards and lives are the same."""
+    report = check_batched(lambda copies: from_parallel(tiny_face, copies, workers=0), steps=12, batches=(1, 2))
+    assert not report.findings, str(report)
+    world = from_parallel(tiny_face, 1, workers=0)
+    view = world.reset(0)
+    plain = TinyWorld(1, 3, horizon=8, unlike=True, masks=True, mortal=True, observation="dict", slip=0.1)
+    other = plain.reset(int(world.pool.seeds[0]))  # type: ignore[attr-defined]
+    for _ in range(8):
+        actions = random_actions(world, view)
+        view, other = world.step(actions), plain.step(actions)
+        for name in ("reward", "terminated", "truncated", "done"):
+            assert torch.equal(getattr(view, name), getattr(other, name)), name
+        if bool(other.done):
+            return
+        assert torch.equal(view.alive, other.alive)
+
+
+def test_a_lost_episode_is_truncated_and_counted(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    world = from_parallel(partial(Fragile, str(trap)), 2, workers=2)
+    view = world.reset(0)
+    for _ in range(2):
+        view = world.step(random_actions(world, view))
+    before = view
+    trap.touch()
+    view = world.step(random_actions(world, view))
+    (lost,) = torch.nonzero(view.metrics["lost"]).flatten().tolist()
+    assert view.done[lost] and not view.terminated[lost].any()
+    assert torch.equal(view.truncated[lost], before.alive[lost])
+    assert view.final is not None and torch.equal(view.final.observation["cow"][lost], before.observation["cow"][lost])
+    assert torch.equal(view.final.state[lost], before.state[lost])
+    assert world.restarts == 1  # type: ignore[attr-defined]
+    assert not world.step(random_actions(world, view)).metrics["lost"].any()
+    world.close()
+
+
+def test_a_worker_killed_during_a_replay_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = from_parallel(Herd, 1, workers=1, deterministic=True)
+    view = world.reset(0)
+    world.step(random_actions(world, view))
+    os.kill(world.pool.pids[0], signal.SIGKILL)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="failed while an episode was replayed"):
+        world.restore(world.snapshot())  # type: ignore[attr-defined]
+    world.close()
+
+
+def test_what_cannot_be_batched_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="give horizon=STEPS"):
+        from_parallel(Unbounded, 1, workers=0)
+    assert from_parallel(Unbounded, 1, workers=0, horizon=4).spec.horizon == 4
+    with pytest.raises(UserError, match="fixed shape"):
+        from_parallel(Wordy, 1, workers=0)
+    with pytest.raises(UserError, match="possible_agents"):
+        from_parallel(lambda: ParallelFace(TinyWorld(1), newcomers=True), 1, workers=0)
+
+
+def test_a_given_horizon_truncates() -> None:
+    world = from_parallel(Unbounded, 2, workers=0, horizon=3)
+    view = world.reset(0)
+    for t in range(1, 7):
+        alive = view.alive
+        view = world.step(random_actions(world, view))
+        assert bool((view.truncated[view.done] | view.terminated[view.done] | ~alive[view.done]).all())
+        assert bool(view.done.all()) == (t % 3 == 0)

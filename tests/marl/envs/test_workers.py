@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from simulators import Counter, NeverStarts
+
+from marl.envs.workers import WorkerPool
+from marl.errors import UserError
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool(Counter, 5, 2, timeout_s=10.0)
+    pool.seeds[:] = np.arange(5) + 100
+    pool.reset()
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_do_not_depend_on_the_number_of_workers(workers: int) -> None:
+    pool = WorkerPool(Counter, 3, workers)
+    try:
+        assert pool.layout.info == "counter"
+        pool.seeds[:] = [7, 8, 9]
+        pool.reset()
+        for step in range(1, 4):
+            pool.actions[:] = [[step, 1], [0, step], [2, 2]]
+            assert not pool.step().any()
+        assert pool.outputs["sum"].tolist() == [9.0, 6.0, 12.0]
+        pool.reset(np.array([False, True, False]))
+        pool.actions[:] = 1
+        pool.step(np.array([False, True, True]))
+        assert pool.outputs["sum"].tolist() == [9.0, 2.0, 14.0]
+        assert pool.outputs["seed"].tolist() == [7, 8, 9]
+        assert pool.restarts == 0
+    finally:
+        pool.close()
+        pool.close()
+
+
+def test_a_killed_worker_is_replaced_and_its_episodes_are_given_up(pool: WorkerPool) -> None:
+    pool.actions[:] = 1
+    pool.step()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    pool.seeds[:] = np.arange(5) + 200
+    assert pool.step().tolist() == [True, True, True, False, False]
+    assert pool.outputs["sum"].tolist() == [0, 0, 0, 4, 4]
+    assert pool.outputs["seed"].tolist() == [200, 201, 202, 103, 104]
+    assert pool.restarts == 1
+    assert not pool.step().any()
+    assert pool.outputs["sum"].tolist() == [2, 2, 2, 6, 6]
+
+
+def test_killed_in_a_reset_only_other_episodes_are_lost(pool: WorkerPool) -> None:
+    os.kill(pool.pids[1], signal.SIGKILL)
+    assert pool.reset(np.array([True, False, False, True, False])).tolist() == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("fault", [-1, -3])
+def test_a_fault_that_comes_back_is_an_error_with_seeds_and_last_words(fault: int, pool: WorkerPool) -> None:
+    pool.actions[:, 0] = [1, 1, 1, fault, 1]
+    lost = [pool.step().tolist() for _ in range(3)]
+    assert lost == [[False, False, False, True, True]] * 3
+    words = {-1: "SIGKILL.*the last words", -3: "ValueError: no such action.*in step"}[fault]
+    with pytest.raises(UserError, match=rf"worker 1 failed 4 times in a row.*\[103, 104\].*{words}"):
+        pool.step()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.step()
+
+
+def test_a_hung_worker_is_replaced() -> None:
+    pool = WorkerPool(Counter, 2, 2, timeout_s=0.5)
+    try:
+        pool.reset()
+        pool.actions[:] = [[1, 1], [-2, 1]]
+        start = time.monotonic()
+        assert pool.step().tolist() == [False, True]
+        assert time.monotonic() - start < 30
+        assert pool.restarts == 1
+    finally:
+        pool.close()
+
+
+def test_a_stopped_worker_is_replaced() -> None:
+    """SIGSTOP: the process is there, but does nothing."""
+    pool = WorkerPool(Counter, 1, 1, timeout_s=0.5)
+    try:
+        pool.reset()
+        os.kill(pool.pids[0], signal.SIGSTOP)
+        assert pool.step().tolist() == [True]
+    finally:
+        pool.close()
+
+
+def test_closing_leaves_no_process_and_no_memory() -> None:
+    pool = WorkerPool(Counter, 2, 2)
+    pids, name = pool.pids, pool._held.memory.name  # type: ignore[union-attr]
+    pool.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert name not in os.listdir("/dev/shm")  # noqa: PTH208
+
+
+def test_what_cannot_start_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="does not start: worker 0 raised RuntimeError: no licence"):
+        WorkerPool(NeverStarts, 1, 1)
+    with pytest.raises(UserError, match="define it in a module, or use workers=0"):
+        WorkerPool(lambda: Counter(), 1, 1)
+    with pytest.raises(UserError, match="0 to 2 workers"):
+        WorkerPool(Counter, 2, 3)

@@ -1,0 +1,45 @@
+"""Distances in plain Python: the oracles of the compiled fields."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+import numpy as np
+
+from scenarios.lifelong_mapf.fields import MOVES, UNREACHED
+
+
+def reference_field(exits: np.ndarray, width: int, cost: np.ndarray, goal: int) -> np.ndarray:
+    """``weighted_field`` by Dijkstra with a binary heap."""
+    field = np.full(exits.size, UNREACHED, np.int64)
+    field[goal] = 0
+    heap = [(0, goal)]
+    while heap:
+        value, cell = heapq.heappop(heap)
+        if value > field[cell]:
+            continue
+        for move in range(1, 5):
+            if exits[cell] >> (move - 1) & 1:
+                target = cell + MOVES[move][0] * width + MOVES[move][1]
+                if value + int(cost[target]) < field[target]:
+                    field[target] = value + int(cost[target])
+                    heapq.heappush(heap, (int(field[target]), target))
+    return field
+
+
+def reference_average_distance(exits: np.ndarray, width: int) -> np.ndarray:
+    """``average_distance``, one search per cell."""
+    average = np.zeros(exits.size)
+    for start in np.flatnonzero(exits):
+        distance = {int(start): 0}
+        queue = deque(distance)
+        while queue:
+            cell = queue.popleft()
+            for move in range(1, 5):
+                target = cell + MOVES[move][0] * width + MOVES[move][1]
+                if exits[cell] >> (move - 1) & 1 and target not in distance:
+                    distance[target] = distance[cell] + 1
+                    queue.append(target)
+        average[start] = sum(distance.values()) / (len(distance) - 1)
+    return average
