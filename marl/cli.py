@@ -358,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         message = str(error)
     except _USAGE_ERROR as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = error.format_message().rstrip(".")
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -367,5 +367,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone, such as `| head`; Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    sys.stderr.write(f"marl: error: {message}\n")
+    sys.stderr.write(f"marl: error: {' '.join(message.split())}\n")
     return 2

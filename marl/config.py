@@ -172,7 +172,8 @@ def resolve(
         # enumerations, but "64" never becomes 64, nor true 1.
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise UserError(_sentence(model, values, origin, error)) from None
+        # Keys are the user's own text and may hold line breaks.
+        raise UserError(" ".join(_sentence(model, values, origin, error).split())) from None
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ next step earns a small reward.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gymnasium import spaces
 
@@ -34,7 +35,7 @@ class Guidance:
         self.reward_weight = reward_weight
         self._features = env.enable_plan()
         (self._group,) = env.spec.groups
-        self.observation_space: Mapping[str, spaces.Space] = {
+        self.observation_space: Mapping[str, spaces.Space[Any]] = {
             self._group: _extended(env.spec.observation_space[self._group], self._features)
         }
 
@@ -51,7 +52,7 @@ class Guidance:
         )
 
 
-def _extended(space: spaces.Space, features: Mapping[str, spaces.Space]) -> spaces.Dict:
+def _extended(space: spaces.Space[Any], features: Mapping[str, spaces.Space[Any]]) -> spaces.Dict:
     own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
     return spaces.Dict({**own, **features})
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from gymnasium import spaces
@@ -71,7 +71,7 @@ class Pipeline:
     def __init__(self, env: BatchedEnv, config: CoordinationConfig):
         self.env = env
         self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
-        self.observation_space: Mapping[str, spaces.Space] = (
+        self.observation_space: Mapping[str, spaces.Space[Any]] = (
             self._guidance.observation_space if self._guidance else env.spec.observation_space
         )
 

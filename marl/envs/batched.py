@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
@@ -45,9 +45,9 @@ class EnvSpec:
 
     agents: tuple[str, ...]
     groups: Mapping[str, tuple[int, ...]]
-    observation_space: Mapping[str, spaces.Space]
-    action_space: Mapping[str, spaces.Space]
-    state_space: spaces.Space | None
+    observation_space: Mapping[str, spaces.Space[Any]]
+    action_space: Mapping[str, spaces.Space[Any]]
+    state_space: spaces.Space[Any] | None
     horizon: int
     state_per_agent: bool = True
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -156,7 +156,7 @@ class Plan(NamedTuple):
 class Plans(Protocol):
     """A world that can be guided: it knows a planner for its agents."""
 
-    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space]:
+    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
         """Switch planning on (before ``reset``); returns name -> the space of one agent's plan feature."""
 
     def plan(self) -> Plan:

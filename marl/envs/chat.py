@@ -49,17 +49,24 @@ class ChatSpace(spaces.Space[str]):
         return isinstance(other, ChatSpace) and (self.max_length, self.examples) == (other.max_length, other.examples)
 
 
-class ConversationSpace(spaces.Space[tuple[Message, ...]]):
-    """A tuple of chat messages; empty for an agent that nobody has called."""
+class Messages(tuple[Message, ...]):
+    """What an agent observes: the messages of its conversation so far."""
+
+    #: PettingZoo's ``api_test`` asks it of every observation.
+    dtype = np.dtype(object)
+
+
+class ConversationSpace(spaces.Space[Messages]):
+    """``Messages``, each of at most ``max_length`` characters; empty for an agent that nobody has called."""
 
     def __init__(self, max_length: int = 4096, seed: int | None = None):
-        super().__init__(None, None, seed)
+        super().__init__(None, np.dtype(object), seed)  # type: ignore[arg-type]
         self.max_length = max_length
 
-    def sample(self, mask: Any = None, probability: Any = None) -> tuple[Message, ...]:
+    def sample(self, mask: Any = None, probability: Any = None) -> Messages:
         """A conversation of one line."""
         speaker = SPEAKERS[int(self.np_random.integers(len(SPEAKERS)))]
-        return ({"role": speaker, "content": "".join(map(chr, self.np_random.integers(32, 127, 8)))},)
+        return Messages([{"role": speaker, "content": "".join(map(chr, self.np_random.integers(32, 127, 8)))}])
 
     def contains(self, x: Any) -> bool:
         return isinstance(x, tuple) and all(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from pettingzoo import ParallelEnv
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class ForeignEnv(BatchedEnv):
             agents=foreign.agents,
             groups=foreign.groups,
             observation_space=foreign.observation_space,
-            action_space=foreign.action_space,
+            action_space={group: _from_zero(space) for group, space in foreign.action_space.items()},
             state_space=foreign.state_space,
             horizon=foreign.horizon,
             state_per_agent=False,
@@ -141,7 +142,7 @@ class ForeignEnv(BatchedEnv):
     # Episodes
 
     def _episode_key(self, episode: Tensor) -> Tensor:
-        return fold(fold(self._seed, torch.tensor(int(Stream.EPISODE))), episode)
+        return fold(fold(self._seed, Stream.EPISODE), episode)
 
     def _seed_pool(self, episode: Tensor) -> None:
         self.pool.seeds[:] = (self._episode_key(episode) & _SEED_MASK).numpy()
@@ -243,6 +244,11 @@ class ReplayableForeignEnv(ForeignEnv):
 
 
 _FLAGS = ("terminated", "truncated", "done")
+
+
+def _from_zero(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The contract counts discrete actions from 0; the simulator adds the start."""
+    return spaces.Discrete(int(space.n)) if isinstance(space, spaces.Discrete) else space
 
 
 def _select(chosen: Tensor, a: Tree, b: Tree) -> Tree:

@@ -53,6 +53,8 @@ class ForeignSimulator:
             raise UserError(f"{self._env} names no possible_agents: a batched world needs to know its slots beforehand")
         self._agents = [str(agent) for agent in agents]
         self._keys = list(agents)
+        self._final: dict[int, Any] = {}
+        self._final_state: Array | None = None
         self._observations, infos = self._env.reset(seed=0)
         self.spec = self._describe(infos, horizon)
         self._group_of = {slot: group for group, slots in self.spec.groups.items() for slot in slots}
@@ -85,7 +87,9 @@ class ForeignSimulator:
 
     def step(self, actions: Array, next_seed: int) -> None:
         acting = [slot for slot in range(len(self._keys)) if self._alive[slot]]
-        chosen = {self._keys[slot]: self._decode(slot, actions[slot]) for slot in acting}
+        # In the environment's own order: it may draw random numbers on its way through them.
+        slots = {self._keys[slot]: slot for slot in acting}
+        chosen = {key: self._decode(slots[key], actions[slots[key]]) for key in self._env.agents}
         self._observations, rewards, terminations, truncations, self._infos = self._env.step(chosen)
         self._time += 1
         self._clear_flags()
@@ -104,7 +108,7 @@ class ForeignSimulator:
                 self._births[slot] += 1
             self._alive[slot] = living
         if ended.any():
-            self._final = {slot: self._observations.get(self._keys[slot]) for slot in np.flatnonzero(ended)}
+            self._final = {slot: self._observations.get(self._keys[slot]) for slot in acting if ended[slot]}
             self._final_state = self._state()
         if not self._alive.any():
             self._done = True
@@ -146,8 +150,7 @@ class ForeignSimulator:
         self._reward = np.zeros(n, np.float32)
         self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
         self._done = False
-        self._final: dict[int, Any] = {}
-        self._final_state: Array | None = None
+        self._final, self._final_state = {}, None
 
     def _start_agents(self) -> None:
         present = set(self._env.agents)
@@ -279,7 +282,7 @@ def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
 def _state_space(env: Any) -> spaces.Box | None:
     try:
         state = env.state()
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError, TypeError):  # TypeError: some keep an attribute of that name.
         return None
     declared = getattr(env, "state_space", None)
     if isinstance(declared, spaces.Box):

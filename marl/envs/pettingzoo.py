@@ -223,13 +223,12 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
         for group, slots in spec.groups.items():
             space = spec.action_space[group]
             rows = np.zeros((1, len(slots), *(space.shape or ())), space.dtype)
-            start = int(space.start) if isinstance(space, spaces.Discrete) else 0
             for name, action in actions.items():
                 where, row = self._place[self._names[name]]
                 if where == group:
                     if not space.contains(action):
                         raise ValueError(f"the action of {name}, {action!r}, is not in {space}")
-                    rows[0, row] = action - start
+                    rows[0, row] = action
             tensor = torch.from_numpy(rows).to(self.env.device)
             out[group] = tensor.to(torch.int64) if not tensor.is_floating_point() else tensor
         return out if len(out) > 1 else next(iter(out.values()))

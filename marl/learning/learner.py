@@ -33,7 +33,7 @@ class ClippedAdam:
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Moments and counts by parameter number, as tensors."""
         return {
-            str(i): {name: value for name, value in self.adam.state[parameter].items()}
+            str(i): dict(self.adam.state[parameter].items())
             for i, parameter in enumerate(self._parameters)
             if parameter in self.adam.state
         }
@@ -54,5 +54,5 @@ def minibatches(rows: int, count: int, generator: torch.Generator) -> Iterator[T
 
 
 def micro_batches(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Consecutive pieces of at most ``size`` rows, whose gradients are accumulated: the same sum, a smaller footprint."""
-    yield from rows.split(max(size, 1))
+    """Consecutive pieces of at most ``size`` rows, for gradients that are accumulated: the same sum, less memory."""
+    yield from torch.split(rows, max(size, 1))

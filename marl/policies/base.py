@@ -9,7 +9,7 @@ from marl.envs.batched import BatchedEnv, TimeStep, Tree
 
 
 class BoundPolicy(Protocol):
-    """A policy bound to one batched world. It may keep state per copy and learns of new episodes by ``timestep.done``."""
+    """A policy bound to one batched world. It may keep state per copy; new episodes show in ``timestep.done``."""
 
     def act(self, timestep: TimeStep) -> Tree:
         """The actions of all agents of all copies, as ``BatchedEnv.step`` takes them."""

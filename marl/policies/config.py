@@ -23,3 +23,6 @@ class NetworkConfig(Frozen):
     layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
     gru_size: Width = 64
+
+
+DEFAULT_NETWORK = NetworkConfig.model_validate({})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ Sharing = Literal["group", "none"]
 
 def of_group(spec: EnvSpec, tree: Tree, group: str) -> Tree:
     """The part of a group: the tree itself where there is one group, else its entry."""
-    return tree if len(spec.groups) == 1 else tree[group]  # type: ignore[call-overload,no-any-return]
+    if len(spec.groups) == 1:
+        return tree
+    assert isinstance(tree, dict)
+    return tree[group]
 
 
 def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
@@ -83,7 +86,7 @@ class JointPolicy(nn.Module):
     def __init__(
         self,
         spec: EnvSpec,
-        observation_space: Mapping[str, spaces.Space],
+        observation_space: Mapping[str, spaces.Space[Any]],
         network: NetworkConfig,
         sharing: Sharing = "group",
         agent_index: bool = False,
@@ -110,8 +113,8 @@ class JointPolicy(nn.Module):
         if not self._agent_index:
             return part
         size = len(self.spec.groups[unit.group])
-        own = part if isinstance(part, dict) else {"observation": part}
-        some = next(_leaves(own))
+        own: dict[str, Tree] = part if isinstance(part, dict) else {"observation": part}
+        some = next(_leaves(part))
         one_hot = torch.eye(size, device=some.device)[list(unit.local)]
         return {**own, "agent_index": one_hot.expand(*some.shape[: axis + 1], size)}
 
@@ -210,7 +213,7 @@ def noise(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     return uniform(fold(keys.unsqueeze(-1), torch.arange(shape[0], device=keys.device)))
 
 
-def _with_index(space: spaces.Space, size: int) -> spaces.Dict:
+def _with_index(space: spaces.Space[Any], size: int) -> spaces.Dict:
     own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
     return spaces.Dict({**own, "agent_index": spaces.Box(0.0, 1.0, (size,), np.float32)})
 

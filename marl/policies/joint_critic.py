@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from marl.envs.batched import EnvSpec, Tree
 from marl.errors import UserError
 from marl.policies.config import NetworkConfig
-from marl.policies.critic import Critic
+from marl.policies.critic import Critic, Mixer
 from marl.policies.joint import map_tree, of_group
 
 CriticInput = Literal["state", "observation"]
-Mixer = Literal["none", "attention", "deep_sets"]
 
 
 class Denormalizes(Protocol):
@@ -40,7 +39,7 @@ class JointCritic(nn.Module):
     def __init__(
         self,
         spec: EnvSpec,
-        observation_space: Mapping[str, spaces.Space],
+        observation_space: Mapping[str, spaces.Space[Any]],
         network: NetworkConfig,
         source: CriticInput = "state",
         mixer: Mixer = "none",
@@ -131,7 +130,9 @@ class JointCritic(nn.Module):
             own_start = start.all(dim=-1) if self._shared else start[..., index]
             own_alive = None if self._shared else alive[..., index]
             if name in hidden:
-                value, after[name] = critic.unroll(seen, hidden[name], own_start, alive=own_alive)
+                value, carried = critic.unroll(seen, hidden[name], own_start, alive=own_alive)
+                assert carried is not None
+                after[name] = carried
             else:
                 value, _ = critic(seen, None, alive=own_alive)
             if self._shared:
@@ -154,6 +155,6 @@ class JointCritic(nn.Module):
         return {**spread, "agent_index": torch.eye(agents, device=some.device).expand(*shape, agents, agents)}
 
 
-def _with_index(space: spaces.Space, agents: int) -> spaces.Dict:
+def _with_index(space: spaces.Space[Any], agents: int) -> spaces.Dict:
     own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"state": space}
     return spaces.Dict({**own, "agent_index": spaces.Box(0.0, 1.0, (agents,), np.float32)})

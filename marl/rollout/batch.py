@@ -53,7 +53,7 @@ def stack(trees: list[Tree]) -> Tree:
     """T trees of ``[B, ...]`` -> one tree of ``[T, B, ...]``."""
     first = trees[0]
     if isinstance(first, dict):
-        return {name: stack([tree[name] for tree in trees]) for name in first}  # type: ignore[index,misc]
+        return {name: stack([tree[name] for tree in trees]) for name in first}  # type: ignore[index]
     return torch.stack(trees)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ statistics of the value normaliser are buffers, updated once per batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -23,9 +23,10 @@ from marl.learning.advantages import gae, normalize
 from marl.learning.learner import ClippedAdam, micro_batches, minibatches
 from marl.learning.surrogates import approximate_kl, clip_fraction, ppo_clip
 from marl.learning.value_losses import ValueNorm, clipped, huber, squared
-from marl.policies.config import NetworkConfig
+from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
+from marl.policies.critic import Mixer
 from marl.policies.joint import JointPolicy, Sharing, map_tree
-from marl.policies.joint_critic import CriticInput, JointCritic, Mixer
+from marl.policies.joint_critic import CriticInput, JointCritic
 from marl.rollout.batch import Batch, stretches
 from marl.seeding import Stream, generator
 from marl.systems.system import System
@@ -63,8 +64,8 @@ class MappoConfig(Frozen):
     advantage_norm: bool = True
     target_kl: Annotated[float, Field(gt=0.0)] | None = None
     """Stop the epochs of an update when the approximate KL divergence of a minibatch exceeds this."""
-    actor: NetworkConfig = NetworkConfig()
-    critic: NetworkConfig = NetworkConfig()
+    actor: NetworkConfig = DEFAULT_NETWORK
+    critic: NetworkConfig = DEFAULT_NETWORK
     critic_input: CriticInput = "state"
     critic_mixer: Mixer = "none"
     sharing: Sharing = "group"
@@ -95,7 +96,7 @@ class Mappo:
     def __init__(
         self,
         spec: EnvSpec,
-        observation_space: Mapping[str, spaces.Space],
+        observation_space: Mapping[str, spaces.Space[Any]],
         config: MappoConfig,
         seed: int,
         device: torch.device,
@@ -214,7 +215,7 @@ class Mappo:
                 per_agent = clipped(self._value_loss, config.value_clip, value, r.old_value, r.target)
             critic_loss = (per_agent * r.mask).sum()
             sums["value_loss"] = sums["value_loss"] + critic_loss.detach()
-            ((losses + critic_loss) / total).backward()
+            torch.autograd.backward((losses + critic_loss) / total)
         figures = {name: float(value.detach() / total) for name, value in sums.items()}
         figures["actor_grad_norm"] = float(self._actor_adam.step())
         figures["critic_grad_norm"] = float(self._critic_adam.step())

@@ -18,19 +18,22 @@ from marl.testing.probes import (
     probe_mask,
     probe_observation,
     probe_reward,
+    told,
 )
 from marl.testing.report import Report
-from marl.testing.trace import aec_trace, difference, factory_spec, trace_elsewhere
+from marl.testing.trace import aec_trace, difference, factory_spec, name_of, trace_elsewhere
 
 Env: TypeAlias = AECEnv[Any, Any, Any]
 
 
-def check_aec(factory: Callable[[], Env], steps: int = 500, seeds: Sequence[int] = (0, 1)) -> Report:
+def check_aec(
+    factory: Callable[[], Env], steps: int = 500, seeds: Sequence[int] = (0, 1), spec: str | None = None
+) -> Report:
     """Values, flags, masks and turns of every step, determinism in this process and in another, and ``close``.
 
     Arguments and faults as in ``check_parallel``; ``steps`` counts turns.
     """
-    report = Report(f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', factory)}")
+    report = Report(spec or name_of(factory))
     made: list[Env] = []
     try:
         for seed in seeds:
@@ -39,15 +42,15 @@ def check_aec(factory: Callable[[], Env], steps: int = 500, seeds: Sequence[int]
                 _inspect(report, made[-1], seed, steps)
             if used:
                 report.add("global-randomness", f"seed {seed}", f"{' and '.join(used)} drawn from or seeded")
-        _determinism(report, factory, made, seeds[0], steps)
+        _determinism(report, factory, made, seeds[0], steps, spec or factory_spec(factory))
     except Exception as error:
-        report.add("raises", f"turn {report.steps}", f"{type(error).__name__}: {error}")
+        report.add("raises", f"turn {report.steps}", told(error))
     for env in made:
         try:
             env.close()
             env.close()
         except Exception as error:
-            report.add("close-twice", "close()", f"{type(error).__name__}: {error}")
+            report.add("close-twice", "close()", told(error))
     return report
 
 
@@ -98,7 +101,9 @@ def _inspect(report: Report, env: Env, seed: int, steps: int) -> None:
         report.steps += 1
 
 
-def _determinism(report: Report, factory: Callable[[], Env], made: list[Env], seed: int, steps: int) -> None:
+def _determinism(
+    report: Report, factory: Callable[[], Env], made: list[Env], seed: int, steps: int, spec: str | None
+) -> None:
     made += [factory(), factory()]
     with global_generators(seed + 2):
         reference = aec_trace(made[-2], seed, steps)
@@ -110,7 +115,6 @@ def _determinism(report: Report, factory: Callable[[], Env], made: list[Env], se
         return
     if again is not None:
         report.add("reset-not-clean", again, f"after other episodes, reset(seed={seed}) does not start the same one")
-    spec = factory_spec(factory)
     if spec is None:
         report.skipped.append("determinism across processes: the factory is not a function of a module")
         return

@@ -14,16 +14,18 @@ from marl.envs.pettingzoo import ParallelFace
 from marl.envs.spaces import BitWindow
 from marl.testing.batched_fields import Inspection
 from marl.testing.parallel import check_parallel
+from marl.testing.probes import told
 from marl.testing.report import Report
 from marl.testing.tensors import (
     fields,
     first_difference,
     leaves,
+    mask_of_group,
     overwrite,
     random_actions,
     same,
 )
-from marl.testing.trace import difference, factory_spec, parallel_trace, trace_elsewhere
+from marl.testing.trace import difference, factory_spec, name_of, parallel_trace, trace_elsewhere
 
 Make = Callable[[int], BatchedEnv]
 
@@ -37,17 +39,18 @@ def check_batched(
     seed: int = 0,
     batches: Sequence[int] = (1, 7, 64),
     make_on: Callable[[int, torch.device], BatchedEnv] | None = None,
+    spec: str | None = None,
 ) -> Report:
     """Everything that can be found out about a batched world by playing it with random legal actions.
 
     make: number of copies -> world. batches: sizes in which copy i has to be the same, in rising order.
     make_on: (copies, device) -> world; given and with a GPU there, CPU and GPU are compared.
+    spec: MODULE:FACTORY, where a new process finds ``make`` if its own name does not tell.
     Checked: fields and spaces at every step, flags, masks, metrics, keys; independence of batch size and neighbours;
     reset of some copies; that returned tensors are the caller's; snapshots where the world has them; and that its
     PettingZoo face is the same world and passes ``check_parallel``. Names of faults: ``marl.testing.report.FAULTS``.
     """
-    name = f"{getattr(make, '__module__', '')}:{getattr(make, '__qualname__', make)}"
-    report = Report(name)
+    report = Report(spec or name_of(make))
     with closing(make(batches[-2] if len(batches) > 1 else 2)) as env:
         inspection = Inspection(report, env)
         _attempt(report, "playing", lambda: inspection.run(seed, steps))
@@ -59,7 +62,7 @@ def check_batched(
         ("overwriting", lambda: _aliasing(report, make, middle, seed, steps)),
         ("snapshots", lambda: _snapshots(report, make, middle, seed, min(steps, 40))),
         ("PettingZoo face", lambda: _face(report, make, seed, steps, inspection.newcomers)),
-        ("another process", lambda: _other_process(report, make, seed, steps)),
+        ("another process", lambda: _other_process(report, make, spec or factory_spec(make), seed, steps)),
         ("devices", lambda: _devices(report, make_on, middle, seed, steps)),
     ):
         _attempt(report, title, check)
@@ -70,7 +73,7 @@ def _attempt(report: Report, title: str, check: Callable[[], None]) -> None:
     try:
         check()
     except Exception as error:
-        report.add("raises", title, f"{type(error).__name__}: {error}")
+        report.add("raises", title, told(error))
 
 
 def _batch_sizes(report: Report, make: Make, batches: Sequence[int], seed: int, steps: int) -> None:
@@ -276,8 +279,8 @@ def _compare_face(
             tree = tree[group]
         if not _shown_as(tree, spec.observation_space[group], row, seen[agent]):
             return f"observation of {agent}"
-        mask = view.action_mask[group] if isinstance(view.action_mask, dict) else view.action_mask
-        if isinstance(mask, Tensor):
+        mask = mask_of_group(view, group)
+        if mask is not None:
             shown = torch.as_tensor(infos[agent]["action_mask"]).bool()
             if not torch.equal(shown, mask[0, row].cpu()):
                 return f"action_mask of {agent}"
@@ -303,8 +306,7 @@ def _place(groups: Mapping[str, tuple[int, ...]], slot: int) -> tuple[str, int]:
     raise KeyError(slot)
 
 
-def _other_process(report: Report, make: Make, seed: int, steps: int) -> None:
-    spec = factory_spec(make)
+def _other_process(report: Report, make: Make, spec: str | None, seed: int, steps: int) -> None:
     if spec is None:
         report.skipped.append("determinism across processes: the factory is not a function of a module")
         return

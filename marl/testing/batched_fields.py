@@ -9,7 +9,7 @@ from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.testing.report import Report
-from marl.testing.tensors import changed, clone, random_actions
+from marl.testing.tensors import changed, clone, mask_of_group, random_actions
 
 
 class Inspection:
@@ -133,12 +133,10 @@ class Inspection:
             self._report.add(f"{kind}-outside-space", where, f"{outside} values are out of bounds")
 
     def _masks(self, where: str, view: TimeStep) -> None:
-        if view.action_mask is None:
-            return
         for group, slots in self._spec.groups.items():
             space = self._spec.action_space[group]
-            mask = view.action_mask.get(group) if isinstance(view.action_mask, dict) else view.action_mask
-            if not isinstance(mask, Tensor) or not isinstance(space, spaces.Discrete):
+            mask = mask_of_group(view, group)
+            if mask is None or not isinstance(space, spaces.Discrete):
                 continue
             shape = (self._env.copies, len(slots), int(space.n))
             if tuple(mask.shape) != shape or mask.dtype != torch.bool:

@@ -21,7 +21,7 @@ def cli_check(spec: str, steps: int = 500) -> Report:
     """
     factory = import_factory(spec)
     if takes_copies(factory):
-        return check_batched(factory, steps=min(steps, 200))
+        return check_batched(factory, steps=min(steps, 200), spec=spec)
     try:
         env = factory()
     except TypeError as error:
@@ -31,5 +31,6 @@ def cli_check(spec: str, steps: int = 500) -> Report:
         raise UserError(f"'{spec}' makes a BatchedEnv: name a function with the parameter 'copies'")
     if isinstance(env, ParallelEnv | AECEnv):
         env.close()
-        return check_parallel(factory, steps) if isinstance(env, ParallelEnv) else check_aec(factory, steps)
+        check = check_parallel if isinstance(env, ParallelEnv) else check_aec
+        return check(factory, steps, spec=spec)
     raise UserError(f"'{spec}' makes a {kind.__name__}, which is neither a PettingZoo environment nor a BatchedEnv")

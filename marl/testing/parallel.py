@@ -26,10 +26,20 @@ from marl.testing.probes import (
     probe_mask,
     probe_observation,
     probe_reward,
+    told,
     vandalise,
 )
 from marl.testing.report import Report
-from marl.testing.trace import Moment, Record, difference, factory_spec, moments, parallel_trace, trace_elsewhere
+from marl.testing.trace import (
+    Moment,
+    Record,
+    difference,
+    factory_spec,
+    moments,
+    name_of,
+    parallel_trace,
+    trace_elsewhere,
+)
 
 Env: TypeAlias = ParallelEnv[Any, Any, Any]
 
@@ -37,15 +47,17 @@ Env: TypeAlias = ParallelEnv[Any, Any, Any]
 _SHORT = 100
 
 
-def check_parallel(factory: Callable[[], Env], steps: int = 500, seeds: Sequence[int] = (0, 1)) -> Report:
+def check_parallel(
+    factory: Callable[[], Env], steps: int = 500, seeds: Sequence[int] = (0, 1), spec: str | None = None
+) -> Report:
     """Everything that can be found out about a ``ParallelEnv`` by playing it with random legal actions.
 
     factory: makes a new environment at each call; where it is a function of a module, determinism is also checked
     against a new process. steps: of each play, over as many episodes as fit. seeds: every value is looked at in the
-    plays of these.
+    plays of these. spec: MODULE:FACTORY, where the new process finds it if its own name does not tell.
     The names of the faults are in ``marl.testing.report.FAULTS``.
     """
-    report = Report(f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', factory)}")
+    report = Report(spec or name_of(factory))
     made: list[Env] = []
 
     def make() -> Env:
@@ -60,14 +72,14 @@ def check_parallel(factory: Callable[[], Env], steps: int = 500, seeds: Sequence
         for check in (_same_process, _seeds_matter, _unseeded, _aliasing, _instances, _pickling):
             with _guarded(report, check.__name__.strip("_").replace("_", " ")):
                 check(report, make, first, steps, reference[first])
-        _other_process(report, factory, first, reference[first], steps)
+        _other_process(report, spec or factory_spec(factory), first, reference[first], steps)
     for env in made:
         with _guarded(report, "close()"):
             env.close()
         try:
             env.close()
         except Exception as error:
-            report.add("close-twice", "close()", f"{type(error).__name__}: {error}")
+            report.add("close-twice", "close()", told(error))
     return report
 
 
@@ -77,7 +89,7 @@ def _guarded(report: Report, where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        report.add("raises", where, f"{type(error).__name__}: {error}")
+        report.add("raises", where, told(error))
 
 
 class _Inspection:
@@ -194,6 +206,9 @@ class _Inspection:
             state = self._env.state()
         except (NotImplementedError, AttributeError):
             return None
+        except Exception as error:
+            self._report.add("raises", f"{moment.where}, state()", told(error))
+            return None
         space = self._state_space
         if isinstance(space, spaces.Space):
             inner = Report("state")
@@ -283,7 +298,7 @@ def _pickling(report: Report, make: Callable[[], Env], seed: int, steps: int, re
         twin = pickle.loads(pickle.dumps(env))
         copied = copy.deepcopy(env)
     except Exception as error:
-        report.add("not-picklable", "pickle.dumps(env)", f"{type(error).__name__}: {error}")
+        report.add("not-picklable", "pickle.dumps(env)", told(error))
         return
     for name, other in (("unpickled", twin), ("copied", copied)):
         with global_generators(seed + 1):
@@ -294,8 +309,7 @@ def _pickling(report: Report, make: Callable[[], Env], seed: int, steps: int, re
         other.close()
 
 
-def _other_process(report: Report, factory: Callable[[], Env], seed: int, reference: list[Record], steps: int) -> None:
-    spec = factory_spec(factory)
+def _other_process(report: Report, spec: str | None, seed: int, reference: list[Record], steps: int) -> None:
     if spec is None:
         report.skipped.append("determinism across processes: the factory is not a function of a module")
         return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import numbers
 import random
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,13 @@ def global_generators(seed: int) -> Iterator[list[str]]:
             used.append("numpy.random")
         random.setstate(before[0])
         np.random.set_state(before[1])
+
+
+def told(error: Exception) -> str:
+    """An exception with the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
 
 
 def _short(value: Any) -> str:

@@ -124,15 +124,23 @@ def _everything(timestep: TimeStep) -> Iterator[tuple[str, Tensor]]:
         yield f"metrics.{name}", value
 
 
+def mask_of_group(timestep: TimeStep, group: str) -> Tensor | None:
+    """The action mask ``[B, N_g, A]`` of a group, or None if it has none."""
+    mask = timestep.action_mask
+    own = mask.get(group) if isinstance(mask, dict) else mask
+    assert own is None or isinstance(own, Tensor)
+    return own
+
+
 def random_actions(env: BatchedEnv, timestep: TimeStep, salt: int = 0) -> Tree:
     """Random legal actions drawn from ``timestep.key``: those of a copy do not depend on its batch."""
     spec = env.spec
-    key = fold(fold(timestep.key, torch.tensor(int(Stream.POLICY))), torch.tensor(salt))
+    key = fold(fold(timestep.key, Stream.POLICY), salt)
     out: dict[str, Tree] = {}
     for group, slots in spec.groups.items():
         own = fold(key.unsqueeze(1), torch.tensor(slots, device=key.device))
-        mask = timestep.action_mask[group] if isinstance(timestep.action_mask, dict) else timestep.action_mask
-        out[group] = _draw(spec.action_space[group], own, mask if isinstance(mask, Tensor) else None)
+        mask = mask_of_group(timestep, group)
+        out[group] = _draw(spec.action_space[group], own, mask)
     return out if len(out) > 1 else next(iter(out.values()))
 
 

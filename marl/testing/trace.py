@@ -17,7 +17,6 @@ from typing import Any
 
 from pettingzoo import AECEnv, ParallelEnv
 
-from marl.envs.pettingzoo import ParallelFace
 from marl.errors import UserError, nearest
 from marl.testing.probes import digest, legal_action, mask_of
 
@@ -189,6 +188,11 @@ def factory_spec(factory: Callable[..., Any]) -> str | None:
     return f"{module}:{name}"
 
 
+def name_of(factory: Callable[..., Any]) -> str:
+    """How a report calls what a factory makes."""
+    return factory_spec(factory) or str(getattr(factory, "__qualname__", factory))
+
+
 def takes_copies(factory: Callable[..., Any]) -> bool:
     """Whether a factory makes batched worlds: it has a parameter ``copies``."""
     try:
@@ -215,7 +219,12 @@ def trace_elsewhere(spec: str, seed: int, steps: int, timeout_s: float = 600.0) 
 def write_trace(spec: str, seed: str, steps: str, answer: str) -> None:
     """What the new process runs: the trace of what ``spec`` makes, as JSON in the file ``answer``."""
     factory = import_factory(spec)
-    env = ParallelFace(factory(1), newcomers=True) if takes_copies(factory) else factory()
+    if takes_copies(factory):
+        # Not at the top: torch takes seconds to load, and the new process of a PettingZoo environment needs none.
+        from marl.envs.pettingzoo import ParallelFace
+
+        env: Any = ParallelFace(factory(1), newcomers=True)
+    else:
+        env = factory()
     play = aec_trace if isinstance(env, AECEnv) else parallel_trace
     Path(answer).write_text(json.dumps(play(env, int(seed), int(steps))))
-

@@ -207,11 +207,11 @@ class TinyWorld(BatchedEnv):
     # Dynamics
 
     def _episode_key(self) -> Tensor:
-        return fold(fold(self._seed, torch.tensor(int(Stream.EPISODE))), self._episode)
+        return fold(fold(self._seed, Stream.EPISODE), self._episode)
 
     def _draw(self, stream: int, counter: Tensor) -> Tensor:
         """Keys ``[B, N]`` of the present episode."""
-        return fold(fold(self._episode_key(), torch.tensor(stream)).unsqueeze(1), counter)
+        return fold(fold(self._episode_key(), stream).unsqueeze(1), counter)
 
     def _start(self, mask: Tensor) -> None:
         """New episodes in the copies of ``mask``."""

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl.config import AnyRunConfig, CoordinationConfig
+from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Memory, Pipeline
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.spaces import BitWindow
@@ -26,8 +26,8 @@ from marl.training.run_folder import read_config
 class PipelinePolicy:
     """A joint policy at the end of a world's coordination pipeline (``marl.policies.base.BoundPolicy``)."""
 
-    def __init__(self, env: BatchedEnv, coordination: CoordinationConfig, policy: JointPolicy, greedy: bool):
-        self._pipeline, self._policy, self._greedy = Pipeline(env, coordination), policy, greedy
+    def __init__(self, pipeline: Pipeline, policy: JointPolicy, greedy: bool):
+        self._pipeline, self._policy, self._greedy = pipeline, policy, greedy
         self._memory: Memory | None = None
 
     def act(self, timestep: TimeStep) -> Tree:
@@ -53,12 +53,10 @@ class LearnedPolicy:
 
     def bind(self, env: BatchedEnv) -> PipelinePolicy:
         """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
-        pipeline_space = Pipeline(env, self.config.coordination).observation_space
-        return PipelinePolicy(
-            env, self.config.coordination, self._network(env, pipeline_space), self.config.algorithm.greedy
-        )
+        pipeline = Pipeline(env, self.config.coordination)
+        return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), self.config.algorithm.greedy)
 
-    def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space]) -> JointPolicy:
+    def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
         options = self.config.algorithm
         policy = JointPolicy(
             env.spec,
@@ -100,7 +98,7 @@ class LearnedPolicy:
 class _Single:
     """Decisions for agents by name, outside any world."""
 
-    def __init__(self, policy: JointPolicy, space: Mapping[str, spaces.Space], greedy: bool):
+    def __init__(self, policy: JointPolicy, space: Mapping[str, spaces.Space[Any]], greedy: bool):
         self._policy, self._space, self._greedy = policy, space, greedy
         self._unit_of = {policy.spec.agents[agent]: unit for unit in policy.units for agent in unit.index}
         self.reset()
@@ -160,7 +158,7 @@ def _number(agent: str, place: int) -> int:
     return int(digits) if digits else place
 
 
-def _stacked(observations: list[Any], space: spaces.Space, agent: str) -> Tree:
+def _stacked(observations: list[Any], space: spaces.Space[Any], agent: str) -> Tree:
     """Observations of n agents, as the PettingZoo face shows them, as a tree of ``[n, *]``."""
     if isinstance(space, spaces.Dict):
         for seen in observations:

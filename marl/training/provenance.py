@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-import marl
 from marl.config import AnyRunConfig, config_hash
 
 _PACKAGES = ("marl-platform", "torch", "numpy", "numba", "gymnasium", "pettingzoo", "pydantic", "safetensors")
@@ -61,7 +60,7 @@ def _versions() -> dict[str, str]:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the platform's own source, and whether files differ from it; None outside a repository."""
-    source = Path(marl.__file__).resolve().parent.parent
+    source = Path(__file__).resolve().parents[2]
     # An installed package may lie inside a repository of something else, whose commit would say nothing.
     if not (source / ".git").exists():
         return None

@@ -64,12 +64,12 @@ class Trainer:
     @property
     def agent_steps(self) -> int:
         """Made so far."""
-        return self._iteration * self._agent_steps_each
+        return int(self._iteration * self._agent_steps_each)
 
     @property
     def total_agent_steps(self) -> int:
         """Of the whole run: ``total_steps``, rounded up to whole iterations."""
-        return self._iterations * self._agent_steps_each
+        return int(self._iterations * self._agent_steps_each)
 
     @property
     def primary_metric(self) -> str:
@@ -138,7 +138,7 @@ class Trainer:
                     saved = self._iteration
             if saved != self._iteration:
                 self.save()
-        return self._iteration >= self._iterations
+        return bool(self._iteration >= self._iterations)
 
     def _iterate(self) -> dict[str, float]:
         fraction = self._iteration / self._iterations
@@ -171,7 +171,8 @@ class Trainer:
         options = self.config.evaluation
         world = self._scenario.held_out(self.config.world)
         env = self._scenario.make(world, options.seeds, self._env.device)
-        policy = PipelinePolicy(env, self.config.coordination, self.algorithm.policy, self.config.algorithm.greedy)
+        pipeline = Pipeline(env, self.config.coordination)
+        policy = PipelinePolicy(pipeline, self.algorithm.policy, self.config.algorithm.greedy)
         base = fold_int(0, int(Stream.EVALUATE)) & ((1 << 62) - 1)
         try:
             played = run_policy(env, policy, seeds_of(base, options.seeds, self._env.device), options.episodes)

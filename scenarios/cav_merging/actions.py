@@ -51,14 +51,17 @@ def lanes_turned(actions: Tensor) -> Tensor:
     return (actions == Action.LANE_LEFT).long() - (actions == Action.LANE_RIGHT).long()
 
 
-def commands(traffic: Traffic, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Acceleration float64 and lanes to the left int64, ``[B, V]``, of int64 ``[B, N]``; sets ``traffic.target``."""
+def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Acceleration float64 and lanes to the left int64, ``[B, V]``, of int64 ``[B, N]``; sets ``traffic.target``.
+
+    mask: as ``legal`` gives it; an illegal lane change is not made.
+    """
     agents = actions.shape[1]
     speed = traffic.v[:, :agents]
     traffic.target.copy_(next_target(speed, traffic.target, actions))
     accel, turn = torch.zeros_like(traffic.v), torch.zeros_like(traffic.lane)
     accel[:, :agents] = drive(speed, traffic.target)
-    allowed = legal(traffic).gather(2, actions.unsqueeze(-1)).squeeze(-1)
+    allowed = mask.gather(2, actions.unsqueeze(-1)).squeeze(-1)
     turn[:, :agents] = torch.where(allowed, lanes_turned(actions), 0)
     return accel, turn
 
@@ -73,8 +76,8 @@ def legal(traffic: Traffic) -> Tensor:
     mask = torch.ones(*x.shape, len(Action), dtype=torch.bool, device=x.device)
     mask[..., Action.LANE_LEFT] = torch.where(lane == 0, beside, lane < road[:, R.MAIN_LANES, None])
     mask[..., Action.LANE_RIGHT] = lane > 1
-    mask[..., Action.FASTER] = level * SPEED_STEP < TOP_SPEED
-    mask[..., Action.SLOWER] = level > 0
+    mask[..., Action.FASTER] = (level * SPEED_STEP < TOP_SPEED) | (traffic.target < TOP_SPEED)
+    mask[..., Action.SLOWER] = (level > 0) | (traffic.target > 0.0)
     there = traffic.present[:, :agents, None]
     idle = torch.arange(len(Action), device=x.device) == Action.IDLE
     return torch.where(there, mask, idle)

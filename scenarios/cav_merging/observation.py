@@ -18,7 +18,7 @@ from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.traffic import R, Traffic
 
 PERCEPTION_M = 180.0
-LATERAL_M = 12.0
+LATERAL_M = 20.0
 SPEED_MPS = 30.0
 ACCEL_MPS2 = 10.0
 TAU_S = 3.0

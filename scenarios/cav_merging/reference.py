@@ -73,7 +73,7 @@ def secure_gap(v: Tensor, lead_v: Tensor, driver: Tensor) -> Tensor:
     return (v * driver[..., P.TAU] + v * (v - lead_v) / driver[..., P.TWO_SQRT]).clamp(min=0.0)
 
 
-class _Moment:
+class Moment:
     """All cars at one moment, and the quantities that several rules need."""
 
     def __init__(self, traffic: Traffic, lanes: int):
@@ -125,7 +125,7 @@ class _Advice:
         self.least.scatter_reduce_(1, who.clamp(min=0), asked, "amin")
 
 
-def _ask_for_room(m: _Moment, blocked: Tensor, advice: _Advice) -> None:
+def _ask_for_room(m: Moment, blocked: Tensor, advice: _Advice) -> None:
     """What blocked drivers on the acceleration lane do: follow the leader beside, or ask the follower to make room."""
     t, me = m.t, m.t.drivers
     itself = torch.arange(t.x.shape[1], device=t.x.device).expand_as(t.lane)
@@ -152,7 +152,7 @@ def _ask_for_room(m: _Moment, blocked: Tensor, advice: _Advice) -> None:
 
 
 def _ask_follower(
-    m: _Moment,
+    m: Moment,
     asks: Tensor,
     f: Tensor,
     planned: Tensor,
@@ -194,7 +194,7 @@ def _ask_follower(
     advice.give(itself, fall_back, asks)
 
 
-def _let_in(m: _Moment, blocked: Tensor, advice: _Advice) -> None:
+def _let_in(m: Moment, blocked: Tensor, advice: _Advice) -> None:
     """Slow drivers on the main road follow the nearest and the foremost blocked car in front of them."""
     t, me = m.t, m.t.drivers
     slow = m.beside & ~t.controlled & (t.lane == 1) & (t.v < me[..., P.DECEL])
@@ -209,7 +209,7 @@ def _let_in(m: _Moment, blocked: Tensor, advice: _Advice) -> None:
 
 
 def _move(traffic: Traffic, accel: Tensor, lanes: int) -> None:
-    m = _Moment(traffic, lanes)
+    m = Moment(traffic, lanes)
     v = traffic.v
     blocked = m.beside & ~traffic.controlled & (traffic.lane == 0)
     memory = torch.maximum(v, LOOK_MEMORY * traffic.look + (1.0 - LOOK_MEMORY) * v)
@@ -249,7 +249,7 @@ def _collide(traffic: Traffic, crashed: Tensor, left: Tensor, lanes: int) -> Ten
 
 
 def _change_lanes(traffic: Traffic, turn: Tensor | None, leftwards: Tensor, lanes: int) -> None:
-    m = _Moment(traffic, lanes)
+    m = Moment(traffic, lanes)
     lane = traffic.lane
     count = traffic.road[:, R.MAIN_LANES, None].long()
     target = lane.clone()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl.envs.batched import BatchedEnv, EnvSpec, Final, TimeStep, Tree
+from marl.coordination.intent import Prediction
+from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
-from scenarios.cav_merging import kernels, reference
+from scenarios.cav_merging import intent, kernels, reference, safety
 from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
 from scenarios.cav_merging.metrics import METRICS, Tally
 from scenarios.cav_merging.networks import RoadNetwork, find_network, read_network
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
@@ -26,7 +30,9 @@ _TALLY = "tally/"
 
 
 class CavMerging(BatchedEnv):
-    """B copies of an on-ramp with N automated cars (the agents) and V - N human-driven ones; ``Snapshots``.
+    """B copies of an on-ramp with N automated cars (the agents) and V - N human-driven ones.
+
+    Implements ``Snapshots``, ``Plans``, and what intents (``Predicts``) and a supervisor (``Supervised``) need.
 
     Observation ``[B, N, 41]``, central state ``[B, N, 132]``, reward, actions and metrics: see ``observation``,
     ``reward``, ``actions`` and ``metrics``. An agent terminates when its car crashes or leaves the road; the others go
@@ -62,6 +68,12 @@ class CavMerging(BatchedEnv):
         self.follow = torch.full_like(self.lead, -1)
         self._handed_over = False
         self._started = False
+        self._plan: MergePlan | None = None
+        self._planning = False
+        self._reached = torch.zeros(copies, self.agents, dtype=torch.bool, device=self.device)
+        self._final_plan: dict[str, Tensor] | None = None
+        self._announcing: tuple[int, int] | None = None
+        self._final_prediction: Prediction | None = None
         self.spec = self._make_spec()
 
     def _make_spec(self) -> EnvSpec:
@@ -92,6 +104,7 @@ class CavMerging(BatchedEnv):
         self._started = True
         self._seed = torch.where(mask, seeds_of(seed, self.copies, self.device), self._seed)
         self._episode = torch.where(mask, 0, self._episode)
+        self._reached = self._reached & ~mask[:, None]
         self._begin(mask.nonzero()[:, 0])
         self._look_around()
         return self.current()
@@ -104,7 +117,7 @@ class CavMerging(BatchedEnv):
         t = self.traffic
         acted = t.present[:, : self.agents].clone()
         before, ramp_before, there = t.gained.clone(), t.lane == 0, t.present.clone()
-        accel, turn = act.commands(t, actions.to(device=self.device, dtype=torch.int64))
+        accel, turn = act.commands(t, actions.to(device=self.device, dtype=torch.int64), self._legal)
         outcome = self.backend.advance(t, accel, turn)
         t.step += 1
         merged_now = there & ramp_before & (t.lane > 0) & t.from_ramp & ~t.merged
@@ -112,12 +125,22 @@ class CavMerging(BatchedEnv):
         self._look_around()
         own = own_rewards(self.config.reward, t, outcome.crashed, self.lead)
         reward = shared_rewards(self.config.reward, own, acted, self.lead, self.follow, t.lane)
+        if self._planning:
+            self._reached = self._follows_its_plan(merged_now)
         self._tally.add(
             t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow
         )
         if self.config.flow_veh_per_h[1] > 0:
             self._let_arrive(there)
         return self._close_step(outcome, acted, reward)
+
+    def _follows_its_plan(self, merged_now: Tensor) -> Tensor:
+        """bool ``[B, N]``: just merged behind the planned leader."""
+        if self._plan is None:
+            return torch.zeros_like(self._reached)
+        leader = reference.pick_lane(self.lead, self.traffic.lane)
+        planned = (self._plan.leader >= 0) & (self._plan.leader == leader)
+        return (merged_now & planned)[:, : self.agents]
 
     def _let_arrive(self, there: Tensor) -> None:
         """New cars in slots that were free during the whole step."""
@@ -134,9 +157,16 @@ class CavMerging(BatchedEnv):
         truncated = acted & ~terminated & done[:, None]
         figures = self._figures(outcome.lost)
         observation, state = self._view()
-        ended = bool((terminated | truncated).any())
-        final = Final(observation, state) if ended else None
+        final = None
+        self._final_plan = self._final_prediction = None
+        if bool((terminated | truncated).any()):
+            final = Final(observation, state)
+            if self._planning:
+                self._final_plan = plan_features(merge_plan(t, self._lanes), t)
+            if self._announcing is not None:
+                self._final_prediction = self.predict(None)
         if bool(done.any()):
+            self._reached = self._reached & ~done[:, None]
             self._episode += done
             self._begin(done.nonzero()[:, 0])
             self._look_around()
@@ -145,6 +175,7 @@ class CavMerging(BatchedEnv):
 
     def current(self) -> TimeStep:
         observation, state = self._view()
+        self._final_plan = self._final_prediction = None
         flags = torch.zeros(self.copies, self.agents, dtype=torch.bool, device=self.device)
         done = torch.zeros(self.copies, dtype=torch.bool, device=self.device)
         reward = torch.zeros(self.copies, self.agents, device=self.device)
@@ -166,10 +197,47 @@ class CavMerging(BatchedEnv):
             tensor[into] = saved.to(self.device)
         self.backend.restore(self.traffic, snapshot, source, into)
         self._started = True
+        self._reached[into] = False
         self._look_around()
 
     def close(self) -> None:
         self.backend.close()
+
+    # Abilities for coordination
+
+    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
+        self._planning = enabled
+        return dict(PLAN_SPACE) if enabled else {}
+
+    def plan(self) -> Plan:
+        """Reached: the car got onto the main road behind the car that it was to follow there."""
+        plan = self._plan = merge_plan(self.traffic, self._lanes)
+        return Plan(plan_features(plan, self.traffic), self._reached.clone(), self._final_plan)
+
+    def enable_prediction(self, horizon: int, companions: int) -> tuple[float, ...]:
+        self._announcing = (horizon, companions)
+        return intent.SCALE
+
+    def predict(self, actions: Tensor | None) -> Prediction:
+        if self._announcing is None:
+            raise RuntimeError("enable_prediction comes before predict")
+        return intent.prediction(self.traffic, actions, *self._announcing)
+
+    def predict_final(self) -> Prediction | None:
+        return self._final_prediction
+
+    def priority(self) -> Tensor:
+        return safety.priority(self.traffic, self.lead)
+
+    def candidates(self, agent: Tensor) -> Tensor:
+        numbers = torch.arange(len(act.Action), device=self.device)
+        allowed = self._legal.gather(1, agent[:, None, None].expand(-1, 1, len(numbers))).squeeze(1)
+        return torch.where(allowed, numbers, -1)
+
+    def margin(self, candidates: Tensor, agent: Tensor, committed: Tensor) -> Tensor:
+        return safety.margin(self.traffic, candidates, agent, committed)
+
+    # Episodes
 
     def _episode_key(self) -> Tensor:
         return fold(fold(self._seed, Stream.EPISODE), self._episode)
@@ -192,8 +260,9 @@ class CavMerging(BatchedEnv):
         self.backend.begin(self.traffic, rows, key)
 
     def _look_around(self) -> None:
-        """Bring the neighbour tables up to date."""
+        """Bring the neighbour tables and the legal actions up to date."""
         t = self.traffic
+        self._legal = act.legal(t)
         if self.device.type == "cpu":
             tables = (t.x, t.lane, t.present, self._order, self.lead, self.follow)
             kernels.neighbours(*(tensor.numpy() for tensor in tables))
@@ -228,7 +297,7 @@ class CavMerging(BatchedEnv):
             done=done,
             alive=t.present[:, :n].clone(),
             agent_id=t.number[:, :n].clone(),
-            action_mask=act.legal(t),
+            action_mask=self._legal.clone(),
             key=fold(self._episode_key(), t.step),
             final=final,
             metrics=figures,

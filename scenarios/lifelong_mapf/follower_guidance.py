@@ -27,8 +27,8 @@ from scenarios.lifelong_mapf.guidance import (
     GridWorld,
     Guidance,
     Present,
+    StaticCosts,
     best_neighbour,
-    centrality_of_maps,
     move_between,
     present,
     write_moves,
@@ -52,8 +52,7 @@ class FollowerGuidance(Guidance):
         copies, agents = world.position.shape
         cells = world.height * world.width
         self._exits = open_moves_of(world.blocked, world.height, world.width)
-        static = np.rint(UNITS * centrality_of_maps(world))
-        self._static = np.minimum(static, BUCKETS - 1).astype(np.int32)
+        self._static = StaticCosts(world, 1.0, UNITS)
         self._counts = np.zeros((copies, agents, cells), np.int32)
         self._field = np.zeros((copies, agents, cells), np.int32)
         self._planned = np.full((copies, agents), NONE, np.int32)
@@ -80,10 +79,11 @@ class FollowerGuidance(Guidance):
 
     def _update(self, copies: NDArray[np.bool_]) -> None:
         now = present(self.world, self._exits)
-        _take_goals(copies, now, self._static, self._planned, self._field, self._counts, self._heads, self._links)
+        static = self._static.of(now.maps)
+        _take_goals(copies, now, static, self._planned, self._field, self._counts, self._heads, self._links)
         _count_seen(copies, now, self._occupied, self._counts)
-        for_search = (self._static, self._field, self._counts, self._search)
-        _search_all(copies, now, *for_search, self.radius, self._path, self._moves, self._subgoal)
+        costs = (static, self._field, self._counts)
+        _search_all(copies, now, *costs, self._search, self.radius, self._path, self._moves, self._subgoal)
 
 
 class Search(NamedTuple):

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from marl.envs.spaces import BitWindow
-from scenarios.lifelong_mapf.fields import MOVES, centrality, neighbour, open_moves
+from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, centrality, neighbour, open_moves
 
 #: No sub-goal, no goal known yet.
 NONE = -1
@@ -176,9 +176,25 @@ def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float6
     return ratio
 
 
-def centrality_of_maps(world: GridWorld) -> NDArray[np.float64]:
-    """``centrality`` of every map of the world, ``[M, cells]``; maps that this process has seen are not redone."""
-    return np.stack([_centrality_of(blocked.tobytes(), world.height, world.width) for blocked in world.blocked])
+class StaticCosts:
+    """The static cost ``1 + weight * (centrality - 1)`` of every cell in whole ``1 / units``, at most ``BUCKETS`` - 1.
+
+    A map's costs are computed when it is first asked for, and its centrality at most once in a process.
+    """
+
+    def __init__(self, world: GridWorld, weight: float, units: int):
+        self._world, self._weight, self._units = world, weight, units
+        self._costs = np.full(world.blocked.shape, units, np.int32)
+        self._known = np.full(len(world.blocked), weight == 0)
+
+    def of(self, maps: NDArray[np.int32]) -> NDArray[np.int32]:
+        """int32 ``[M, cells]``, valid for ``maps``."""
+        for m in np.unique(maps[~self._known[maps]]):
+            ratio = _centrality_of(self._world.blocked[m].tobytes(), self._world.height, self._world.width)
+            cost = np.rint(self._units * (1.0 + self._weight * (ratio - 1.0)))
+            self._costs[m] = np.minimum(cost, BUCKETS - 1)
+            self._known[m] = True
+        return self._costs
 
 
 @numba.njit(cache=True)

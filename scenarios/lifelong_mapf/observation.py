@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.ir
 import numba
 import numpy as np
 from gymnasium import spaces
@@ -74,7 +73,7 @@ def words_shape(height: int, width: int, radius: int) -> tuple[int, int]:
 def _popcount(typing_context: Any, word: types.Integer) -> Any:
     """The number of set bits, one machine instruction."""
 
-    def generate(context: Any, builder: llvmlite.ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return word(word), generate
@@ -87,7 +86,7 @@ def _row_divider(width: int) -> np.uint64:
 
 
 @numba.njit(cache=True, inline="always")
-def _row_of(cell: int, divider: np.uint64) -> int:
+def _row_of(cell: int, divider: np.uint64) -> np.int64:
     """cell // width."""
     return np.int64((np.uint64(cell) * divider) >> np.uint64(40))
 
@@ -158,8 +157,8 @@ def observe(
 
 
 @numba.njit(cache=True, inline="always")
-def _add_bits(row: np.int16, low: np.uint32, lower: np.uint32, counts: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Add the set bits of a window row in each of the three stretches of the partition."""
+def _add_bits(row: np.int16, low: np.uint32, lower: np.uint32, counts: Any) -> Any:
+    """``counts`` (three uint32) plus the set bits of a window row in each of the stretches of the partition."""
     bits = np.uint32(row)
     left, up_to_middle = bits & low, bits & lower
     return (

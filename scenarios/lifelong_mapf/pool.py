@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class MapPool:
         self.goal_cells = _stack(goals, 0)
         self.free_cells = (self.blocked == 0).sum(1, dtype=torch.int32)
 
-    def _pad(self, grid: NDArray, fill: int | bool) -> NDArray:
+    def _pad(self, grid: NDArray[Any], fill: int | bool) -> NDArray[Any]:
         rows, columns = self.height - grid.shape[0], self.width - grid.shape[1]
         return np.pad(grid, ((0, rows), (0, columns)), constant_values=fill)
 
@@ -105,6 +106,8 @@ class MapPool:
             drawn = np.zeros((self.height + 2 * radius, self.width + 2 * radius), np.int16)
             walled = np.pad(grid.blocked, 1, constant_values=True)
             drawn[radius - 1 :, radius - 1 :][: walled.shape[0], : walled.shape[1]] = walled
-            rows = sum(drawn[:, j : j + self.width] << j for j in range(2 * radius + 1))
+            rows = np.zeros((drawn.shape[0], self.width), np.int16)
+            for j in range(2 * radius + 1):
+                rows |= drawn[:, j : j + self.width] << j
             table[m] = torch.from_numpy(rows.T)
         return table

@@ -17,6 +17,7 @@ from scenarios.lifelong_mapf.render import MapfRecorder
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 _PACKAGE = Path(__file__).parent
+_SEEDS = 1_000_000  # of map pools
 
 
 def _make(config: MapfConfig, copies: int, device: torch.device) -> BatchedEnv:
@@ -29,6 +30,12 @@ def _instance(config: MapfConfig) -> dict[str, Any]:
     else:
         name = "+".join(dict.fromkeys(generator.kind for generator in config.generator))
     return {"map": name, "agents": number_of_agents(config)}
+
+
+def _held_out(config: MapfConfig) -> MapfConfig:
+    """The same options with another pool of generated maps; a map file stays what it is, with other tasks on it."""
+    other = (config.map_seed + _SEEDS // 2) % _SEEDS
+    return config.model_copy(update={"map_seed": other})
 
 
 def _recorder(env: BatchedEnv) -> Recorder:
@@ -55,5 +62,6 @@ SCENARIO = Scenario(
     system="mappo",
     recorder=_recorder,
     maps=shipped_maps,
+    held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
 )

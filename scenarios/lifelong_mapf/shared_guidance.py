@@ -21,8 +21,8 @@ from scenarios.lifelong_mapf.guidance import (
     Guidance,
     GuidanceConfig,
     Present,
+    StaticCosts,
     best_neighbour,
-    centrality_of_maps,
     move_between,
     present,
     write_moves,
@@ -48,8 +48,7 @@ class GoalFields:
         self.occupancy = np.zeros((copies, cells), np.float32)
         self.planned = np.full((copies, agents), NONE, np.int32)
         self._weighted = config.static_weight > 0 or config.occupancy_weight > 0
-        ratio = centrality_of_maps(world) if config.static_weight > 0 else np.ones(world.blocked.shape)
-        self._static = (UNITS * (1.0 + config.static_weight * (ratio - 1.0))).astype(np.float32)
+        self._static = StaticCosts(world, config.static_weight, UNITS)
         self._occupancy_cost = np.float32(UNITS * config.occupancy_weight)
         self._decay = np.float32(config.decay)
         self._cost = np.empty(cells, np.int32)
@@ -71,7 +70,7 @@ class GoalFields:
     def _compute(self, copies: NDArray[np.bool_]) -> None:
         now = present(self._world, self.exits)
         if self._weighted:
-            prices = _Prices(self._static, self._occupancy_cost, self.occupancy)
+            prices = _Prices(self._static.of(now.maps), self._occupancy_cost, self.occupancy)
             _weighted_fields(copies, now, prices, self.planned, self.field, self._cost, self._heads, self._links)
         else:
             _step_fields(copies, now, self.planned, self.field, self._links)
@@ -80,7 +79,7 @@ class GoalFields:
 class _Prices(NamedTuple):
     """What entering a cell costs, in units: static [M, cells] + occupancy_cost * occupancy [B, cells]."""
 
-    static: NDArray[np.float32]
+    static: NDArray[np.int32]
     occupancy_cost: np.float32
     occupancy: NDArray[np.float32]
 
@@ -143,8 +142,8 @@ def _weighted_fields(
             planned[b, n] = now.goal[b, n]
             if not priced:
                 for cell in range(cost.size):
-                    price = prices.static[now.maps[b], cell] + prices.occupancy_cost * prices.occupancy[b, cell]
-                    cost[cell] = min(np.int32(price + np.float32(0.5)), np.int32(BUCKETS - 1))
+                    dynamic = np.int32(prices.occupancy_cost * prices.occupancy[b, cell] + np.float32(0.5))
+                    cost[cell] = min(prices.static[now.maps[b], cell] + dynamic, np.int32(BUCKETS - 1))
                 priced = True
             weighted_field(now.exits[now.maps[b]], now.width, cost, now.goal[b, n], field[b, n], heads, links)
 

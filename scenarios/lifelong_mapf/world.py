@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -145,19 +147,19 @@ class LifelongMapf(BatchedEnv):
         if self._guidance is not None:
             self._guidance.advance()
             self._reached = self._guidance.reached
-        if bool(done.any()):
-            truncated = acting & ~terminated & late.unsqueeze(1)
-            figures = self._figures(done)
+        any_done = bool(done.any())
+        if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
             final = Final(*view)
             if self._guidance is not None:
                 self._final_features = self._guidance.features()
+        if any_done:
+            truncated = acting & ~terminated & late.unsqueeze(1)
+            figures = self._figures(done)
             self._state.episode.add_(done)
             self._begin_episodes(done)
             if self._guidance is not None:
                 self._guidance.restart(done)
             view = self._engine.view_again(view, done)
-        elif self.config.on_target == "finish" and bool(terminated.any()):
-            final = Final(*view)
         return self._timestep(view, reward, terminated, truncated, done, final, figures)
 
     def current(self) -> TimeStep:
@@ -193,7 +195,7 @@ class LifelongMapf(BatchedEnv):
         self._reached[into] = False
         self._started = True
 
-    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space]:
+    def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
         self._guidance = make_guidance(self, self.config.guidance, self.config.radius) if enabled else None
         return self._guidance.spaces if self._guidance is not None else {}
 

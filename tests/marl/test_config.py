@@ -117,6 +117,11 @@ ERRORS = [
     ("world=3", "'world' is 3 in --set: it should be a mapping"),
     ("seed", "--set 'seed' must have the form key=value, such as --set seed=7"),
     ("a..b=2", "--set 'a..b=2' must have the form key=value, such as --set seed=7"),
+    (
+        "a\nb=9",
+        "unknown key 'a b' in --set; known: algorithm, checkpoint, coordination, copies, device, evaluation, "
+        "preset, scenario, schema_version, seed, system, total_steps, tracking, world",
+    ),
     ("schema_version=9", "--set was made by a newer marl (schema_version 9): upgrade marl to read it"),
     ("world.title=\udc80", "'\\udc80' in --set is not valid Unicode"),
 ]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from simulators import Fragile, Herd, Unbounded, Wordy, tiny_face
+from face_factories import tiny_face
+from simulators import Fragile, Herd, Unbounded, Wordy
 
 from marl.envs.batched import Snapshots
 from marl.envs.pettingzoo import ParallelFace, from_parallel
@@ -57,7 +58,8 @@ def test_it_is_the_foreign_environment_step_by_step() -> None:
             assert view.metrics["length_steps"].tolist() == [float(t)]
             return
         assert view.alive[0].tolist() == [agent in env.agents for agent in world.spec.agents]
-        assert view.observation["cow"][0, 0].tolist() == seen["cow_0"]["observation"].tolist() or not view.alive[0, 0]
+        if "cow_0" in env.agents:
+            assert view.observation["cow"][0, 0].tolist() == seen["cow_0"]["observation"].tolist()
         if "cow_1" in env.agents:
             assert view.action_mask["cow"][0, 1].tolist() == seen["cow_1"]["action_mask"].astype(bool).tolist()
         assert view.state[0].tolist() == state.tolist()
@@ -101,7 +103,8 @@ def test_there_and_back_again() -> None:
     other = plain.reset(int(world.pool.seeds[0]))  # type: ignore[attr-defined]
     for _ in range(8):
         actions = random_actions(world, view)
-        view, other = world.step(actions), plain.step(actions)
+        view = world.step(actions)
+        other = plain.step({"walker": actions["group_0"], "jumper": actions["group_1"]})
         for name in ("reward", "terminated", "truncated", "done"):
             assert torch.equal(getattr(view, name), getattr(other, name)), name
         if bool(other.done):

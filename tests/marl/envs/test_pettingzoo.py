@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from face_factories import newcomers_face, tiny_face
 from gymnasium import spaces
 from pettingzoo.test import parallel_api_test, parallel_seed_test
-from simulators import newcomers_face, tiny_face
 
 from marl.envs.batched import TimeStep
 from marl.envs.pettingzoo import ParallelFace
@@ -73,21 +73,23 @@ def test_reset_without_a_seed_goes_on_like_the_batched_world() -> None:
 def test_a_newcomer_has_a_name_of_its_own() -> None:
     face = newcomers_face()
     assert not hasattr(face, "possible_agents")
-    face.reset(seed=0)
     names: set[str] = set()
-    while face.agents:
-        seen, *_ = face.step(dict.fromkeys(face.agents, 0))
-        assert set(face.agents) <= set(seen)
-        names |= set(face.agents)
+    for seed in range(5):
+        face.reset(seed=seed)
+        while face.agents:
+            seen, *_ = face.step(dict.fromkeys(face.agents, 0))
+            assert set(face.agents) <= set(seen)
+            names |= set(face.agents)
     newcomers = {name for name in names if "#" in name}
     assert newcomers
     name = newcomers.pop()
     assert face.observation_space(name) is face.observation_space(name.split("#")[0])
     strict = ParallelFace(TinyWorld(1, 3, horizon=12, mortal=True, refill=1))
-    strict.reset(seed=0)
     with pytest.raises(ValueError, match="newcomers=True"):
-        while strict.agents:
-            strict.step(dict.fromkeys(strict.agents, 0))
+        for seed in range(5):
+            strict.reset(seed=seed)
+            while strict.agents:
+                strict.step(dict.fromkeys(strict.agents, 0))
 
 
 @pytest.mark.parametrize(

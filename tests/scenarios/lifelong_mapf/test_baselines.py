@@ -36,17 +36,18 @@ def test_the_same_in_any_batch(name):
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_new_episode_starts_from_nothing(name):
     """What an agent does depends on its episode only: the policy that played another one before acts the same."""
-    world = make(2)
+    options = {"guidance": {"occupancy_weight": 40}, "agents": 30}
+    world = make(2, **options)
     policy = BASELINES[name](world)
     timestep = world.reset(5)
-    for _ in range(7):
+    for _ in range(12):
         timestep = world.step(policy.act(timestep))
     timestep = world.reset(0, torch.tensor([True, False]))
     actions = []
     for _ in range(10):
         actions.append(policy.act(timestep))
         timestep = world.step(actions[-1])
-    assert torch.equal(torch.stack(actions)[:, 0], play(name, make(1), 10)[0][:, 0])
+    assert torch.equal(torch.stack(actions)[:, 0], play(name, make(1, **options), 10)[0][:, 0])
 
 
 @pytest.mark.parametrize("name", ["pibt", "guided_pibt"])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from field_oracles import reference_average_distance, reference_field
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from field_oracles import reference_average_distance, reference_field
 from stub_world import random_drawing
 
 from scenarios.lifelong_mapf import fields

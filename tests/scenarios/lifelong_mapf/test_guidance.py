@@ -163,11 +163,13 @@ def test_restored_guidance_goes_on_as_the_saved_one(kind):
     walk(rng, cells, world, guidance, 6)
     saved, position, goal = guidance.snapshot(), world.position.clone(), world.goal.clone()
     first = walk(np.random.default_rng(0), cells, world, guidance, 5)
+    other = started(world, GuidanceConfig(kind=kind))
     world.position.copy_(position)
     world.goal.copy_(goal)
-    other = started(world, GuidanceConfig(kind=kind))
     other.restore(saved, torch.tensor([1, 0]), torch.tensor([0, 1]))
     assert torch.equal(other.features()["path"], saved["path"])
+    assert torch.equal(other.reached, saved["reached"])
+    assert other.reached.any()
     for one, two in zip(first, walk(np.random.default_rng(0), cells, world, other, 5), strict=True):
         for name in one:
             assert torch.equal(one[name], two[name])
@@ -197,7 +199,7 @@ def test_shared_costs_follow_the_formula():
         occupancy[world.position[0].numpy()] += 0.5
     assert np.allclose(fields.occupancy[0], occupancy)
     ratio = centrality(fields.exits[0], world.height, world.width)
-    cost = np.rint(UNITS * (1 + 2 * (ratio - 1) + 5 * occupancy)).astype(np.int32)
+    cost = (np.rint(UNITS * (1 + 2 * (ratio - 1))) + np.rint(UNITS * 5 * occupancy)).astype(np.int32)
     for n in range(2):
         expected = reference_field(fields.exits[0], world.width, cost, int(world.goal[0, n]))
         assert np.array_equal(fields.field[0, n], expected)

@@ -136,6 +136,8 @@ def test_a_new_goal_lowers_priority():
     world.goal[0, 0] = 3
     fields.advance()
     assert pibt.act(torch.tensor([1])).tolist() == [[3, 3]]  # the second has waited longer and pushes the first
+    pibt.restart(np.ones(1, bool))
+    assert pibt.act(torch.tensor([2])).tolist() == [[4, 4]]  # a new episode: all have waited as long
 
 
 def test_agents_that_left_are_air():

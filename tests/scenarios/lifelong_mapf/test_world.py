@@ -283,6 +283,18 @@ def test_plans_follow_the_episodes() -> None:
     assert world.enable_plan(False) == {}
 
 
+def test_a_plan_has_a_final_view_whenever_the_time_step_has_one() -> None:
+    world = LifelongMapf(MIXED.model_copy(update={"on_target": "finish"}), 2)
+    world.enable_plan()
+    world.reset(0)
+    ends = set()
+    for _ in range(60):
+        timestep = world.step(world.plan().features["moves"].argmin(-1))
+        assert (world.plan().final is None) == (timestep.final is None)
+        ends.add((bool(timestep.terminated.any()), bool(timestep.done.any())))
+    assert (True, False) in ends and (False, False) in ends
+
+
 def test_another_process_sees_the_same_episodes() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(episode_digest) == episode_digest()

@@ -1,0 +1,108 @@
+"""Intent: agents announce where they will be over the next steps, and their neighbours see it.
+
+After the intention sharing of Kim, Park, Sung, "Communication in Multi-Agent Reinforcement Learning: Intention Sharing",
+ICLR 2021, and the intention generation of MAPPO-PIS (Guo et al., arXiv 2408.06656), for any world: the world predicts
+where an action leads and says who listens to whom. Without rounds, agents announce that they carry on as they are. In
+each of R rounds the policy drafts its most probable action from what it heard, and announces where that leads; drafts
+neither draw random numbers nor advance recurrent state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.errors import UserError
+
+FEATURE = "intent"
+
+
+class Prediction(NamedTuple):
+    """Where agents will be.
+
+    trajectory: ``[B, N, H, D]``, D coordinates at H future moments. companions: int64 ``[B, N, K]``, the agents that
+    each agent listens to, -1 where there is none. origin: ``[B, N, D]``, the listener's own coordinates now.
+    """
+
+    trajectory: Tensor
+    companions: Tensor
+    origin: Tensor
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A world that can say where an action leads."""
+
+    def enable_prediction(self, horizon: int, companions: int) -> tuple[float, ...]:
+        """Prepare H-step predictions for K companions; returns the scale of each of the D coordinates."""
+
+    def predict(self, actions: Tensor | None) -> Prediction:
+        """The prediction at the present moment if agents take ``actions`` (int64 ``[B, N]``; None: carry on)."""
+
+    def predict_final(self) -> Prediction | None:
+        """``predict(None)`` at the end of the episodes that finished in the last step, None if none did."""
+
+
+class Intent:
+    """Adds what an agent's companions announce to what it observes: float32 ``[B, N, K * (1 + H * D)]``.
+
+    For each companion: 1 if there is one, then its trajectory relative to the listener, divided by the world's scale
+    and clipped to [-1, 1]. Raises ``UserError`` if the world cannot predict.
+    """
+
+    def __init__(self, env: BatchedEnv, horizon: int, companions: int, rounds: int):
+        if not isinstance(env, Predicts):
+            raise UserError(f"{type(env).__name__} cannot predict intents: set coordination.intent.enabled=false")
+        if len(env.spec.groups) != 1:
+            raise UserError("intent needs agents of one group: set coordination.intent.enabled=false")
+        self._env: Predicts = env
+        self.rounds = rounds
+        scale = env.enable_prediction(horizon, companions)
+        self._scale = torch.tensor(scale, dtype=torch.float64, device=env.device)
+        self.space = spaces.Box(-1.0, 1.0, (companions * (1 + horizon * len(scale)),), np.float32)
+
+    def extend(self, space: spaces.Space[Any]) -> spaces.Dict:
+        """The observation space of one agent with its companions' intents."""
+        own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+        return spaces.Dict({**own, FEATURE: self.space})
+
+    def augment(self, timestep: TimeStep) -> TimeStep:
+        """Add the announcements of agents that carry on; once after each ``reset`` and ``step``."""
+        final = timestep.final
+        if final is not None:
+            last = self._env.predict_final()
+            heard = torch.zeros_like(self._heard(self._env.predict(None))) if last is None else self._heard(last)
+            final = final._replace(observation=_with(final.observation, heard))
+        return timestep._replace(observation=self.hear(timestep.observation, None), final=final)
+
+    def hear(self, observation: Tree, actions: Tensor | None) -> Tree:
+        """An observation in which companions announce ``actions``."""
+        return _with(observation, self._heard(self._env.predict(actions)))
+
+    def negotiate(self, timestep: TimeStep, draft: Callable[[TimeStep], Tensor]) -> TimeStep:
+        """R rounds of drafts. draft: the policy's most probable actions, int64 ``[B, N]``, at a time step."""
+        for _ in range(self.rounds):
+            timestep = timestep._replace(observation=self.hear(timestep.observation, draft(timestep)))
+        return timestep
+
+    def _heard(self, prediction: Prediction) -> Tensor:
+        trajectory, companions, origin = prediction
+        copies, agents, steps, width = trajectory.shape
+        count = companions.shape[2]
+        who = companions.clamp(min=0).reshape(copies, agents * count, 1, 1).expand(-1, -1, steps, width)
+        theirs = trajectory.gather(1, who).view(copies, agents, count, steps, width)
+        relative = ((theirs - origin[:, :, None, None]) / self._scale).clamp(-1.0, 1.0)
+        there = companions >= 0
+        told = torch.cat((there.unsqueeze(-1).to(relative.dtype), relative.flatten(3)), -1)
+        return torch.where(there.unsqueeze(-1), told, 0.0).flatten(2).float()
+
+
+def _with(observation: Tree, heard: Tensor) -> Tree:
+    own = observation if isinstance(observation, dict) else {"observation": observation}
+    return {**own, FEATURE: heard}

@@ -1,0 +1,205 @@
+"""A small decoder-only transformer: Qwen2's architecture and parameter names, without the weight of a model library.
+
+Pre-norm blocks with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Qwen2 Technical Report, arXiv
+2407.10671), embeddings tied. ``state_dict`` and ``hf_config`` are those of ``transformers.Qwen2ForCausalLM``, whose
+logits it reproduces. Own code because it decodes about twice as fast at this size, and because training runs over
+trees of sequences (``forward`` with a mask of one's own), where a shared beginning is computed once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from marl.config import Frozen
+
+
+class TransformerConfig(Frozen):
+    """Sizes of a transformer."""
+
+    width: int = Field(default=128, ge=8, le=8192, description="of the residual stream")
+    layers: int = Field(default=2, ge=1, le=64)
+    heads: int = Field(default=4, ge=1, le=128)
+    kv_heads: int = Field(default=2, ge=1, le=128, description="heads of keys and values")
+    hidden: int = Field(default=384, ge=8, description="of the feed-forward blocks")
+    rope_theta: float = Field(default=10_000.0, gt=0.0, description="base of the rotary positions")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TransformerConfig:
+        if self.width % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError(f"width={self.width} must divide by 2*heads={2 * self.heads}, heads by kv_heads")
+        return self
+
+
+class Cache(NamedTuple):
+    """Keys and values ``[layers, 2, B, kv_heads, capacity, head]`` of which ``length[b]`` positions are filled."""
+
+    keys_values: Tensor
+    length: Tensor
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.size = config.width // config.heads
+        self.q_proj = nn.Linear(config.width, config.heads * self.size)
+        self.k_proj = nn.Linear(config.width, config.kv_heads * self.size)
+        self.v_proj = nn.Linear(config.width, config.kv_heads * self.size)
+        self.o_proj = nn.Linear(config.heads * self.size, config.width, bias=False)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[B, H, L, D]``, keys and values ``[B, KV, L, D]``, rotated to their positions."""
+        batch, length, _ = x.shape
+        # Each matrix product of this size costs mostly its call: one instead of three.
+        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
+        joint = F.linear(x, weight, bias).view(batch, length, self.heads + 2 * self.kv_heads, self.size).transpose(1, 2)
+        rotated = joint[:, : self.heads + self.kv_heads]
+        half = self.size // 2
+        turned = torch.cat([-rotated[..., half:], rotated[..., :half]], dim=-1)
+        rotated = rotated * cos + turned * sin
+        return rotated[:, : self.heads], rotated[:, self.heads :], joint[:, self.heads + self.kv_heads :]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """``[B, L, width]``; mask: additive float ``[B, 1, L, S]``."""
+        batch, heads, length, size = q.shape
+        if length == 1:
+            # One query: the heads of a group share keys, so they take the place of the sequence.
+            q = q.view(batch, self.kv_heads, heads // self.kv_heads, size)
+            mixed = F.scaled_dot_product_attention(q, k, v, mask)
+            return self.o_proj(mixed.reshape(batch, 1, heads * size))  # type: ignore[no-any-return]
+        repeat = heads // self.kv_heads
+        k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, heads * size))  # type: ignore[no-any-return]
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.up_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.self_attn = _Attention(config)
+        self.mlp = _FeedForward(config)
+        self.input_layernorm = nn.RMSNorm(config.width, eps=1e-6)
+        self.post_attention_layernorm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        attention = self.self_attn
+        x = x + attention.attend(*attention.project(self.input_layernorm(x), cos, sin), mask)
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+class _Model(nn.Module):
+    def __init__(self, config: TransformerConfig, vocabulary: int):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, config.width)
+        self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+
+
+class Transformer(nn.Module):
+    """Token ids to hidden states ``[B, L, width]``; ``logits`` makes ``[*, vocabulary]`` of them."""
+
+    def __init__(self, config: TransformerConfig, vocabulary: int, generator: torch.Generator):
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.model = _Model(config, vocabulary)
+        size = config.width // config.heads
+        frequency = config.rope_theta ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+        self.register_buffer("_frequency", torch.cat([frequency, frequency]), persistent=False)
+        self._reset(generator)
+
+    def _reset(self, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif "norm" not in name:
+                    parameter.normal_(0.0, 0.02, generator=generator)
+
+    def _rotation(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        angle = position.unsqueeze(-1).to(torch.float32) * self._frequency
+        return angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)
+
+    def forward(self, token: Tensor, position: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of all tokens at once.
+
+        token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which token (last) each token sees, itself included.
+        """
+        cos, sin = self._rotation(position)
+        additive = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf")).unsqueeze(1)
+        x = self.model.embed_tokens(token)
+        for block in self.model.layers:
+            x = block(x, cos, sin, additive)
+        return self.model.norm(x)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.model.embed_tokens.weight)
+
+    def empty_cache(self, batch: int, capacity: int) -> Cache:
+        """A cache for B sequences of at most ``capacity`` tokens."""
+        config = self.config
+        shape = (config.layers, 2, batch, config.kv_heads, capacity, config.width // config.heads)
+        device = self.model.embed_tokens.weight.device
+        return Cache(torch.zeros(shape, device=device), torch.zeros(batch, dtype=torch.int64, device=device))
+
+    def extend(self, token: Tensor, count: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Hidden states of each sequence's last new token ``[B, width]``, and the cache with the new tokens in it.
+
+        token: int64 ``[B, L]``, left-aligned, ``count[b]`` of them real (at least one). The cache is written in place,
+        and must have room for L more tokens in every sequence.
+        """
+        batch, new = token.shape
+        offset = torch.arange(new, device=token.device)
+        position = cache.length.unsqueeze(1) + offset
+        filled = int((cache.length + count).max())
+        seen = torch.arange(filled, device=token.device)
+        mask = torch.zeros((batch, 1, new, filled), device=token.device)
+        mask.masked_fill_((seen > position.unsqueeze(-1)).unsqueeze(1), float("-inf"))
+        # What is beyond a sequence's own new tokens is written too, and overwritten by what comes later.
+        cos, sin = self._rotation(position)
+        rows = torch.arange(batch, device=token.device).unsqueeze(1)
+        x = self.model.embed_tokens(token)
+        for number, block in enumerate(self.model.layers):
+            attention = block.self_attn
+            q, k, v = attention.project(block.input_layernorm(x), cos, sin)
+            keys, values = cache.keys_values[number]
+            keys[rows, :, position] = k.transpose(1, 2)
+            values[rows, :, position] = v.transpose(1, 2)
+            x = x + attention.attend(q, keys[:, :, :filled], values[:, :, :filled], mask)
+            x = x + block.mlp(block.post_attention_layernorm(x))
+        last = x[torch.arange(batch, device=token.device), count - 1]
+        return self.model.norm(last), Cache(cache.keys_values, cache.length + count)
+
+    def hf_config(self, context: int) -> dict[str, Any]:
+        """The ``config.json`` of the same model in ``transformers``."""
+        config = self.config
+        return {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "vocab_size": self.vocabulary,
+            "hidden_size": config.width,
+            "intermediate_size": config.hidden,
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "num_key_value_heads": config.kv_heads,
+            "max_position_embeddings": context,
+            "rope_theta": config.rope_theta,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+        }

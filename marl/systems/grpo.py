@@ -1,0 +1,20 @@
+"""GRPO for a hierarchy: one group, and one normalisation, for all rows of a question.
+
+Shao et al., "DeepSeekMath", arXiv 2402.03300, eq. 3. With one role it is single-agent GRPO; with several it is the
+baseline that M-GRPO and Dr. MAS improve on: rows of all roles are compared with each other.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from marl.learning.group_norm import group_norm
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    reward = row_reward(batch, config, context.fraction)
+    found = group_norm(reward, batch.group, scale=config.scale)
+    figures = {"zero_variance_groups": found.zero_variance}
+    return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)

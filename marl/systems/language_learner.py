@@ -1,0 +1,169 @@
+"""The learner of all language systems: rows of tokens and their advantages in, better policies out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl.envs.chat import LanguageWorld
+from marl.learning.learner import ClippedAdam
+from marl.learning.surrogates import approximate_kl, ppo_clip
+from marl.learning.token_trees import TokenRow, pack
+from marl.policies.language.base import LanguagePolicy
+from marl.rollout.token_batch import TokenBatch, token_batch
+from marl.rollout.turns import Conversation, Episode
+from marl.seeding import Stream, fold_int
+from marl.systems.language import Advantages, Context, LanguageConfig, LanguageRecipe
+from marl.systems.language_policies import Speakers, Unit, build_speakers
+
+
+class LanguageLearner:
+    """Policies by role and their update. All randomness comes from ``seed`` and the number of the update."""
+
+    def __init__(self, world: LanguageWorld, config: LanguageConfig, recipe: LanguageRecipe, seed: int):
+        self.config, self._recipe, self._seed = config, recipe, seed
+        self.speakers: Speakers = build_speakers(world, config, seed, recipe.entry_only)
+        self._roles = {role: number for number, role in enumerate(world.roles)}
+        self._adams = {unit.name: self._adam(unit, config.rate) for unit in self.speakers.units}
+
+    @property
+    def policies(self) -> Mapping[str, LanguagePolicy]:
+        return self.speakers.policies
+
+    def _adam(self, unit: Unit, rate: float) -> ClippedAdam:
+        return ClippedAdam(unit.model.module.parameters(), rate, self.config.max_grad_norm)
+
+    # Imitation
+
+    def imitate(self, episodes: Sequence[Episode], number: int) -> dict[str, float]:
+        """One gradient step towards what a demonstrator said; episodes hold the ids of its texts."""
+        options = self.config.warm_start
+        if number == 0:  # reinforcement learning begins with fresh moments
+            self._teachers = {unit.name: self._adam(unit, options.rate) for unit in self.speakers.units}
+        share = min((number + 1) / max(options.warmup, 1), 1.0, 1.0 - number / options.steps)
+        figures = {}
+        for unit in self.speakers.units:
+            adam = self._teachers[unit.name]
+            _set_rate(adam, options.rate * share)
+            written = [c for episode in episodes for c in episode.conversations if c.agent in unit.roles]
+            rows = [_row(conversation, _marked(conversation)) for conversation in written]
+            tokens = max(sum(int(row.learned.sum()) for row in rows), 1)
+            loss, _ = self._step(unit, adam, rows, tokens)
+            figures[f"imitation_loss_{unit.name}"] = loss
+        return figures
+
+    # Reinforcement
+
+    def update(self, episodes: Sequence[Episode], number: int, fraction: float) -> dict[str, float]:
+        """Learn from finished episodes.
+
+        number: of this update. fraction: the part of the run that is done, for schedules. Returns named figures.
+        """
+        batch = token_batch(episodes, self._roles, self.speakers.trained)
+        if not batch.rows:
+            return {"empty_batches": 1.0}
+        key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
+        found = self._recipe.advantages(batch, self.config, Context(fraction, key))
+        figures = dict(found.figures)
+        rate = self.config.rate * min((number + 1) / max(self.config.warmup, 1), 1.0)
+        rate *= 1.0 - fraction if self.config.anneal else 1.0
+        for unit in self.speakers.units:
+            adam = self._adams[unit.name]
+            _set_rate(adam, rate)
+            rows, normaliser = self._rows(batch, found, unit)
+            if not rows:
+                continue
+            for epoch in range(self.config.epochs):
+                norm_figures = self._step(unit, adam, rows, normaliser, on_policy=epoch == 0)
+                if epoch == 0:
+                    figures[f"grad_norm_{unit.name}"] = norm_figures[1]
+        for policy in self.policies.values():
+            policy.forget()
+        return figures
+
+    def _rows(self, batch: TokenBatch, found: Advantages, unit: Unit) -> tuple[list[TokenRow], float]:
+        """The unit's rows with the weight of each token, and what their sum is divided by.
+
+        Rows that give no gradient, because they do not count or all their advantages are 0, are left out.
+        """
+        numbers = {self._roles[role] for role in unit.roles}
+        mine = torch.tensor([int(agent) in numbers for agent in batch.agent])
+        weight = found.weight * mine
+        per_turn = found.turn * weight[batch.turn_row]
+        if self.config.loss == "turn":
+            per_turn = per_turn / (batch.turns_of_row[batch.turn_row] * batch.turn_length.clamp(min=1))
+            normaliser = float(weight.sum())
+        else:
+            normaliser = float((weight * batch.tokens_of_row).sum())
+        strength = torch.zeros(len(batch.rows)).index_add_(0, batch.turn_row, per_turn.abs())
+        chosen = strength.nonzero().squeeze(1).tolist()
+        ends = batch.turns_of_row.cumsum(0).tolist()
+        values = per_turn.numpy()
+        rows = []
+        for number in chosen:
+            conversation = batch.rows[number]
+            own = values[ends[number] - len(conversation.transcript.spans) : ends[number]]
+            rows.append(_row(conversation, _marked(conversation, own)))
+        return rows, max(normaliser, 1.0)
+
+    def _step(
+        self, unit: Unit, adam: ClippedAdam, rows: Sequence[TokenRow], normaliser: float, on_policy: bool = True
+    ) -> tuple[float, float]:
+        """One gradient step. Returns the loss and the norm of the gradient before clipping.
+
+        on_policy: the rows were sampled by these very weights, or are demonstrations: the ratio is 1.
+        """
+        adam.zero()
+        total = 0.0
+        for trees in pack(rows, self.config.tree_tokens, self.config.pass_tokens):
+            logits = unit.model.logits_at(unit.roles[0], trees.token, trees.position, trees.mask, trees.at)
+            log_prob = torch.log_softmax(logits / self.config.temperature, dim=-1)
+            log_prob = log_prob.gather(1, trees.target.unsqueeze(1)).squeeze(1)
+            if on_policy:
+                loss = -(log_prob * (trees.positive + trees.negative)).sum()
+            else:
+                ratio = log_prob - trees.old
+                clip = self.config.clip
+                loss = (ppo_clip(ratio, trees.positive, clip) + ppo_clip(ratio, trees.negative, clip)).sum()
+            (loss / normaliser).backward()
+            total += float(loss.detach()) / normaliser
+        return total, float(adam.step())
+
+    # State
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next update depends on."""
+        tokenizer = self.speakers.tokenizer
+        return {
+            "policy": {unit.name: dict(unit.model.module.state_dict()) for unit in self.speakers.units},
+            "adam": {name: adam.state() for name, adam in self._adams.items()},
+            "tokenizer": None if tokenizer is None else tokenizer.dumps(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for unit in self.speakers.units:
+            unit.model.module.load_state_dict(state["policy"][unit.name])
+            self._adams[unit.name].load_state(state["adam"][unit.name])
+
+
+def _set_rate(adam: ClippedAdam, rate: float) -> None:
+    for group in adam.adam.param_groups:
+        group["lr"] = rate
+
+
+def _marked(conversation: Conversation, values: Sequence[float] | None = None) -> np.ndarray:
+    """The values of a conversation's turns at its own tokens, 0 elsewhere: float ``[len(ids)]``. Without values: 1."""
+    transcript = conversation.transcript
+    weight = np.zeros(len(transcript.ids))
+    for number, (start, end) in enumerate(transcript.spans):
+        weight[start:end] = 1.0 if values is None else values[number]
+    return weight
+
+
+def _row(conversation: Conversation, weight: np.ndarray) -> TokenRow:
+    transcript = conversation.transcript
+    return TokenRow(transcript.ids, _marked(conversation) > 0, weight, np.asarray(transcript.log_probs))

@@ -1,0 +1,54 @@
+"""M-GRPO: planner and sub-agents are normalised apart, and every rollout gives equally many sub-agent samples.
+
+Hong et al., "Multi-Agent Deep Research: Training Multi-Agent Systems with M-GRPO", arXiv 2511.13288. Each level of the
+hierarchy (a role, or all roles at one depth) has its own groups: the planner's rows of a question, and all sub-agent
+rows of that question after alignment. Unlike the published code, whose queue forms groups in order of arrival, a group
+never mixes questions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from marl.learning.alignment import align
+from marl.learning.group_norm import group_norm
+from marl.rollout.token_batch import TokenBatch
+from marl.seeding import fold_int
+from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+
+
+class MGrpoConfig(LanguageConfig):
+    """Options of M-GRPO."""
+
+    scale: Annotated[float, Field(gt=0.0)] | None = 0.25
+    align: bool = True
+    """Duplicate and drop sub-agent rows until every rollout gives as many."""
+    target: Annotated[int, Field(ge=1)] | None = None
+    """Sub-agent rows D per rollout; null: the mean number of calls of the rollouts that made any, rounded up."""
+    level: Literal["role", "depth"] = "depth"
+    """What is normalised together: a role, or all roles at one depth."""
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    assert isinstance(config, MGrpoConfig)
+    weight = torch.ones(len(batch.rows))
+    figures: dict[str, float] = {}
+    level = batch.level if config.level == "depth" else batch.agent
+    if config.align:
+        for number in batch.level.unique().tolist():
+            if number == 0:
+                continue
+            below = (batch.level == number).nonzero().squeeze(1)
+            key = fold_int(context.key, number)
+            aligned = align(batch.episode[below], batch.episodes, config.target, key)
+            weight[below] = aligned.weight
+            figures[f"duplicated_level_{number}"] = aligned.duplicated
+            figures[f"dropped_level_{number}"] = aligned.dropped
+            figures[f"rollouts_without_level_{number}"] = float(aligned.empty)
+    reward = row_reward(batch, config, context.fraction)
+    found = group_norm(reward, batch.group, level, weight=weight, scale=config.scale)
+    figures["zero_variance_groups"] = found.zero_variance
+    return Advantages(found.advantage[batch.turn_row], weight, figures)

@@ -1,0 +1,137 @@
+"""A scripted demonstrator for any role graph, with weaknesses that imitation alone cannot mend.
+
+It works through the steps of its task one by one, by a tool of its own where it has one and by a sub-agent otherwise.
+Its weaknesses are systematic (a favourite sub-agent and tool whatever the relation, stopping one step early, a useless
+check), so a policy that imitates it is wrong even when it acts greedily; each leaves enough right decisions to learn
+from.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from marl.envs.chat import Message, Turn
+from marl.seeding import fold_int
+from scenarios.agent_hierarchy.calls import Call, render
+from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
+from scenarios.agent_hierarchy.tasks import NOTHING, Step, steps_of
+
+_LOOKUPS = ("cache", "fresh")
+
+
+class Expert:
+    """Says what the demonstrator would say in a turn.
+
+    flawless: without any weakness: it knows who knows what and which relations the cache has wrong.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, flawless: bool = False):
+        self._hierarchy, self._flawless = hierarchy, flawless
+        self._options = hierarchy.config.expert
+        self._stale = {f"r{n}" for n in hierarchy.config.tasks.stale}
+        self._check = any("check" in role.tools for role in hierarchy.roles.values())
+
+    def __call__(self, turn: Turn, key: int) -> str:
+        """The text of one call. key: decides what it does where it is not sure."""
+        return render(self._decide(turn, _Chance(key)), self._hierarchy.config.grammar)
+
+    def _decide(self, turn: Turn, chance: _Chance) -> Call:
+        role = self._hierarchy.roles[turn.agent]
+        value, steps = _task(turn.messages[1]["content"], turn.level)
+        if role.options.final and turn.level > 0:  # it was handed what it is to say
+            return Call("answer", {"text": value})
+        if not self._flawless and self._options.mistake and chance(7) < self._options.mistake:
+            return Call("answer", {"text": NOTHING})
+        done, checked = 0, False
+        for call, result in _results(turn.messages):
+            if call["name"] == "check":
+                checked = True
+            elif result == NOTHING or not steps:
+                return Call("answer", {"text": NOTHING})
+            else:
+                value, done = result, done + 1
+        useless = not self._flawless and "check" in role.tools and not checked and done == len(steps)
+        if useless and chance(1) < self._options.useless_check:
+            return Call("check", {"claim": value})
+        # Whether it stops early is decided once, at the last step but one.
+        early = done == len(steps) - 1 and len(steps) >= 3 and turn.level == 0
+        if done == len(steps) or (early and not self._flawless and chance(2) < self._options.stops_early):
+            return self._answer(role, value)
+        return self._make(role, steps[done], value, chance)
+
+    def _answer(self, role: Role, value: str) -> Call:
+        finals = [name for name in role.options.calls if self._hierarchy.roles[name].options.final]
+        if finals and not role.options.final:
+            return Call("ask", {"task": value, "agent": finals[0]})
+        return Call("answer", {"text": value})
+
+    def _make(self, role: Role, step: Step, value: str, chance: _Chance) -> Call:
+        """The call that makes one step: an own tool, or the sub-agent that is asked for it."""
+        fitting = [name for name in role.tools if name in (("compute",) if step.operand else _LOOKUPS)]
+        others = [name for name in role.options.calls if self._can(name, step)]
+        if self._flawless:
+            fitting = [name for name in fitting if name != "cache" or step.name not in self._stale]
+            fitting = fitting if step.operand or role.covers(step.name) else []
+            others = [name for name in others if self._serves(name, step)] or others
+        if not fitting and not others:
+            return Call("answer", {"text": NOTHING})
+        if fitting:
+            tool = self._favourite(fitting, self._options.prefers_cache, chance(3))
+            if tool == "compute":
+                return Call(tool, {"operation": step.name, "operand": int(step.operand), "value": _int(value)})
+            return Call(tool, {"relation": step.name, "entity": value})
+        agent = self._favourite(others, self._options.prefers_first, chance(4))
+        return Call("ask", {"task": f"{step.words} {value}", "agent": agent})
+
+    def _favourite(self, names: list[str], share: float, chance: float) -> str:
+        if self._flawless or len(names) == 1 or chance < share:
+            return names[0]
+        return names[1 + int((chance - share) / (1.0 - share) * (len(names) - 1))]
+
+    def _can(self, name: str, step: Step) -> bool:
+        """Whether a role, or one below it, has a tool for such a step."""
+        role = self._hierarchy.roles[name]
+        fits = "compute" in role.tools if step.operand else any(tool in role.tools for tool in _LOOKUPS)
+        deeper = [n for n in role.options.calls if self._hierarchy.levels[n] > self._hierarchy.levels[name]]
+        return fits or any(self._can(other, step) for other in deeper)
+
+    def _serves(self, name: str, step: Step) -> bool:
+        """Whether a role, or one below it, can make exactly this step rightly."""
+        role = self._hierarchy.roles[name]
+        if step.operand:
+            return self._can(name, step)
+        tools = {"fresh"} if step.name in self._stale else set(_LOOKUPS)
+        own = role.covers(step.name) and bool(tools & set(role.tools))
+        deeper = [n for n in role.options.calls if self._hierarchy.levels[n] > self._hierarchy.levels[name]]
+        return own or any(self._serves(other, step) for other in deeper)
+
+
+class _Chance:
+    """Uniform numbers of one key, by purpose."""
+
+    def __init__(self, key: int):
+        self._key = key
+
+    def __call__(self, purpose: int) -> float:
+        return (fold_int(self._key, purpose) & ((1 << 53) - 1)) / (1 << 53)
+
+
+def _task(text: str, level: int) -> tuple[str, tuple[Step, ...]]:
+    """Start value and steps of a user's question (value first) or of a delegated task (value last)."""
+    words = text.split()
+    if level == 0:
+        return words[0], steps_of(words[1:])
+    return words[-1], steps_of(words[:-1])
+
+
+def _results(messages: list[Message]) -> list[tuple[dict[str, object], str]]:
+    """The executed calls of a conversation with what came back."""
+    pairs = []
+    for message, after in itertools.pairwise(messages):
+        if message["role"] == "assistant" and "call" in message and after["role"] == "tool":
+            pairs.append((message["call"], after["content"]))
+    return pairs
+
+
+def _int(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0

@@ -1,0 +1,134 @@
+"""What a hierarchy is, worked out once: roles with their tools, depths, vocabulary, and the least cost of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import networkx as nx
+
+from marl.errors import UserError
+from scenarios.agent_hierarchy.calls import Call, render
+from scenarios.agent_hierarchy.config import GraphConfig, HierarchyConfig, RoleConfig
+from scenarios.agent_hierarchy.graph import call_graph, levels, load_graph
+from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, Task
+from scenarios.agent_hierarchy.tools import ANSWER, Tool, delegation, load_tool
+
+_LOOKUPS = ("cache", "fresh")
+_WORLD_WORDS = ("ok", "invalid", "over", "executed", "plan", "above")
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role with everything that it may say. knows: relations of its lookups, or None for all."""
+
+    name: str
+    options: RoleConfig
+    tools: Mapping[str, Tool]
+    schemas: tuple[dict[str, Any], ...]
+    knows: frozenset[str] | None
+
+    def covers(self, relation: str) -> bool:
+        return self.knows is None or relation == SIZE or relation in self.knows
+
+
+class Hierarchy:
+    """A configuration, resolved. Raises ``UserError`` if it cannot work."""
+
+    def __init__(self, config: HierarchyConfig):
+        self.config = config
+        self.graph: GraphConfig = load_graph(config.graph)
+        self.levels = levels(self.graph)
+        self.roles = {name: _role(name, self.graph.roles[name]) for name in self.levels}
+        self.entry = self.graph.entry
+        if config.tasks.stale and max(config.tasks.stale) >= config.tasks.relations:
+            raise UserError(f"world.tasks.stale names relation {max(config.tasks.stale)} of {config.tasks.relations}")
+        self._calls = call_graph(self.graph)
+        self._step_cost = lru_cache(maxsize=4096)(self._least)
+
+    def cost_of(self, tool: str) -> float:
+        return self.config.costs.tools.get(tool, 0.0)
+
+    def optimum(self, task: Task) -> tuple[float, int] | None:
+        """The least cost of answering a task, and the calls that it takes; None if it has no steps or no way."""
+        if not task.steps:
+            return None
+        found = [self._step_cost(step.name, not step.operand) for step in task.steps]
+        if any(each is None for each in found):
+            return None
+        # Handing over to whoever may answer the user takes a way through the graph of its own.
+        ways = nx.single_source_shortest_path_length(self._calls, self.entry)
+        finals = [ways[name] for name, role in self.roles.items() if role.options.final]
+        over = 0 if not finals or self.roles[self.entry].options.final else min(finals)
+        costs = [each for each in found if each is not None]
+        cost = sum(cost for cost, _ in costs) + over * self.config.costs.delegation
+        return cost, sum(calls for _, calls in costs) + over
+
+    def _least(self, name: str, lookup: bool) -> tuple[float, int] | None:
+        """The least cost of one step and its number of calls, over all roles that can make it."""
+        best: tuple[float, int] | None = None
+        for role in self.roles.values():
+            for tool in role.tools:
+                if lookup and (tool not in _LOOKUPS or not role.covers(name)):
+                    continue
+                if not lookup and tool != "compute":
+                    continue
+                if tool == "cache" and name in {f"r{n}" for n in self.config.tasks.stale}:
+                    continue
+                depth = self.levels[role.name]
+                cost = depth * self.config.costs.delegation + self.cost_of(tool)
+                if best is None or cost < best[0]:
+                    best = cost, depth + 1
+        return best
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """All words of the compact grammar."""
+        tasks = self.config.tasks
+        words = [
+            *self.roles,
+            "ask",
+            "answer",
+            "add",
+            "sub",
+            "mul",
+            SIZE,
+            NOTHING,
+            "ok",
+            "invalid",
+            "over",
+            "plan",
+            "above",
+        ]
+        words += [name for role in self.roles.values() for name in role.tools]
+        words += [f"r{n}" for n in range(tasks.relations)] + [f"e{n}" for n in range(tasks.entities)]
+        calculates = tasks.arithmetic > 0 or 0 in tasks.hops
+        words += [str(n) for n in range(tasks.modulus)] if calculates else []
+        return tuple(dict.fromkeys(words))
+
+    def examples(self) -> tuple[str, ...]:
+        """Some legal and some faulty texts, for sampling actions."""
+        grammar = self.config.grammar
+        texts = [render(Call("answer", {"text": "e1"}), grammar), "answer", "ask r0", '{"name":', "cache r0 e0 e0"]
+        for name in self.roles:
+            texts.append(render(Call("ask", {"task": "r0 e1", "agent": name}), grammar))
+        texts.append(render(Call("cache", {"relation": "r0", "entity": "e1"}), grammar))
+        return tuple(texts)
+
+
+def _role(name: str, options: RoleConfig) -> Role:
+    tools = {tool.name: tool for tool in map(load_tool, options.tools)}
+    if options.calls:
+        tools["ask"] = delegation(options.calls)
+    tools["answer"] = ANSWER
+    knows = None if options.knows is None else frozenset(f"r{n}" for n in options.knows)
+    return Role(name, options, tools, tuple(tool.schema() for tool in tools.values()), knows)
+
+
+def step_of_task(text: str) -> tuple[Step, str] | None:
+    """The step and the value that a delegated task names, such as ``r1 e5`` or ``add 3 7``."""
+    words = text.split()
+    if len(words) == 2:
+        return Step(words[0]), words[1]
+    return (Step(words[0], words[1]), words[2]) if len(words) == 3 else None

@@ -1,0 +1,348 @@
+"""The world: a PettingZoo ``AECEnv`` whose selected agent is the top of a call stack."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from marl.envs.chat import (
+    ChatSpace,
+    ConversationResult,
+    ConversationSpace,
+    LanguageEnv,
+    Message,
+    Messages,
+    Outcome,
+    Turn,
+)
+from marl.seeding import Stream, fold_int
+from scenarios.agent_hierarchy.calls import MAX_TEXT, Call, Fault, nearest_legal, parse, render
+from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role, step_of_task
+from scenarios.agent_hierarchy.tasks import NOTHING, Task, generate, read_tasks
+from scenarios.agent_hierarchy.tools import Tool, run
+
+#: Shares of the seeds: the two never meet.
+_TRAIN, _HELD_OUT = Stream.TRAIN, Stream.EVALUATE
+_FAILURE = Stream.WORLD + 4
+_INVALID, _OVER = "invalid", "over"
+
+
+class _Conversation:
+    """One open or finished call."""
+
+    __slots__ = ("anchor", "asks", "messages", "result", "role", "size", "task")
+
+    def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
+        self.role, self.task, self.anchor = role, task, anchor
+        self.asks = 0  # the open delegation that the next tool message answers
+        self.size = 0
+        self.messages: list[Message] = []
+        self.result = ConversationResult(role.name, caller, level)
+
+
+class HierarchyEnv(LanguageEnv):
+    """One user's question, answered by a hierarchy of roles.
+
+    Every role is an agent. The selected agent says a call: a tool's result comes back in its conversation, ``ask``
+    opens a conversation of another role, ``answer`` closes its own and hands the text to the caller; the first role's
+    answer (or that of a role marked ``final``) ends the episode. A text that is no legal call costs a penalty, is
+    answered with ``invalid`` and changes nothing else. All agents earn the team's reward at the end.
+
+    Seeds of ``reset`` choose the task: the same seed always gives the same question, knowledge and failures.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, render_mode: str | None = None):
+        super().__init__()
+        self.hierarchy, self.render_mode = hierarchy, render_mode
+        self.metadata = {"name": "agent_hierarchy_v0", "render_modes": ["ansi"], "is_parallelizable": False}
+        config = hierarchy.config
+        self.possible_agents = list(hierarchy.roles)
+        self.observation_spaces = {name: ConversationSpace(4 * MAX_TEXT) for name in self.possible_agents}
+        self.action_spaces = {name: ChatSpace(MAX_TEXT, hierarchy.examples()) for name in self.possible_agents}
+        self._compact = config.grammar == "compact"
+        self._domain = fold_int(0, _HELD_OUT if config.held_out else _TRAIN)
+        self._file_tasks = read_tasks(config.tasks.file) if config.tasks.file else None
+        self._episodes = 0
+        self._seed = 0
+        self._stack: list[_Conversation] = []
+        self.task: Task
+
+    # Spaces
+
+    def observation_space(self, agent: str) -> ConversationSpace:
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> ChatSpace:
+        return self.action_spaces[agent]
+
+    # Episodes
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Begin the episode of a seed; without one, the next of those that follow the last seed."""
+        if seed is not None:
+            self._seed, self._episodes = int(seed), 0
+        key = fold_int(fold_int(self._domain, self._seed), self._episodes)
+        self._episodes += 1
+        self._key = key
+        if self._file_tasks is None:
+            self.task = generate(self.hierarchy.config.tasks, key)
+        else:
+            self.task = self._file_tasks[(key & ((1 << 63) - 1)) % len(self._file_tasks)]
+        self.agents = self.possible_agents[:]
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
+        self._conversations: list[_Conversation] = []
+        self._numbers: list[int] = []
+        self._turns = self._calls = self._lookups = self._invalid = self._corrected = 0
+        self._cost = 0.0
+        self._answer: str | None = None
+        self._over = False
+        self._last_text = ""
+        self._stack = []
+        self._open(self.hierarchy.roles[self.hierarchy.entry], None, self.task.question)
+
+    def turn(self) -> Turn | None:
+        if self._over:
+            return None
+        top = self._stack[-1]
+        return Turn(
+            top.role.name,
+            self._numbers[-1],
+            top.result.caller,
+            top.result.level,
+            top.messages,
+            top.role.schemas,
+            top.anchor,
+        )
+
+    def observe(self, agent: str) -> Messages:
+        """The messages of the agent's open conversation (the innermost, if there are several); empty without one."""
+        for conversation in reversed(self._stack):
+            if conversation.role.name == agent:
+                return Messages(conversation.messages)
+        return Messages()
+
+    def step(self, action: str | None) -> None:
+        if self.terminations[self.agent_selection] or self.truncations[self.agent_selection]:
+            self._was_dead_step(action)
+            return
+        speaker = self.agent_selection
+        self._cumulative_rewards[speaker] = 0.0
+        for agent in self.rewards:
+            self.rewards[agent] = 0.0
+        top = self._stack[-1]
+        self._turns += 1
+        top.result.turns += 1
+        call = parse(action, top.role.tools)
+        text = action if isinstance(action, str) else ""
+        if isinstance(call, Fault) and self.hierarchy.config.guard:
+            self._say(top, text[:MAX_TEXT], None)
+            call = nearest_legal(action, top.role.tools, Call("answer", {"text": NOTHING}))
+            self._corrected += 1
+            self._hear(top, "executed " + render(call, self.hierarchy.config.grammar))
+        elif isinstance(call, Fault):
+            self._say(top, text[:MAX_TEXT], None)
+            self._refuse(top, _INVALID if self._compact else f"error: {call.reason}")
+        else:
+            self._say(top, text, call)
+        if isinstance(call, Call):
+            self._execute(top, call)
+        self._enforce_budgets()
+        if not self._over:
+            self.agent_selection = self._stack[-1].role.name
+        self._accumulate_rewards()
+
+    def outcome(self) -> Outcome:
+        assert self._over, "the episode is still going on"
+        optimum = self.hierarchy.optimum(self.task)
+        metrics = {
+            "invalid_actions": float(self._invalid),
+            "lookups": float(self._lookups),
+            "turns": float(self._turns),
+            "corrections": float(self._corrected),
+            "hops": float(self.task.hops),
+            "optimal_cost": optimum[0] if optimum else float("nan"),
+            "optimal_calls": float(optimum[1]) if optimum else float("nan"),
+        }
+        results = [conversation.result for conversation in self._conversations]
+        return Outcome(self._succeeded(), self._cost, self._calls, results, metrics)
+
+    def render(self) -> str | None:
+        """The open conversations as text."""
+        if self.render_mode != "ansi":
+            return None
+        lines = []
+        for depth, conversation in enumerate(self._stack):
+            lines += [f"{'  ' * depth}{m['role']}: {m['content']}" for m in conversation.messages]
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Holds nothing that needs closing."""
+
+    # Calls
+
+    def _execute(self, top: _Conversation, call: Call) -> None:
+        if call.name == "answer":
+            self._close(call.arguments["text"], by_itself=True)
+        elif self._calls >= self.hierarchy.config.max_calls:
+            self._refuse(top, _OVER)
+        elif call.name == "ask":
+            self._delegate(top, call)
+        else:
+            self._use(top, top.role.tools[call.name], call)
+
+    def _delegate(self, top: _Conversation, call: Call) -> None:
+        callee = self.hierarchy.roles[call.arguments["agent"]]
+        rounds = sum(conversation.role is callee for conversation in self._stack)
+        if rounds >= self.hierarchy.graph.max_rounds:
+            self._refuse(top, _OVER)
+            return
+        self._calls += 1
+        self._pay(top, self.hierarchy.config.costs.delegation)
+        top.asks = top.result.turns
+        self._open(callee, top, call.arguments["task"])
+
+    def _use(self, top: _Conversation, tool: Tool, call: Call) -> None:
+        self._calls += 1
+        self._lookups += 1
+        self._pay(top, self.hierarchy.cost_of(tool.name))
+        relation = call.arguments.get("relation")
+        if isinstance(relation, str) and (not top.role.covers(relation) or self._fails(top.role, call)):
+            result, failed = NOTHING, False
+        else:
+            result, failed = run(tool, call.arguments, self.task.knowledge, self.hierarchy.config.tool_seconds)
+        if failed:
+            self.infos[top.role.name]["tool_error"] = result
+        self._learn(top, call, result)
+        self._hear(top, result)
+
+    def _fails(self, role: Role, call: Call) -> bool:
+        """Whether an unhelpful role finds nothing this time; the same for every policy that asks the same."""
+        if role.options.failure == 0.0:
+            return False
+        key = fold_int(self._key, _FAILURE)
+        for word in (role.name, *map(str, call.arguments.values())):
+            key = fold_int(key, _text_number(word))
+        return (key & ((1 << 53) - 1)) / (1 << 53) < role.options.failure
+
+    def _open(self, role: Role, caller: _Conversation | None, task: str) -> None:
+        level = 0 if caller is None else caller.result.level + 1
+        anchor = fold_int(_text_number(role.name), _text_number(task))
+        new = _Conversation(role, caller.role.name if caller else None, level, task, anchor)
+        self._numbers.append(len(self._conversations))
+        self._conversations.append(new)
+        self._stack.append(new)
+        self.agent_selection = role.name
+        self._add(new, {"role": "system", "content": self._instruction(role)})
+        self._add(new, {"role": "user", "content": self._request(new, caller, task)})
+
+    def _instruction(self, role: Role) -> str:
+        if self._compact:
+            return role.name
+        return f"You are {role.name}. Every message of yours is one JSON call of a tool: {', '.join(role.tools)}."
+
+    def _request(self, new: _Conversation, caller: _Conversation | None, task: str) -> str:
+        """What a role sees of its task, of the question, and of what its caller has seen."""
+        parts = []
+        reads = new.role.options.reads
+        if caller is not None and reads == "caller":
+            parts += [m["content"] for m in caller.messages if m["role"] in ("user", "tool")]
+        elif caller is not None and reads == "question":
+            parts.append(self.task.question)
+        config = self.hierarchy.config
+        if config.announce and caller is not None:
+            parts.append(f"above {self._last_text}")
+        if config.plan:
+            known = step_of_task(task)
+            steps = self.task.steps if caller is None else [s for s in self.task.steps if known and s == known[0]]
+            parts.append("plan " + " ".join(step.words for step in steps))
+        return " ".join([*parts, task])
+
+    def _close(self, text: str, by_itself: bool) -> None:
+        """The innermost conversation ends with an answer."""
+        closed = self._stack.pop()
+        self._numbers.pop()
+        closed.result.closed = by_itself
+        closed.result.correct = self._is_right(closed, text)
+        if not self._stack or closed.role.options.final:
+            self._end(text, truncated=False)
+            return
+        caller = self._stack[-1]
+        caller.result.cost += closed.result.cost
+        self._learn(caller, Call("ask", {"task": closed.task, "agent": closed.role.name}), text)
+        self._hear(caller, text)
+
+    def _is_right(self, closed: _Conversation, text: str) -> bool | None:
+        if closed.result.level == 0 or closed.role.options.final:
+            return text.strip() == self.task.answer
+        known = step_of_task(closed.task)
+        if known is None:
+            return None
+        truth = self.task.knowledge.take(*known)
+        return None if truth == NOTHING else text.strip() == truth
+
+    # Bookkeeping
+
+    def _add(self, conversation: _Conversation, message: Message) -> None:
+        conversation.messages.append(message)
+        content: str = message["content"]
+        # A byte-level tokenizer makes about one token of three characters.
+        conversation.size += content.count(" ") + 2 if self._compact else len(content) // 3 + 2
+
+    def _say(self, top: _Conversation, text: str, call: Call | None) -> None:
+        message: Message = {"role": "assistant", "content": text}
+        if call is not None:
+            message["call"] = call._asdict()
+        self._last_text = text[:200]
+        self._add(top, message)
+
+    def _hear(self, top: _Conversation, text: str) -> None:
+        self._add(top, {"role": "tool", "content": text, "call_id": top.result.turns})
+
+    def _learn(self, top: _Conversation, call: Call, result: str) -> None:
+        """What an agent knows is its task and the results of its calls, in any order of unsuccessful ones."""
+        for word in (*map(str, call.arguments.values()), result):
+            top.anchor = fold_int(top.anchor, _text_number(word))
+
+    def _refuse(self, top: _Conversation, reason: str) -> None:
+        self._invalid += 1
+        top.result.invalid += 1
+        self.rewards[top.role.name] -= self.hierarchy.config.costs.invalid
+        self._hear(top, reason)
+
+    def _pay(self, top: _Conversation, cost: float) -> None:
+        self._cost += cost
+        top.result.cost += cost
+
+    def _enforce_budgets(self) -> None:
+        """Close what has used up its turns or its context; end an episode that has used up all turns."""
+        config = self.hierarchy.config
+        while not self._over:
+            top = self._stack[-1]
+            if self._turns >= config.max_turns:
+                self._end(None, truncated=True)
+            elif top.result.turns >= top.role.options.turns or top.size >= config.context:
+                self._close(NOTHING, by_itself=False)
+            else:
+                return
+
+    def _succeeded(self) -> bool:
+        return self._answer is not None and self._answer.strip() == self.task.answer
+
+    def _end(self, answer: str | None, truncated: bool) -> None:
+        self._over, self._answer = True, answer
+        costs = self.hierarchy.config.costs
+        reward = max(0.0, 1.0 - costs.weight * self._cost) if self._succeeded() else 0.0
+        flags = self.truncations if truncated else self.terminations
+        for agent in self.agents:
+            flags[agent] = True
+            self.rewards[agent] += reward
+        self._stack, self._numbers = [], []
+
+
+def _text_number(text: str) -> int:
+    """A number of a text that is the same in every process."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))

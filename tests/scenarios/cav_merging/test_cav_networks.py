@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+
+from marl.errors import UserError
+from scenarios.cav_merging.networks import NETWORKS, build_network, find_network, read_network, shipped_networks
+
+MERGE = find_network("merge")
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = MERGE.read_text()
+    assert old in text
+    path = tmp_path / "changed.net.xml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_every_shipped_network_has_the_geometry_it_was_built_from():
+    for name, geometry in NETWORKS.items():
+        read = read_network(find_network(name)).geometry
+        assert (read.merge_start, read.merge_end, read.road_end) == (
+            geometry.merge_start,
+            geometry.merge_end,
+            geometry.road_end,
+        )
+        assert (read.speed_limit, read.main_lanes, read.ramp_start) == (geometry.speed_limit, geometry.main_lanes, 0.0)
+    assert set(shipped_networks()) == set(NETWORKS)
+
+
+def test_lanes_are_mapped_onto_one_axis():
+    network = read_network(find_network("merge_two_lanes"))
+    assert network.lanes["ramp_0"] == (0, 0.0)
+    assert network.lanes["merge_0"] == (0, 320.0)
+    assert network.lanes["merge_2"] == (2, 320.0)
+    assert network.lanes["after_1"] == (2, 420.0)
+    assert network.place(0, 100.0) == ("ramp", 0, 0.0)
+    assert network.place(2, 330.0) == ("merge", 2, 320.0)
+    assert network.place(1, 500.0) == ("after", 0, 420.0)
+
+
+def test_shipped_networks_name_no_machine_and_no_date():
+    for path in shipped_networks().values():
+        assert "<!--" not in path.read_text()
+
+
+def test_netconvert_rebuilds_the_shipped_network(tmp_path, needs_sumo):
+    for name, geometry in NETWORKS.items():
+        target = tmp_path / f"{name}.net.xml"
+        build_network(geometry, target)
+        assert target.read_text() == find_network(name).read_text()
+
+
+def test_lanes_between_edges_count_towards_the_length(tmp_path):
+    text = MERGE.read_text()
+    internal = '<edge id=":m_0" function="internal"><lane id=":m_0_0" index="0" speed="30" length="7.50"/></edge>'
+    text = text.replace('<edge id="main"', internal + '<edge id="main"')
+    text = text.replace(
+        '<connection from="main" to="merge" fromLane="0" toLane="1"',
+        '<connection from="main" to="merge" fromLane="0" toLane="1" via=":m_0_0"',
+    )
+    path = tmp_path / "internal.net.xml"
+    path.write_text(text)
+    network = read_network(path)
+    assert network.geometry.merge_start == 327.5
+    assert network.geometry.ramp_start == 7.5
+    assert network.lanes[":m_0_0"] == (1, 320.0)
+    assert network.lanes["merge_1"] == (1, 327.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('id="after"', 'id="exit"', "no edge 'after'"),
+        ("</net>", "", "cannot be read as XML"),
+        ('<lane id="ramp_0" index="0"', '<lane id="ramp_0" index="zero"', "without a readable"),
+        ('<connection from="main"', '<connection from="elsewhere"', "has to lead to lane 1"),
+        (
+            '<connection from="ramp"',
+            '<connection from="merge" to="after" fromLane="0" toLane="0"/><connection from="ramp"',
+            "has to end",
+        ),
+    ],
+)
+def test_a_network_that_is_no_merge_is_refused_in_one_sentence(tmp_path, old, new, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_network(changed(tmp_path, old, new))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_name_and_role():
+    with pytest.raises(UserError, match="does not exist"):
+        read_network(Path("nowhere.net.xml"))
+    with pytest.raises(UserError, match="did you mean 'merge'"):
+        find_network("merg")
+    with pytest.raises(UserError, match="names no 'after' edge"):
+        read_network(MERGE, {"ramp": "ramp", "main": "main", "merge": "merge"})
+
+
+def test_without_sumo_one_sentence_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"marl-platform\[sumo\]"):
+        build_network(NETWORKS["merge"], tmp_path / "merge.net.xml")

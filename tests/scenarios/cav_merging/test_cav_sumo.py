@@ -1,0 +1,188 @@
+"""The SUMO backend: same world, same episodes, and what happens when SUMO is not there, dies, or is asked too much."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from marl.errors import UserError
+from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.networks import find_network, read_network
+from scenarios.cav_merging.sumo_simulator import SumoSimulator
+from scenarios.cav_merging.world import CavMerging
+
+pytestmark = pytest.mark.usefixtures("needs_sumo")
+
+IDLE = 1
+
+
+@pytest.fixture
+def make():
+    worlds = []
+
+    def build(backend="sumo", copies=2, **options):
+        worlds.append(CavMerging(CavConfig(backend=backend, **options), copies))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        world.close()
+
+
+def random_actions(timestep, seed):
+    mask = timestep.action_mask.float()
+    random = torch.Generator().manual_seed(seed)
+    return torch.multinomial(mask.flatten(0, 1), 1, generator=random).view(mask.shape[:2])
+
+
+def test_both_backends_begin_alike_and_stay_alike_until_somebody_merges(make):
+    sumo, twin = make(), make("twin")
+    a, b = sumo.reset(3), twin.reset(3)
+    assert torch.equal(a.observation, b.observation)
+    for step in range(30):
+        actions = random_actions(b, step)
+        a, b = sumo.step(actions), twin.step(actions)
+        present = twin.traffic.present
+        if not torch.equal(sumo.traffic.lane[present], twin.traffic.lane[present]):
+            break
+        if bool((twin.traffic.x[present] > 290.0).any()):
+            break
+        assert torch.equal(sumo.traffic.present, present)
+        assert float((sumo.traffic.x - twin.traffic.x)[present].abs().max()) < 1e-6
+        assert float((a.reward - b.reward).abs().max()) < 1e-4
+    assert step > 5
+
+
+def test_replayed_episode_stays_within_half_a_metre(make):
+    """SUMO's own drivers for 20 s: of 12 episodes, the median largest deviation is below 0.5 m; merges agree."""
+    sumo, twin = make(copies=12, drivers="assertive"), make("twin", copies=12, drivers="assertive")
+    for world in (sumo, twin):
+        world.hand_over()
+        world.reset(0)
+    idle = torch.full((12, 6), IDLE)
+    worst = torch.zeros(12, dtype=torch.float64)
+    for _ in range(99):
+        sumo.step(idle)
+        twin.step(idle)
+        both = sumo.traffic.present & twin.traffic.present
+        worst = torch.maximum(worst, torch.where(both, (sumo.traffic.x - twin.traffic.x).abs(), 0.0).amax(1))
+    assert float(worst.median()) < 0.5
+    assert float((sumo.traffic.lane == twin.traffic.lane)[both].double().mean()) > 0.97
+
+
+def test_reset_replays_exactly(make):
+    world = make(copies=1)
+    runs = []
+    for _ in range(2):
+        timestep = world.reset(11)
+        track = []
+        for step in range(60):
+            timestep = world.step(random_actions(timestep, step))
+            track.append(timestep.observation)
+        runs.append(torch.cat(track))
+    assert torch.equal(*runs)
+
+
+def test_fast_reset_clears_the_road(make):
+    world = make(copies=1, exact_reset=False)
+    first = world.reset(4)
+    for _ in range(20):
+        world.step(torch.full((1, 6), IDLE))
+    again = world.reset(4)
+    assert torch.equal(first.observation, again.observation)
+    timestep = world.step(torch.full((1, 6), IDLE))
+    assert torch.equal(timestep.alive, first.alive)
+    with pytest.raises(UserError, match="exact_reset=false"):
+        world.snapshot()
+
+
+def test_snapshot_is_replayed(make):
+    world, other = make(copies=2), make(copies=2)
+    timestep = world.reset(21)
+    for step in range(45):
+        timestep = world.step(random_actions(timestep, step))
+    saved = world.snapshot()
+    other.restore(saved)
+    for step in range(30):
+        actions = random_actions(timestep, 100 + step)
+        timestep, theirs = world.step(actions), other.step(actions)
+        assert torch.equal(timestep.observation, theirs.observation)
+
+
+def test_faults_show_in_sumo(make):
+    """A lane change onto another car and running off the acceleration lane are collisions."""
+    world = make(copies=1, cavs=2, humans=0, contrast=False, max_cavs=2, max_humans=0)
+    hits = 0
+    for seed in range(4):
+        timestep = world.reset(seed)
+        for _ in range(99):
+            action = torch.full((1, 2), IDLE)
+            timestep = world.step(action)
+            hits += int(timestep.terminated.any())
+            if not bool(timestep.alive.any()):
+                break
+        lanes = world.current().metrics["collision_rate"]
+        # One of the two cars came by the ramp, kept its speed and never changed lanes.
+        assert float(lanes) == 1.0
+
+
+def test_a_killed_process_costs_one_episode(make):
+    world = make(copies=2)
+    timestep = world.reset(0)
+    for _ in range(5):
+        timestep = world.step(torch.full((2, 6), IDLE))
+    os.kill(world.backend.pool.pids[1], signal.SIGKILL)
+    timestep = world.step(torch.full((2, 6), IDLE))
+    assert timestep.done.tolist() == [False, True]
+    assert timestep.metrics["lost"].tolist() == [0.0, 1.0]
+    assert bool(timestep.truncated[1].any()) and not bool(timestep.terminated[1].any())
+    assert world.backend.pool.restarts == 1
+    for _ in range(5):
+        timestep = world.step(torch.full((2, 6), IDLE))
+    assert bool(timestep.alive.any(1).all())
+
+
+def test_a_second_simulation_in_a_process_is_refused(sumo):
+    network = read_network(find_network("merge"))
+    first = SumoSimulator(network, 2, exact=True)
+    first.reset(0)
+    with pytest.raises(RuntimeError, match="runs a SUMO simulation already"):
+        SumoSimulator(network, 2, exact=True)
+    first.close()
+
+
+def test_a_geometry_of_spans_has_no_sumo_network():
+    with pytest.raises(UserError, match="only the twin"):
+        CavMerging(CavConfig(backend="sumo", geometry={"merge": (80, 120)}), 1)
+
+
+def test_without_sumo_one_sentence(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"marl-platform\[sumo\]"):
+        CavMerging(CavConfig(backend="sumo"), 1)
+
+
+def test_a_network_of_ones_own_and_two_lanes(make):
+    world = make(copies=1, net="merge_two_lanes", edges="ramp=ramp,main=main,merge=merge,after=after")
+    world.hand_over()
+    world.reset(0)
+    for _ in range(99):
+        world.step(torch.full((1, 6), IDLE))
+    assert int(world.traffic.lane.max()) <= 2
+    assert float(world.current().metrics["collision_rate"]) == 0.0
+
+
+def test_flow_enters_without_a_jolt(make):
+    world = make(copies=1, flow_veh_per_h=2000, max_cavs=20, max_humans=20, horizon=200)
+    world.hand_over()
+    world.reset(0)
+    seen = set(world.traffic.number[world.traffic.present].tolist())
+    for _ in range(150):
+        before, number = world.traffic.x.clone(), world.traffic.number.clone()
+        world.step(torch.full((1, 20), IDLE))
+        new = world.traffic.present & (number == world.traffic.number)
+        moved = (world.traffic.x - before)[new]
+        assert float(moved.max()) < 7.0 and float(moved.min()) >= 0.0
+        seen |= set(world.traffic.number[world.traffic.present].tolist())
+    assert len(seen) > 22
