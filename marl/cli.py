@@ -305,14 +305,9 @@ def _print_plan(config: AnyRunConfig, runs: int) -> None:
 
 
 def _finish_run(folder: Path) -> None:
-    """Write the report of a run that has reached its end; leave with Ctrl-C's exit code if it was stopped."""
+    """Write the report of a run that has reached its end."""
     from marl.training.report import write_run_report
-    from marl.training.run_folder import METRICS, read_config
-    from marl.training.tracking import read_metrics
 
-    rows = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else []
-    if not rows or rows[-1]["agent_steps"] < read_config(folder).total_steps:
-        raise typer.Exit(130)
     report = write_run_report(folder, None, _say)
     _out().print(f"trained: {folder} (curves and an episode: {report})", highlight=False, markup=False, soft_wrap=True)
 

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
 from marl.policies.base import Baseline
@@ -58,6 +59,7 @@ class Scenario:
     held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of
         training and evaluation never overlap; a world that draws maps from a pool changes the pool here.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
+    language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Scenario:
     tunables: Mapping[str, str] = field(default_factory=dict)
     held_out: Callable[[Any], Any] = lambda config: config
     checkpoints: Path | None = None
+    language: Callable[[Any], LanguageWorld] | None = None
 
     def preset_names(self) -> list[str]:
         return sorted(path.stem for path in self.presets.glob("*.yaml"))

@@ -45,7 +45,8 @@ def test_readme_python(tmp_path: Path) -> None:
     """The README's ten lines, on a small run in the place of the one it names."""
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "marl.load" in block]
-    small = ["--set", "total_steps=6144", "--set", "copies=8", "--set", "algorithm.rollout=16", "--set", "world.map_pool=3"]
-    run(tmp_path, "-m", "marl", "train", "lifelong_mapf", "--preset", "demo", "--out", "runs/demo", *small)
+    small = ["total_steps=6144", "copies=8", "algorithm.rollout=16", "world.map_pool=3"]
+    sets = [word for key in small for word in ("--set", key)]
+    run(tmp_path, "-m", "marl", "train", "lifelong_mapf", "--preset", "demo", "--out", "runs/demo", *sets)
     (tmp_path / "lines.py").write_text(code, encoding="utf-8")
     assert "throughput" in run(tmp_path, "lines.py")

@@ -1,8 +1,8 @@
 """Intent: agents announce where they will be over the next steps, and their neighbours see it.
 
-After the intention sharing of Kim, Park, Sung, "Communication in Multi-Agent Reinforcement Learning: Intention Sharing",
-ICLR 2021, and the intention generation of MAPPO-PIS (Guo et al., arXiv 2408.06656), for any world: the world predicts
-where an action leads and says who listens to whom. Without rounds, agents announce that they carry on as they are. In
+After the intention sharing of Kim, Park, Sung, "Communication in Multi-Agent Reinforcement Learning: Intention
+Sharing", ICLR 2021, and the intention generation of MAPPO-PIS (Guo et al., arXiv 2408.06656), for any world: it
+predicts where an action leads and says who listens to whom. Without rounds, agents announce that they carry on. In
 each of R rounds the policy drafts its most probable action from what it heard, and announces where that leads; drafts
 neither draw random numbers nor advance recurrent state.
 """

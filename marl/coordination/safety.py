@@ -1,8 +1,8 @@
 """Safety: in the order of priority, an action whose prediction conflicts is replaced by the safest legal one.
 
 After the priority-based supervisor of Chen et al., "Deep Multi-Agent Reinforcement Learning for Highway On-Ramp Merging
-in Mixed Traffic", IEEE T-ITS 2023, arXiv 2105.05701, algorithm 2, for any world: the world says who comes first, what an
-agent may do, and how much room each choice leaves; lower priorities see the corrected actions of higher ones.
+in Mixed Traffic", IEEE T-ITS 2023, arXiv 2105.05701, algorithm 2, for any world: the world says who comes first, what
+an agent may do, and how much room each choice leaves; lower priorities see the corrected actions of higher ones.
 """
 
 from __future__ import annotations

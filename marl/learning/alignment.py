@@ -1,7 +1,7 @@
 """Trajectory alignment of M-GRPO: every rollout gives equally many sub-agent samples, whatever number of calls it made.
 
-Hong et al., arXiv 2511.13288, section 3: a rollout with fewer than D calls has random ones duplicated, one with more has
-random ones dropped, so that a question's sub-agent batch always holds K * D samples.
+Hong et al., arXiv 2511.13288, section 3: a rollout with fewer than D calls has random ones duplicated, one with more
+has random ones dropped, so that a question's sub-agent batch always holds K * D samples.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Advantages relative to a group: one function of keys covers most critic-free systems.
 
-GRPO (Shao et al., arXiv 2402.03300) compares the G answers to a question. What is compared is a matter of keys: Dr. MAS
-groups by (question, agent), M-GRPO by (question, level), GiGPO by anchor state, HGPO by nested contexts, GDPO one reward
-component at a time.
+GRPO (Shao et al., arXiv 2402.03300) compares the G answers to a question. What is compared is a matter of keys: Dr.
+MAS groups by (question, agent), M-GRPO by (question, level), GiGPO by anchor state, HGPO by nested contexts, GDPO one
+reward component at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """index: int64 ``[M]``, the group of each entry. count: float ``[K]``, weight in each group. members: int64 ``[K]``."""
+    """index: int64 ``[M]``, the group of each entry. count: float ``[K]``, weights added up. members: int64 ``[K]``."""
 
     index: Tensor
     count: Tensor

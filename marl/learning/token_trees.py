@@ -22,8 +22,8 @@ class TokenTrees:
 
     token, position: int64 ``[trees, S]``; position is the depth in the sequence. mask: bool ``[trees, S, S]``, the
     tokens that each one sees: those before it in its sequence, and itself.
-    at: int64 ``[M]``, flat places (tree * S + place) of the tokens before the M learned ones. target: int64 ``[M]``, the
-    learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all sequences
+    at: int64 ``[M]``, flat places (tree * S + place) of the tokens before the M learned ones. target: int64 ``[M]``,
+    the learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all sequences
     through the token. count: float ``[M]``, how many these are. old: float ``[M]``, log-probability when sampled.
     """
 
@@ -44,7 +44,7 @@ class TokenTrees:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One sequence of tokens. learned: bool per token. weight: its advantage per token. old: log-probability per token."""
+    """One sequence of tokens, and per token: whether it is learned, its advantage, its log-probability when sampled."""
 
     ids: Sequence[int]
     learned: np.ndarray

@@ -113,4 +113,3 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
         torch.tensor(rewards, dtype=torch.float32),
         turn[:, 3],
     )
-

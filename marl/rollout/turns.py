@@ -63,7 +63,9 @@ class TurnPlayer:
         self._make, self._policies = make, policies
         self._envs: list[LanguageEnv] = []
 
-    def play(self, seeds: Sequence[int], key: int, groups: Sequence[int] | None = None, greedy: bool = False) -> list[Episode]:
+    def play(
+        self, seeds: Sequence[int], key: int, groups: Sequence[int] | None = None, greedy: bool = False
+    ) -> list[Episode]:
         """Play one episode per seed to its end. Dropped ones are among those returned, with no outcome.
 
         key: episode i samples from ``fold(key, i)``. groups: by default every episode is a group of its own.

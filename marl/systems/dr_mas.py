@@ -13,6 +13,7 @@ import torch
 from marl.learning.group_norm import group_norm
 from marl.rollout.token_batch import TokenBatch
 from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_learner import language_system
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
@@ -21,3 +22,11 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     found = group_norm(reward, batch.group[row], batch.agent[row], scale=config.scale)
     figures = {"zero_variance_groups": found.zero_variance, "singleton_groups": found.singletons}
     return Advantages(found.advantage, torch.ones(len(batch.rows)), figures)
+
+
+DR_MAS = language_system(
+    name="dr_mas",
+    summary="every agent normalised over its own active turns",
+    paper="arXiv 2602.08847",
+    advantages=advantages,
+)

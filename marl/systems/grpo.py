@@ -11,6 +11,7 @@ import torch
 from marl.learning.group_norm import group_norm
 from marl.rollout.token_batch import TokenBatch
 from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_learner import language_system
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
@@ -18,3 +19,11 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     found = group_norm(reward, batch.group, scale=config.scale)
     figures = {"zero_variance_groups": found.zero_variance}
     return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)
+
+
+GRPO = language_system(
+    name="grpo",
+    summary="rows of all roles of a question compared with each other",
+    paper="arXiv 2402.03300",
+    advantages=advantages,
+)

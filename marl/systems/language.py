@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from marl.config import Frozen
@@ -56,8 +56,15 @@ class ScriptedPolicyConfig(Frozen):
     kind: Literal["scripted"] = "scripted"
 
 
+
+def _tiny_unless_said(value: Any) -> Any:
+    return {"kind": "tiny", **value} if isinstance(value, dict) else value
+
+
 PolicyConfig = Annotated[
-    TinyPolicyConfig | HfPolicyConfig | OpenAIPolicyConfig | ScriptedPolicyConfig, Field(discriminator="kind")
+    TinyPolicyConfig | HfPolicyConfig | OpenAIPolicyConfig | ScriptedPolicyConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_tiny_unless_said),
 ]
 
 

@@ -17,8 +17,9 @@ from marl.policies.language.base import LanguagePolicy
 from marl.rollout.token_batch import TokenBatch, token_batch
 from marl.rollout.turns import Conversation, Episode
 from marl.seeding import Stream, fold_int
-from marl.systems.language import Advantages, Context, LanguageConfig, LanguageRecipe
+from marl.systems.language import AdvantageFunction, Advantages, Context, LanguageConfig, LanguageRecipe
 from marl.systems.language_policies import Speakers, Unit, build_speakers
+from marl.systems.system import System
 
 
 class LanguageLearner:
@@ -29,6 +30,7 @@ class LanguageLearner:
         self.speakers: Speakers = build_speakers(world, config, seed, recipe.entry_only)
         self._roles = {role: number for number, role in enumerate(world.roles)}
         self._adams = {unit.name: self._adam(unit, config.rate) for unit in self.speakers.units}
+        self._teachers: dict[str, ClippedAdam] = {}
 
     @property
     def policies(self) -> Mapping[str, LanguagePolicy]:
@@ -42,8 +44,8 @@ class LanguageLearner:
     def imitate(self, episodes: Sequence[Episode], number: int) -> dict[str, float]:
         """One gradient step towards what a demonstrator said; episodes hold the ids of its texts."""
         options = self.config.warm_start
-        if number == 0:  # reinforcement learning begins with fresh moments
-            self._teachers = {unit.name: self._adam(unit, options.rate) for unit in self.speakers.units}
+        if not self._teachers:
+            self._begin_imitation()
         share = min((number + 1) / max(options.warmup, 1), 1.0, 1.0 - number / options.steps)
         figures = {}
         for unit in self.speakers.units:
@@ -56,6 +58,10 @@ class LanguageLearner:
             figures[f"imitation_loss_{unit.name}"] = loss
         return figures
 
+    def _begin_imitation(self) -> None:
+        rate = self.config.warm_start.rate
+        self._teachers = {unit.name: self._adam(unit, rate) for unit in self.speakers.units}
+
     # Reinforcement
 
     def update(self, episodes: Sequence[Episode], number: int, fraction: float) -> dict[str, float]:
@@ -63,6 +69,7 @@ class LanguageLearner:
 
         number: of this update. fraction: the part of the run that is done, for schedules. Returns named figures.
         """
+        self._teachers = {}  # reinforcement begins with fresh moments
         batch = token_batch(episodes, self._roles, self.speakers.trained)
         if not batch.rows:
             return {"empty_batches": 1.0}
@@ -141,6 +148,7 @@ class LanguageLearner:
         return {
             "policy": {unit.name: dict(unit.model.module.state_dict()) for unit in self.speakers.units},
             "adam": {name: adam.state() for name, adam in self._adams.items()},
+            "teacher": {name: adam.state() for name, adam in self._teachers.items()},
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
         }
 
@@ -148,6 +156,27 @@ class LanguageLearner:
         for unit in self.speakers.units:
             unit.model.module.load_state_dict(state["policy"][unit.name])
             self._adams[unit.name].load_state(state["adam"][unit.name])
+        if state["teacher"]:
+            self._begin_imitation()
+            for name, adam in self._teachers.items():
+                adam.load_state(state["teacher"][name])
+
+
+def language_system(
+    name: str,
+    summary: str,
+    paper: str,
+    advantages: AdvantageFunction,
+    config: type[LanguageConfig] = LanguageConfig,
+    entry_only: bool = False,
+) -> System:
+    """A ``System`` of language worlds from its advantages. entry_only: only the first role learns."""
+    recipe = LanguageRecipe(advantages, entry_only)
+
+    def build(world: LanguageWorld, options: LanguageConfig, seed: int) -> LanguageLearner:
+        return LanguageLearner(world, options, recipe, seed)
+
+    return System(name, summary, paper, config, build, kind="language")
 
 
 def _set_rate(adam: ClippedAdam, rate: float) -> None:

@@ -18,6 +18,7 @@ from marl.learning.group_norm import group_norm
 from marl.rollout.token_batch import TokenBatch
 from marl.seeding import fold_int
 from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_learner import language_system
 
 
 class MGrpoConfig(LanguageConfig):
@@ -52,3 +53,12 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     found = group_norm(reward, batch.group, level, weight=weight, scale=config.scale)
     figures["zero_variance_groups"] = found.zero_variance
     return Advantages(found.advantage[batch.turn_row], weight, figures)
+
+
+M_GRPO = language_system(
+    name="m_grpo",
+    summary="planner and sub-agents normalised apart, rollouts aligned",
+    paper="arXiv 2511.13288",
+    advantages=advantages,
+    config=MGrpoConfig,
+)

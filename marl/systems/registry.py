@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
+from marl.systems.dr_mas import DR_MAS
+from marl.systems.grpo import GRPO
+from marl.systems.m_grpo import M_GRPO
 from marl.systems.mappo import IPPO, MAPPO
 from marl.systems.system import System
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (MAPPO, IPPO)}
+SYSTEMS: dict[str, System] = {system.name: system for system in (MAPPO, IPPO, GRPO, M_GRPO, DR_MAS)}
 
 
 def load_system(name: str) -> System:

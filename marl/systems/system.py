@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -34,11 +34,14 @@ class Algorithm(Protocol):
 class System:
     """A recipe: its name, what it claims, and how it is built.
 
-    build: (spec, observation space per group, options, seed, device) -> Algorithm.
+    build: (spec, observation space per group, options, seed, device) -> Algorithm; of a language system
+        (language world, options, seed) -> ``marl.systems.language_learner.LanguageLearner``.
+    kind: what it learns in.
     """
 
     name: str
     summary: str
     paper: str
     config: type[BaseModel]
-    build: Callable[..., Algorithm]
+    build: Callable[..., Any]
+    kind: Literal["tensor", "language"] = "tensor"

@@ -92,7 +92,9 @@ def _inspect(report: Report, env: Env, seed: int, steps: int) -> None:
             probe_mask(report, where, mask, env.action_space(agent))
         if agent in ended:
             report.add("agent-revived", where, "it had ended in this episode")
-        samplers.setdefault(agent, copy.deepcopy(env.action_space(agent)))
+        if agent not in samplers:
+            samplers[agent] = copy.deepcopy(env.action_space(agent))
+            samplers[agent].seed(seed + len(samplers))
         env.step(None if over else legal_action(samplers[agent], mask))
         if over:
             ended.add(agent)

@@ -10,7 +10,7 @@ from marl.testing.aec import check_aec
 from marl.testing.batched import check_batched
 from marl.testing.parallel import check_parallel
 from marl.testing.report import Report
-from marl.testing.trace import import_factory, takes_copies
+from marl.testing.trace import import_factory, needs_arguments, takes_copies
 
 
 def cli_check(spec: str, steps: int = 500) -> Report:
@@ -22,10 +22,9 @@ def cli_check(spec: str, steps: int = 500) -> Report:
     factory = import_factory(spec)
     if takes_copies(factory):
         return check_batched(factory, steps=min(steps, 200), spec=spec)
-    try:
-        env = factory()
-    except TypeError as error:
-        raise UserError(f"'{spec}' cannot be called without arguments ({error}): name a function that can") from error
+    if needs_arguments(factory):
+        raise UserError(f"'{spec}' needs arguments: name a function that makes an environment without any")
+    env = factory()
     kind = type(env)
     if isinstance(env, BatchedEnv):
         raise UserError(f"'{spec}' makes a BatchedEnv: name a function with the parameter 'copies'")

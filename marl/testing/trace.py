@@ -201,6 +201,17 @@ def takes_copies(factory: Callable[..., Any]) -> bool:
         return False
 
 
+def needs_arguments(factory: Callable[..., Any]) -> bool:
+    """Whether a factory cannot be called without arguments."""
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return True
+    except ValueError:  # Some built-in types have no signature.
+        return False
+    return False
+
+
 def trace_elsewhere(spec: str, seed: int, steps: int, timeout_s: float = 600.0) -> list[Record]:
     """The trace of an environment made in a new process with another hash seed; ``RuntimeError`` if that fails."""
     with tempfile.TemporaryDirectory(prefix="marl-trace-") as folder:

@@ -7,12 +7,9 @@ uninterrupted one on the same device.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,9 +25,11 @@ from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.registry import load_system
 from marl.systems.system import System
 from marl.training.checkpoint import CheckpointStore
+from marl.training.language import LanguageTrainer
 from marl.training.policy import PipelinePolicy
 from marl.training.progress import PhaseClock, Progress
 from marl.training.run_folder import RunFolder
+from marl.training.stopping import stop_signals
 from marl.training.tracking import Tracker
 
 Echo = Callable[[str], None]
@@ -127,7 +126,7 @@ class Trainer:
         tracker.truncate_after(self._iteration)
         every = self.config.checkpoint.every_iterations
         saved = self._iteration if self._iteration else -1
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             while self._iteration < self._iterations and not stop.asked:
                 figures = self._iterate()
                 tracker.log(figures)
@@ -184,41 +183,17 @@ class Trainer:
         self._env.close()
 
 
-class _Stop:
-    asked = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM end the run after the iteration under way; a second one ends it at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    try:
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        previous = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def train(config: AnyRunConfig, out: Path | None = None, echo: Echo = lambda _: None, live: bool = True) -> Path:
     """Run a training from the beginning; returns the run's folder.
 
     out: the folder, new or empty; by default one below ``runs/``. live: show progress.
+    A run that Ctrl-C or SIGTERM stopped is saved, and raises ``KeyboardInterrupt``.
     """
     torch.set_num_threads(1)
     _check_device(config)
     scenario, system = load_scenario(config.scenario), load_system(config.system)
     with RunFolder.create(config, out) as folder:
-        trainer = Trainer(config, scenario, system, folder, echo)
+        trainer = _trainer(config, scenario, system, folder, echo)
         trainer.start()
         _finish(trainer, folder, echo, live)
         return folder.path
@@ -231,10 +206,17 @@ def resume(path: Path, echo: Echo = lambda _: None, live: bool = True) -> Path:
         config = folder.config
         _check_device(config)
         scenario, system = load_scenario(config.scenario), load_system(config.system)
-        trainer = Trainer(config, scenario, system, folder, echo)
+        trainer = _trainer(config, scenario, system, folder, echo)
         trainer.load()
         _finish(trainer, folder, echo, live)
         return folder.path
+
+
+def _trainer(
+    config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo
+) -> Trainer | LanguageTrainer:
+    kind = LanguageTrainer if system.kind == "language" else Trainer
+    return kind(config, scenario, system, folder, echo)
 
 
 def _check_device(config: AnyRunConfig) -> None:
@@ -242,7 +224,7 @@ def _check_device(config: AnyRunConfig) -> None:
         raise UserError(f"device={config.device}, but torch sees no GPU here: set device=cpu")
 
 
-def _finish(trainer: Trainer, folder: RunFolder, echo: Echo, live: bool) -> None:
+def _finish(trainer: Trainer | LanguageTrainer, folder: RunFolder, echo: Echo, live: bool) -> None:
     """Run to the end, or until a signal asks to stop; close everything in either case."""
     config = folder.config
     tracker = Tracker(folder.path, config.tracking.tensorboard)
@@ -254,3 +236,4 @@ def _finish(trainer: Trainer, folder: RunFolder, echo: Echo, live: bool) -> None
         trainer.close()
     if not complete:
         echo(f"stopped and saved: continue with 'marl train --resume {folder.path}'")
+        raise KeyboardInterrupt

@@ -67,7 +67,7 @@ def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, T
 
 
 def legal(traffic: Traffic) -> Tensor:
-    """bool ``[B, N, 5]``: lane changes only where a lane is (never back onto the acceleration lane), speeds in range."""
+    """bool ``[B, N, 5]``: lane changes where a lane is, never back onto the acceleration lane; speeds in range."""
     agents = traffic.target.shape[1]
     x, v, lane = traffic.x[:, :agents], traffic.v[:, :agents], traffic.lane[:, :agents]
     road = traffic.road

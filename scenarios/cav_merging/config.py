@@ -13,8 +13,10 @@ DECISION_S = SIM_STEP_S * SUBSTEPS
 
 
 def _pair(value: Any) -> Any:
-    """A single number stands for a span of which it is both ends."""
-    return (value, value) if isinstance(value, int | float) else value
+    """A number stands for a span of which it is both ends. Lists become tuples, which strict validation wants."""
+    if isinstance(value, int | float):
+        return (value, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 #: A fixed number, or [lowest, highest] of which each episode draws one.
@@ -70,6 +72,10 @@ class Reward(_Model):
     )
 
 
+#: Cars at the start of the easy mode, where a curriculum begins.
+EASY_CAVS, EASY_HUMANS = (1, 3), (0, 1)
+
+
 class CavConfig(_Model):
     """An on-ramp merge of automated (CAV) and human-driven cars (HDV)."""
 
@@ -90,6 +96,9 @@ class CavConfig(_Model):
     max_humans: int = Field(6, ge=0, le=200, description="slots for human-driven cars")
     horizon: int = Field(100, ge=1, description="decisions of 0.2 s until the episode is truncated")
     reward: Reward = Field(default_factory=Reward)
+    curriculum_episodes: int = Field(
+        0, ge=0, description="episodes in which each copy goes from the easy numbers of cars to those above"
+    )
     exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
 
     @field_validator("edges", mode="before")

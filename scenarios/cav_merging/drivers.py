@@ -1,6 +1,6 @@
 """Drivers: what a human (or SUMO's own driver of an automated car) is like, as columns of one parameter table.
 
-The car-following model is SUMO's IDM (Treiber, Hennecke, Helbing, Phys. Rev. E 62, 2000, as ``MSCFModel_IDM`` steps it).
+The car-following model is SUMO's IDM (Treiber, Hennecke, Helbing, Phys. Rev. E 62, 2000; SUMO's ``MSCFModel_IDM``).
 A 'normal' driver has the defaults of SUMO's IDM; an aggressive one keeps shorter headways and brakes and accelerates
 harder, a defensive one the reverse.
 """

@@ -1,8 +1,8 @@
 """A cooperative merge plan: first in, first out, as a virtual platoon.
 
-Cars of both roads are taken to pass the acceleration lane in the order of their positions (at equal speeds, the order of
-their projected arrivals). Each follows the car before it in that order, on whichever road that drives, as if it were on
-its own lane (Lu, Tan, Shladover, Hedrick, "Automated vehicle merging maneuver implementation for automated highway
+Cars of both roads are taken to pass the acceleration lane in the order of their positions (at equal speeds, the order
+of their projected arrivals). Each follows the car before it in that order, on whichever road that drives, as if it
+were on its own lane (Lu, Tan, Shladover, Hedrick, "Automated vehicle merging maneuver implementation for automated highway
 systems", Vehicle System Dynamics 41(2), 2004); so gaps are open when ramp cars arrive.
 """
 
@@ -22,7 +22,7 @@ from scenarios.cav_merging.observation import ACCEL_MPS2, PERCEPTION_M, SPEED_MP
 from scenarios.cav_merging.reference import Moment, pick, pick_lane
 from scenarios.cav_merging.traffic import R, Traffic
 
-#: The platoon forms on the last stretch before the acceleration lane, m, and asks for no harder braking than this, m/s^2.
+#: The platoon forms on the last stretch before the acceleration lane, m, and asks for no harder braking, m/s^2.
 FORMING_M, PATIENCE = 200.0, 3.0
 
 PLAN_SPACE = {"plan": spaces.Box(-1.0, 1.0, (4,), np.float32)}

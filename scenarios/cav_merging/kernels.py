@@ -1,11 +1,10 @@
 """The twin's dynamics for the CPU: one copy at a time, cars kept in the order of their positions.
 
-A decision is two simulation steps of SUMO's order: all cars choose their next speed from the same moment, move together,
-and change lanes after the move. ``reference.py`` has the same rules as plain tensor operations.
+A decision is two simulation steps of SUMO's order: all cars choose their next speed from the same moment, move
+together, and change lanes after the move. ``reference.py`` has the same rules as plain tensor operations.
 """
 
 from __future__ import annotations
-
 
 import numpy as np
 from numba import njit
@@ -58,7 +57,7 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, last: In
     """Sort ``order`` by falling x (insertion sort: it is nearly sorted) and fill lead, follow ``[V, L]`` (-1: none).
 
     lead[i, l] is the nearest car on lane l in front of car i, follow[i, l] the nearest one behind; of two cars at the
-    same x, the one with the smaller number counts as in front. Returns the number of cars; they come first in ``order``.
+    same x, the one with the smaller number counts as in front. Returns the number of cars; they lead ``order``.
     """
     slots, lanes = lead.shape
     for r in range(1, slots):
@@ -66,14 +65,14 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, last: In
         s = r - 1
         while s >= 0:
             j = order[s]
-            if present[i] and (not present[j] or x[i] > x[j] or (x[i] == x[j] and i < j)):
-                order[s + 1] = j
-                s -= 1
-            elif not present[i] and not present[j] and i < j:
-                order[s + 1] = j
-                s -= 1
+            if present[i]:
+                before = not present[j] or x[i] > x[j] or (x[i] == x[j] and i < j)
             else:
+                before = not present[j] and i < j
+            if not before:
                 break
+            order[s + 1] = j
+            s -= 1
         order[s + 1] = i
     for k in range(lanes):
         last[k] = -1
@@ -111,7 +110,17 @@ def _advise(advice: Floats, i: int, wish: float, v: Floats, drivers: Floats, dt:
 
 @njit(cache=True, error_model="numpy")
 def _ask_for_room(
-    i: int, f: int, p: int, x: Floats, v: Floats, gained: Floats, look: Floats, drivers: Floats, road: Floats, advice: Floats, dt: float
+    i: int,
+    f: int,
+    p: int,
+    x: Floats,
+    v: Floats,
+    gained: Floats,
+    look: Floats,
+    drivers: Floats,
+    road: Floats,
+    advice: Floats,
+    dt: float,
 ) -> None:
     """What a blocked driver i on the acceleration lane does about it, after LC2013: follow p, or ask f to make room."""
     me = drivers[i]
@@ -249,7 +258,9 @@ def _move(
         if lane[i] == 0:
             limit = min(drivers[i, DESIRED], road[LIMIT])
             left_space = road[MERGE_END] - x[i]
-            wish = min(wish, idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt), max(0.0, left_space - STOP_SHORT) / dt)
+            wish = min(
+                wish, idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt), max(0.0, left_space - STOP_SHORT) / dt
+            )
         gained[i] = max(min(wish, advice[i]), 0.0, v[i] - EMERGENCY_DECEL * dt)
     for r in range(count):
         i = order[r]

@@ -120,7 +120,9 @@ class Tally:
         values = {
             "collision_rate": (self.hits > 0).double(),
             "collisions_per_km": self.hits / (self.metres / 1000.0).clamp(min=1e-3),
-            "merged_share": torch.where(self.ramp_entered > 0, self.ramp_merged / self.ramp_entered.clamp(min=1.0), 1.0),
+            "merged_share": torch.where(
+                self.ramp_entered > 0, self.ramp_merged / self.ramp_entered.clamp(min=1.0), 1.0
+            ),
             "mean_speed_mps": self.speed / car_steps,
             "travel_time_s": self.car_steps * DECISION_S / self.entered.clamp(min=1.0),
             "min_ttc_s": self.min_ttc,

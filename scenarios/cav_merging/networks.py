@@ -47,7 +47,7 @@ class RoadNetwork:
         return [self.edges[name] for name in (role, *way[role])]
 
     def place(self, lane: int, x: float) -> tuple[str, int, float]:
-        """Where a car at x on our lane stands in SUMO: the edge's role, the index of its lane, and the lane's offset."""
+        """Where a car at x on our lane stands in SUMO: the edge's role, its lane's index, and the lane's offset."""
         for role in ("after", "merge", "ramp" if lane == 0 else "main"):
             index = lane if role in ("merge", "ramp") else lane - 1
             found = self.lanes.get(f"{self.edges[role]}_{index}")
@@ -86,9 +86,7 @@ def source_files(geometry: RoadGeometry) -> dict[str, str]:
         f'length="{length:.3f}" width="{LANE_WIDTH}"{extra}/>'
         for name, tail, head, count, length, extra in edges
     ]
-    link_lines = [
-        f'<connection from="{tail}" fromLane="{i}" to="{head}" toLane="{j}"/>' for tail, i, head, j in links
-    ]
+    link_lines = [f'<connection from="{tail}" fromLane="{i}" to="{head}" toLane="{j}"/>' for tail, i, head, j in links]
     parts = {"nod": ("nodes", node_lines), "edg": ("edges", edge_lines), "con": ("connections", link_lines)}
     return {
         suffix: f"<{root}>\n" + "".join(f"    {line}\n" for line in lines) + f"</{root}>\n"
@@ -137,8 +135,8 @@ def find_network(name: str) -> Path:
 def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetwork:
     """Lanes, lengths and the limit of a network; ``UserError`` in one sentence if it is not an on-ramp merge.
 
-    The merge edge's rightmost lane has to be an acceleration lane, that is, one without a way on; the ramp has one lane,
-    and main, merge and after have the same number of main lanes.
+    The merge edge's rightmost lane has to be an acceleration lane, that is, one without a way on; the ramp has one
+    lane, and main, merge and after have the same number of main lanes.
     """
     edges = edges or OWN_EDGES
     for role in ROLES:
@@ -162,8 +160,8 @@ def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetw
         raise UserError(f"edge '{edges['ramp']}' (ramp) of {path} has {len(found['ramp'])} lanes; it has to have one")
     if len(found["merge"]) != count + 1 or len(found["after"]) != count:
         raise UserError(
-            f"{path}: main, merge and after have {count}, {len(found['merge'])} and {len(found['after'])} lanes; a merge "
-            f"has one lane more than main, and after as many as main"
+            f"{path}: main, merge and after have {count}, {len(found['merge'])} and {len(found['after'])} lanes; "
+            f"a merge has one lane more than main, and after as many as main"
         )
     links = _links(root)
     if (edges["merge"], 0, edges["after"]) in links:
@@ -204,7 +202,8 @@ def _assemble(
         to_lane, via = links.get((edges[tail], lane, edges[head]), (None, ""))
         if to_lane != expected:
             raise UserError(
-                f"{path}: lane {lane} of '{edges[tail]}' ({tail}) has to lead to lane {expected} of '{edges[head]}' ({head})"
+                f"{path}: lane {lane} of '{edges[tail]}' ({tail}) has to lead to lane {expected} of "
+                f"'{edges[head]}' ({head})"
             )
         if not via:
             return "", 0.0
@@ -212,7 +211,11 @@ def _assemble(
 
     main_length, ramp_length = found["main"][0][1], found["ramp"][0][1]
     merge_length, after_length = found["merge"][1][1], found["after"][0][1]
-    onto, across, off = crossing("main", 0, "merge", 1), crossing("ramp", 0, "merge", 0), crossing("merge", 1, "after", 0)
+    onto, across, off = (
+        crossing("main", 0, "merge", 1),
+        crossing("ramp", 0, "merge", 0),
+        crossing("merge", 1, "after", 0),
+    )
     merge_start = main_length + onto[1]
     merge_end = merge_start + merge_length
     after_start = merge_end + off[1]

@@ -1,7 +1,7 @@
 """What automated cars see, and what the central critic sees; computed from ``Traffic`` alone, for both backends.
 
-The first 25 numbers are the published observation (Chen et al. 2023): the car itself and its 4 nearest within 180 m, each
-[presence, x, y, vx, vy], the others relative to the car. The other numbers are ours (README, deviations).
+The first 25 numbers are the published observation (Chen et al. 2023): the car itself and its 4 nearest within 180 m,
+each [presence, x, y, vx, vy], the others relative to the car. The other numbers are ours (README, deviations).
 """
 
 from __future__ import annotations

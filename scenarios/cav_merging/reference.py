@@ -38,8 +38,10 @@ def neighbours(x: Tensor, lane: Tensor, present: Tensor, lanes: int) -> tuple[Te
     on_lane &= there.unsqueeze(-1)
     tables = []
     for flip in (False, True):
-        marks = torch.where(on_lane, rank.unsqueeze(-1), -1) if not flip else torch.where(
-            on_lane.flip(1), rank.unsqueeze(-1), -1
+        marks = (
+            torch.where(on_lane, rank.unsqueeze(-1), -1)
+            if not flip
+            else torch.where(on_lane.flip(1), rank.unsqueeze(-1), -1)
         )
         seen = torch.cummax(marks, dim=1).values
         before = torch.cat((torch.full_like(seen[:, :1], -1), seen[:, :-1]), 1)
@@ -139,9 +141,7 @@ def _ask_for_room(m: Moment, blocked: Tensor, advice: _Advice) -> None:
     lead_blocks = (p >= 0) & (gap < secure_gap(t.v, lead_v, me) / me[..., P.ASSERTIVE])
     lead_next = lead_v - DT * (-pick(t.gained, p)).clamp(min=1.0)
     next_gap = gap + DT * (lead_next - planned) + me[..., P.MIN_GAP]
-    target = torch.maximum(
-        t.v - me[..., P.DECEL] * DT, idm(t.v, next_gap, lead_next, m.limit, me[..., P.MIN_GAP], me)
-    )
+    target = torch.maximum(t.v - me[..., P.DECEL] * DT, idm(t.v, next_gap, lead_next, m.limit, me[..., P.MIN_GAP], me))
     slows = lead_blocks & (target < t.v)
     decel = torch.minimum(me[..., P.DECEL], ((t.v - target) / remaining).clamp(min=FALL_BEHIND))
     behind = torch.minimum(planned, (t.v - decel * DT).clamp(min=0.0))

@@ -1,8 +1,9 @@
 """What this world knows about conflicts: who comes first, and how much room an action leaves.
 
 Priority: Chen et al. 2023, eq. 8. Margin: the automated car takes the action for one decision and then brakes (its
-backup) for the rest of ``HORIZON_S``, while the car in front brakes as hard as it can, and cars behind on a lane that it
-enters brake after a moment. The margin is the least gap in metres that this leaves, also to the acceleration lane's end.
+backup) for the rest of ``HORIZON_S``, while the car in front brakes as hard as it can, and cars behind on a lane that
+it enters brake after a moment. The margin is the least gap in metres that this leaves, also to the
+acceleration lane's end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HORIZON_S, POINTS = 3.0, 12
 LEAD_DECEL, FOLLOW_DECEL, REACTION_S = CAV_DECEL, 4.5, 0.3
 #: SLOWER does not always give the full deceleration: target speeds are steps of 5 m/s.
 BACKUP_DECEL = 5.6
-#: Below this speed the speed controller brakes ever more softly, and a car rolls this much further than at full braking.
+#: Below this speed, m/s, the speed controller brakes ever more softly: a car rolls further than at full braking.
 SOFT_SPEED = CAV_DECEL * SPEED_TIME_S
 #: Gaps that are kept to other cars and to the lane end, m.
 KEEP_M, KEEP_END_M = 1.0, 0.5
@@ -50,7 +51,7 @@ def priority(traffic: Traffic, lead: Tensor) -> Tensor:
 
 
 def plans_of(traffic: Traffic, committed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a deciding car takes all cars to do, ``[B, V]``: lane after this decision, acceleration, whether it is known.
+    """What a deciding car takes all cars to do, ``[B, V]``: lane after this decision, acceleration, whether known.
 
     An undecided car is taken to stay on its lane: it may yet be told not to leave it.
     """
@@ -198,7 +199,7 @@ def margin_reference(
 
     gap, follow = torch.where(on_goal & (t.x[:, None] < x[..., None]), t.x[:, None], -torch.inf).max(2)
     follow_accel = pick(torch.where(known, accel, 0.0), follow)[..., None]
-    react = torch.where(pick(known, follow), DECISION_S, REACTION_S)[..., None]
+    react = torch.where(pick(known, follow), v.new_tensor(DECISION_S), REACTION_S)[..., None]
     path = _travel_reference(pick(t.v, follow)[..., None], follow_accel, react, FOLLOW_DECEL, time)
     rear = (at - own_length[..., None] - gap[..., None] - path).amin(2) - KEEP_M
 

@@ -1,7 +1,7 @@
 """Who drives where: roads, first cars and arrivals, drawn by counter and shared by both backends.
 
-First cars: published places (``MARL_CAVs``, ``merge_env_v1.py``): six on each road, 40 m apart, +-1.5 m, at 25 to 27 m/s;
-half of the automated cars come by each road. A driver wishes to keep the speed it is spawned with.
+First cars: published places (``MARL_CAVs``, ``merge_env_v1.py``): six on each road, 40 m apart, +-1.5 m, at 25 to 27
+m/s; half of the automated cars come by each road. A driver wishes to keep the speed it is spawned with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from marl.seeding import Stream, below, fold, uniform
-from scenarios.cav_merging.config import DECISION_S, CavConfig
+from scenarios.cav_merging.config import DECISION_S, EASY_CAVS, EASY_HUMANS, CavConfig
 from scenarios.cav_merging.drivers import ASSERTIVE, CAR_LENGTH, STYLE_NAMES, STYLES, TIMID, P
 from scenarios.cav_merging.traffic import R, Traffic
 
@@ -69,7 +69,9 @@ def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
     low, high = geometry.main_lanes
     lanes = (low + below(_keys(key, _Draw.ROAD, len(spans)), high - low + 1)).double()
     start = before + converge
-    return torch.stack((start, start + merge, start + merge + after, limit, lanes, torch.zeros_like(start), converge), 1)
+    return torch.stack(
+        (start, start + merge, start + merge + after, limit, lanes, torch.zeros_like(start), converge), 1
+    )
 
 
 def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desired: Tensor) -> Tensor:
@@ -94,13 +96,17 @@ def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desi
     return torch.stack([columns[column] for column in P], -1)
 
 
-def first_cars(config: CavConfig, key: Tensor, road: Tensor) -> Traffic:
-    """The traffic at the beginning of B episodes. key: int64 ``[B]``. road: ``[B, 7]``."""
+def first_cars(config: CavConfig, key: Tensor, road: Tensor, episode: Tensor | None = None) -> Traffic:
+    """The traffic at the beginning of B episodes.
+
+    key: int64 ``[B]``. road: ``[B, 7]``. episode: numbers of the episodes, int64 ``[B]``, for a curriculum.
+    """
     copies, slots, agents, device = len(key), config.vehicles, config.max_cavs, key.device
     traffic = Traffic.empty(copies, agents, slots, device)
     traffic.road.copy_(road)
     cavs, humans = (
-        low + below(_keys(key, _Draw.COUNTS, i), high - low + 1) for i, (low, high) in enumerate((config.cavs, config.humans))
+        low + below(_keys(key, _Draw.COUNTS, i), high - low + 1)
+        for i, (low, high) in enumerate(_counts(config, episode))
     )
     coin = below(_keys(key, _Draw.COUNTS, 2), 2)
     cavs_main = (cavs + coin) // 2
@@ -149,6 +155,19 @@ def first_cars(config: CavConfig, key: Tensor, road: Tensor) -> Traffic:
     for entrance in (0, 1):
         traffic.arrival_time[:, entrance] = _headway(config, key, traffic, entrance)
     return traffic
+
+
+def _counts(config: CavConfig, episode: Tensor | None) -> list[tuple[Tensor | int, Tensor | int]]:
+    """Least and greatest numbers of automated and human-driven cars, each a number or int64 ``[B]``."""
+    if episode is None or config.curriculum_episodes == 0:
+        return [config.cavs, config.humans]
+    progress = (episode.double() / config.curriculum_episodes).clamp(max=1.0)
+
+    def at(easy: int, full: int) -> Tensor:
+        return torch.round(min(easy, full) + progress * (full - min(easy, full))).long()
+
+    pairs = ((EASY_CAVS, config.cavs), (EASY_HUMANS, config.humans))
+    return [(at(easy[0], full[0]), at(easy[1], full[1])) for easy, full in pairs]
 
 
 def _places(config: CavConfig, key: Tensor, stream: _Draw, places: tuple[float, ...], reserved: int) -> Tensor:

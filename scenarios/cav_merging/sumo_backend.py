@@ -29,7 +29,9 @@ _HISTORY, _LENGTH, _SEED = "sumo/history", "sumo/length", "sumo/seed"
 def fixed_geometry(geometry: Geometry) -> RoadGeometry:
     """The one road that a configuration describes."""
     if not geometry.fixed:
-        raise UserError("world.geometry has spans, which only the twin can draw from; give numbers, or world.net a file")
+        raise UserError(
+            "world.geometry has spans, which only the twin can draw from; give numbers, or world.net a file"
+        )
     start = geometry.before[0] + geometry.converge[0]
     return RoadGeometry(
         merge_start=start,

@@ -53,7 +53,7 @@ class Traffic:
     controlled: driven by actions (else by the driver model). drivers: ``drivers.P`` columns. road: ``R`` columns.
     number: which car of the episode it is. from_ramp, merged: it came by the ramp, it reached the main road.
     target: the target speed that an automated car follows, m/s, ``[B, N]``.
-    arrivals, arrival_time: cars that came so far by the main road and the ramp, and when the next is due (s), ``[B, 2]``.
+    arrivals, arrival_time: cars that came so far by the main road and the ramp, when the next is due (s), ``[B, 2]``.
     flow: cars per hour, share of automated ones among them, ``[B, 2]``. step: decisions made so far, ``[B]``.
     """
 

@@ -35,7 +35,10 @@ class Backend(Protocol):
         """Cars just placed in ``slots`` (bool ``[B, V]``) enter the road."""
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
-        """One decision. accel: m/s^2 float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``; both of automated cars."""
+        """One decision.
+
+        accel: m/s^2, float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``. Both are of automated cars.
+        """
 
     def snapshot(self) -> dict[str, Tensor]:
         """What it needs besides ``traffic`` to restore an episode, tensors with leading dimension B."""

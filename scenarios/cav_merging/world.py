@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any
 
 import numpy as np
@@ -127,9 +126,7 @@ class CavMerging(BatchedEnv):
         reward = shared_rewards(self.config.reward, own, acted, self.lead, self.follow, t.lane)
         if self._planning:
             self._reached = self._follows_its_plan(merged_now)
-        self._tally.add(
-            t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow
-        )
+        self._tally.add(t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow)
         if self.config.flow_veh_per_h[1] > 0:
             self._let_arrive(there)
         return self._close_step(outcome, acted, reward)
@@ -252,7 +249,7 @@ class CavMerging(BatchedEnv):
             road = fixed.repeat(len(rows), 1)
         else:
             road = draw_roads(self.config, key)
-        fresh = first_cars(self.config, key, road)
+        fresh = first_cars(self.config, key, road, self._episode[rows])
         if self._handed_over:
             fresh.controlled[:] = False
         self.traffic.put(fresh, rows)
@@ -302,5 +299,3 @@ class CavMerging(BatchedEnv):
             final=final,
             metrics=figures,
         )
-
-

@@ -28,6 +28,7 @@ from scenarios.lifelong_mapf.guidance import (
     Guidance,
     Present,
     StaticCosts,
+    agent_fields,
     best_neighbour,
     move_between,
     present,
@@ -53,8 +54,8 @@ class FollowerGuidance(Guidance):
         cells = world.height * world.width
         self._exits = open_moves_of(world.blocked, world.height, world.width)
         self._static = StaticCosts(world, 1.0, UNITS)
-        self._counts = np.zeros((copies, agents, cells), np.int32)
-        self._field = np.zeros((copies, agents, cells), np.int32)
+        self._counts = agent_fields(world)
+        self._field = agent_fields(world)
         self._planned = np.full((copies, agents), NONE, np.int32)
         self._occupied = np.zeros(cells, np.bool_)
         self._heads = np.full(BUCKETS, NONE, np.int32)

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from marl.envs.spaces import BitWindow
+from marl.errors import UserError
 from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, centrality, neighbour, open_moves
 
 #: No sub-goal, no goal known yet.
@@ -40,6 +41,7 @@ class GuidanceConfig(BaseModel):
     kind: Literal["shared", "follower"] = Field(
         "shared", description="shared: one field per goal on costs that all agents share; follower: A* at every step"
     )
+    contest: bool = Field(True, description="tell neighbours who wants the cells around them, and who goes first")
     static_weight: float = Field(3.0, ge=0, le=10, description="shared: price of central cells, 0 for none")
     occupancy_weight: float = Field(2.0, ge=0, le=50, description="shared: price of a cell that is always occupied")
     decay: float = Field(0.95, ge=0, lt=1, description="shared: decay per step of the moving average of occupancy")
@@ -174,6 +176,20 @@ def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float6
     ratio = centrality(exits, height, width)
     ratio.setflags(write=False)
     return ratio
+
+
+def agent_fields(world: GridWorld) -> NDArray[np.int32]:
+    """Zeros ``[B, N, cells]``; ``UserError`` if the memory does not suffice."""
+    shape = (*world.position.shape, world.height * world.width)
+    try:
+        return np.zeros(shape, np.int32)
+    except MemoryError:
+        copies, agents, cells = shape
+        needed = 4 * copies * agents * cells / 2**30
+        raise UserError(
+            f"distance fields of {copies} copies x {agents} agents x {cells} cells need {needed:.0f} GiB: "
+            "use fewer copies or agents"
+        ) from None
 
 
 class StaticCosts:

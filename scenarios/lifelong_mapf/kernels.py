@@ -194,24 +194,33 @@ def _joint_move(
 
 
 @numba.njit(cache=True)
-def _count_collisions(position: Any, target: Any, alive: Any, occupant: Any, arrived: Any) -> int:
-    """Agents entering a cell that another one also stands on after the move, and pairs that exchange places.
+def _take_stock(
+    state: State, b: int, collision: int, position: Any, occupant: Any, arrived: Any, wanted: Any, target: Any
+) -> None:
+    """Note what the joint move of copy b brings: refused moves, collisions, and who will be missing from view.
 
-    arrived: int16 [H * W] scratch, all -1 on entry and on return.
+    A collision is an agent more than one on a cell after the move, or a pair that exchanges places.
+    arrived: int16 [H * W] scratch, all -1 on entry; the cells ``target`` are set on return.
     """
-    count = 0
+    refusals = collisions = 0
     for i in range(position.size):
-        if not alive[i]:
-            continue
-        if arrived[target[i]] != _NOBODY:
-            count += 1
-        arrived[target[i]] = i
-        j = occupant[target[i]]
-        if j > i and target[j] == position[i]:
-            count += 1
-    for i in range(position.size):
-        arrived[target[i]] = _NOBODY
-    return count
+        cell = target[i]
+        refused = cell != wanted[i]
+        refusals += refused
+        state.refused[b, i] = refused
+        hidden = False
+        if state.alive[b, i]:
+            collisions += arrived[cell] != _NOBODY
+            arrived[cell] = i
+            j = occupant[cell]
+            if j > i:
+                collisions += target[j] == position[i]
+                # POGEMA redraws its agents plane in index order, clearing the old cell first: a later agent wipes out
+                # the one that has just followed it.
+                hidden = collision == SOFT and target[j] != cell
+        state.hidden[b, i] = hidden
+    state.refusals[b] += refusals
+    state.collisions[b] += collisions
 
 
 @numba.njit(cache=True)
@@ -241,29 +250,20 @@ def step(
         m = state.map_index[b]
         position, alive = state.position[b], state.alive[b]
         goal, goals_done, age = state.goal[b], state.goals_done[b], state.age[b]
-        refused, hidden, last_off = state.refused[b], state.hidden[b], state.last_off[b]
+        last_off = state.last_off[b]
         bad = _joint_move(collision, width, exits[m], position, actions[b], alive, occupant, winner, wanted, target)
         if bad >= 0 and faulty < 0:
             faulty = b * n + bad
-        state.collisions[b] += _count_collisions(position, target, alive, occupant, winner)
-        refusals = 0
-        for i in range(n):
-            refused[i] = target[i] != wanted[i]
-            refusals += refused[i]
-            # POGEMA redraws its agents plane in index order, clearing the old cell first: a later agent wipes out the
-            # one that has just followed it.
-            j = occupant[target[i]]
-            hidden[i] = collision == SOFT and j > i and target[j] != position[j]
-        state.refusals[b] += refusals
-        for i in range(n):
-            occupant[position[i]] = _NOBODY
+        _take_stock(state, b, collision, position, occupant, winner, wanted, target)
         state.steps[b] += 1
         now = state.steps[b]
         for i in range(n):
+            cell = target[i]
+            occupant[position[i]] = _NOBODY
+            winner[cell] = _NOBODY
             reward[b, i] = 0.0
             if not alive[i]:
                 continue
-            cell = target[i]
             position[i] = cell
             age[i] += 1
             if cell != goal[i]:

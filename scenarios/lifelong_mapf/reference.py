@@ -102,7 +102,7 @@ def step(
     state.refused.copy_(target != wanted)
     state.refusals.add_(state.refused.sum(1))
     left = _at((target != position).long(), ahead, 0) == 1
-    state.hidden.copy_((ahead > agents) & left if collision == SOFT else torch.zeros_like(left))
+    state.hidden.copy_(alive & (ahead > agents) & left if collision == SOFT else torch.zeros_like(left))
 
     state.steps.add_(1)
     state.position.copy_(target)

@@ -22,6 +22,7 @@ from scenarios.lifelong_mapf.guidance import (
     GuidanceConfig,
     Present,
     StaticCosts,
+    agent_fields,
     best_neighbour,
     move_between,
     present,
@@ -44,7 +45,7 @@ class GoalFields:
         copies, agents = world.position.shape
         cells = world.height * world.width
         self.exits = open_moves_of(world.blocked, world.height, world.width)
-        self.field = np.zeros((copies, agents, cells), np.int32)
+        self.field = agent_fields(world)
         self.occupancy = np.zeros((copies, cells), np.float32)
         self.planned = np.full((copies, agents), NONE, np.int32)
         self._weighted = config.static_weight > 0 or config.occupancy_weight > 0

@@ -15,6 +15,8 @@ from marl.seeding import Stream, below, fold, seeds_of
 from scenarios.lifelong_mapf import metrics, observation, reference
 from scenarios.lifelong_mapf.bound import collision_free_goals
 from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.contest import SPACE as CONTEST_SPACE
+from scenarios.lifelong_mapf.contest import write_contest
 from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
 from scenarios.lifelong_mapf.guidance import Guidance
 from scenarios.lifelong_mapf.instances import load_instances
@@ -151,7 +153,7 @@ class LifelongMapf(BatchedEnv):
         if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
             final = Final(*view)
             if self._guidance is not None:
-                self._final_features = self._guidance.features()
+                self._final_features = self._plan_features()
         if any_done:
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
@@ -197,12 +199,27 @@ class LifelongMapf(BatchedEnv):
 
     def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
         self._guidance = make_guidance(self, self.config.guidance, self.config.radius) if enabled else None
-        return self._guidance.spaces if self._guidance is not None else {}
+        if self._guidance is None:
+            return {}
+        contest = {"contest": CONTEST_SPACE} if self.config.guidance.contest else {}
+        return {**self._guidance.spaces, **contest}
 
     def plan(self) -> Plan:
         if self._guidance is None:
             raise RuntimeError("enable_plan() before plan()")
-        return Plan(self._guidance.features(), self._reached, self._final_features)
+        return Plan(self._plan_features(), self._reached, self._final_features)
+
+    def _plan_features(self) -> dict[str, Tensor]:
+        assert self._guidance is not None
+        features = self._guidance.features()
+        if self.config.guidance.contest:
+            contest = np.empty((*self.position.shape, *CONTEST_SPACE.shape), np.float32)
+            state = [x.cpu().numpy() for x in (self.position, self.age, self.alive)]
+            position, age, alive = state
+            maps, exits = self.map_index.cpu().numpy(), self._pool.exits.numpy()
+            write_contest(maps, exits, self.width, position, self._guidance.subgoal, age, alive, contest)
+            features["contest"] = torch.from_numpy(contest).to(self.device)
+        return features
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""

@@ -175,7 +175,7 @@ class TinyPolicy:
         (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (folder / "tokenizer.json").write_text(self.tokenizer.dumps(), encoding="utf-8")
         described = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            "tokenizer_class": "TokenizersBackend",
             "pad_token": PAD,
             "unk_token": UNKNOWN,
             "eos_token": END,

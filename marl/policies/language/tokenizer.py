@@ -63,7 +63,7 @@ def byte_tokenizer(corpus: Sequence[str], size: int) -> Tokenizer:
         show_progress=False,
         min_frequency=2,
     )
-    tokenizer.train_from_iterable(corpus, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer  # type: ignore[no-any-return]
 
 

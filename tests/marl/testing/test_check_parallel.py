@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 from planted_faults import (
@@ -101,3 +103,9 @@ def test_cli_check_knows_the_kinds_of_environment(monkeypatch: pytest.MonkeyPatc
     assert cli_check("planted_faults:OutsideSpace", steps=5).faults == {"observation-outside-space"}
     assert cli_check("planted_faults:TurnsOutside", steps=5).faults == {"observation-outside-space"}
     assert cli_check("marl.testing.worlds:TinyWorld", steps=4).ok
+
+
+def test_the_page_names_every_fault() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text()
+    for name, (severity, meaning) in FAULTS.items():
+        assert f"| `{name}` | {severity} | {meaning} |" in page

@@ -19,7 +19,9 @@ from scenarios.cav_merging.traffic import Traffic, road_row
 from scenarios.cav_merging.twin import TwinBackend
 
 
-def cars(*rows: tuple[int, float, float], assertive: float = 1.0, geometry: RoadGeometry = NETWORKS["merge"]) -> Traffic:
+def cars(
+    *rows: tuple[int, float, float], assertive: float = 1.0, geometry: RoadGeometry = NETWORKS["merge"]
+) -> Traffic:
     """One copy with human drivers at (lane, x, v), who wish to drive 26 m/s; no agents."""
     slots = len(rows)
     traffic = Traffic.empty(1, 0, slots, torch.device("cpu"))
@@ -27,7 +29,15 @@ def cars(*rows: tuple[int, float, float], assertive: float = 1.0, geometry: Road
         traffic.lane[0, i], traffic.x[0, i], traffic.v[0, i] = lane, x, v
     traffic.present[:] = True
     traffic.road[0] = torch.tensor(road_row(geometry))
-    row = {P.DESIRED: 26.0, P.TAU: 1.0, P.ACCEL: 2.6, P.DECEL: 4.5, P.MIN_GAP: 2.5, P.LENGTH: 5.0, P.ASSERTIVE: assertive}
+    row = {
+        P.DESIRED: 26.0,
+        P.TAU: 1.0,
+        P.ACCEL: 2.6,
+        P.DECEL: 4.5,
+        P.MIN_GAP: 2.5,
+        P.LENGTH: 5.0,
+        P.ASSERTIVE: assertive,
+    }
     for column, value in row.items():
         traffic.drivers[..., column] = value
     traffic.drivers[..., P.TWO_SQRT] = 2.0 * math.sqrt(2.6 * 4.5)

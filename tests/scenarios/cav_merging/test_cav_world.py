@@ -142,7 +142,11 @@ def test_reward_by_hand():
     env = placed((1, 294.0, 20.0), (1, 311.0, 30.0), (0, 410.0, 10.0))
     crashed = torch.zeros(1, 3, dtype=torch.bool)
     own = own_rewards(Reward(), env.traffic, crashed, env.lead)
-    expected = [0.5 + 4.0 * torch.log(torch.tensor(12.0 / 24.0)).item(), 1.0, -4.0 * torch.exp(torch.tensor(-0.1)).item()]
+    expected = [
+        0.5 + 4.0 * torch.log(torch.tensor(12.0 / 24.0)).item(),
+        1.0,
+        -4.0 * torch.exp(torch.tensor(-0.1)).item(),
+    ]
     assert own[0].tolist() == pytest.approx(expected)
     crashed[0, 1] = True
     assert own_rewards(Reward(), env.traffic, crashed, env.lead)[0, 1].item() == pytest.approx(-199.0)
@@ -151,9 +155,7 @@ def test_reward_by_hand():
     shared = shared_rewards(Reward(), values, acted, env.lead, env.follow, env.traffic.lane)
     assert shared.tolist() == [[2.0, 2.0, 0.0]]
     everybody = torch.ones(1, 3, dtype=torch.bool)
-    regional = shared_rewards(
-        Reward(sharing="regional"), values, everybody, env.lead, env.follow, env.traffic.lane
-    )
+    regional = shared_rewards(Reward(sharing="regional"), values, everybody, env.lead, env.follow, env.traffic.lane)
     # On the adjacent lane: car 0 and 1 see car 2 in front, car 2 sees car 1 behind.
     assert regional.tolist() == [[4.5, 5.5, 5.5]]
 
@@ -163,7 +165,9 @@ def test_actions_by_hand():
     target = torch.full_like(speed, 7.0)
     actions = torch.tensor([Action.FASTER, Action.SLOWER, Action.IDLE, Action.FASTER, Action.SLOWER])
     assert next_target(speed, target, actions).tolist() == [15.0, 5.0, 7.0, 30.0, 0.0]
-    assert drive(torch.tensor([10.0, 10.0, 10.0]), torch.tensor([10.6, 30.0, 0.0])).tolist() == pytest.approx([1, 3, -6])
+    assert drive(torch.tensor([10.0, 10.0, 10.0]), torch.tensor([10.6, 30.0, 0.0])).tolist() == pytest.approx(
+        [1, 3, -6]
+    )
     mask = legal(placed((0, 300.0, 20.0), (0, 330.0, 20.0), (1, 330.0, 30.0), (1, 100.0, 0.0)).traffic)[0]
     assert mask.tolist() == [
         [False, True, False, True, True],

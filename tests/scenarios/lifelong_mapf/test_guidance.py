@@ -1,4 +1,5 @@
 import heapq
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ from field_oracles import reference_field
 from pydantic import ValidationError
 from stub_world import StubWorld, random_drawing
 
+from marl.errors import UserError
 from scenarios.lifelong_mapf import follower_guidance
 from scenarios.lifelong_mapf.fields import MOVES, centrality, open_moves
 from scenarios.lifelong_mapf.follower_guidance import SIGHT, Search, cheapest_path
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.guidance import GuidanceConfig, agent_fields
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields
 
@@ -277,6 +279,12 @@ def test_follower_goes_around_where_it_saw_others():
     world = StubWorld([".....", ".###.", "....."], [(1, 0), (0, 2)], [(1, 4), (0, 0)])
     guidance = started(world, GuidanceConfig(kind="follower"), radius=1)
     assert guidance.subgoal[0, 0] == 10  # below: the other stands above
+
+
+def test_too_large_a_batch_is_refused_in_one_sentence():
+    world = SimpleNamespace(position=torch.zeros(1, 1).expand(1 << 20, 1 << 14), height=1 << 10, width=1 << 10)
+    with pytest.raises(UserError, match="use fewer copies or agents"):
+        agent_fields(world)
 
 
 def test_unknown_or_impossible_options_are_refused():

@@ -1,0 +1,317 @@
+"""The discrete face: the same hierarchy for learners of tensors, spelt by choices instead of texts.
+
+A call is chosen in up to three steps: what to do (ask a sub-agent, use a tool, answer), then the step of the question,
+then the value. Only what the acting agent has seen may be chosen, so that a choice is a number and not a word. Each
+complete choice is said to ``HierarchyEnv`` as text: rules, costs and tasks are those of the language world.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
+from marl.errors import UserError
+from marl.seeding import fold, fold_int, seeds_of
+from scenarios.agent_hierarchy.calls import Call, render
+from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
+from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, steps_of
+from scenarios.agent_hierarchy.world import HierarchyEnv
+
+_OPERATIONS = ("add", "sub", "mul")
+
+METRICS = {
+    "success": Metric("share", "higher", "the answer was right"),
+    "calls": Metric("1", "lower", "delegations and tool calls of an episode"),
+    "cost": Metric("1", "lower", "cost of all calls of an episode"),
+    "invalid_actions": Metric("1", "lower", "actions that were no legal call"),
+    "optimal_calls": Metric("1", "neither", "calls that the question takes"),
+    "optimal_cost": Metric("1", "neither", "least cost of the question"),
+    "turns": Metric("1", "lower", "turns of all agents"),
+}
+
+
+class _Choice(NamedTuple):
+    """What a first choice means: a tool, or a sub-agent with ``ask``."""
+
+    tool: str
+    agent: str = ""
+
+
+class DiscreteHierarchy(BatchedEnv):
+    """B episodes; every role is an agent, and only the one whose turn it is acts (``alive``).
+
+    observation: float32 ``[B, N, F]``: role, phase and first choice, steps of the agent's own task (one-hot each), calls
+    made, last value, whether it was nothing. action: int64 ``[B, N]`` below A, masked. reward: that of the language
+    world, for all agents alike. Raises ``UserError`` for worlds whose questions are plain text.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, copies: int, device: torch.device):
+        config = hierarchy.config
+        if config.tasks.file is not None:
+            raise UserError("world.tasks.file holds questions in words: the discrete face needs generated tasks")
+        if config.grammar != "compact":
+            hierarchy = Hierarchy(config.model_copy(update={"grammar": "compact"}))
+        self.copies, self.device = copies, device
+        self._hierarchy = hierarchy
+        self._envs = [HierarchyEnv(hierarchy) for _ in range(copies)]
+        self._roles = list(hierarchy.roles.values())
+        self._choices = {role.name: _choices(role) for role in self._roles}
+        tasks = config.tasks
+        self._slots = max(tasks.hops) + (max(tasks.operations) if tasks.arithmetic or 0 in tasks.hops else 0)
+        names = [f"r{n}" for n in range(tasks.relations)] + [SIZE, *_OPERATIONS]
+        self._step_index = {name: i for i, name in enumerate(names)}
+        values = [f"e{n}" for n in range(tasks.entities)] + [str(n) for n in range(tasks.modulus)] + [NOTHING]
+        self._value_index = {name: i for i, name in enumerate(values)}
+        self._values = config.max_calls + 2
+        first = max(map(len, self._choices.values()))
+        self._actions = max(first, self._slots, self._values)
+        self._first = first
+        self._size = (
+            len(self._roles)
+            + 3
+            + first
+            + self._slots * (len(names) + 1)
+            + (self._slots + 1)
+            + len(values)
+            + 2
+            + self._slots
+        )
+        self.spec = EnvSpec(
+            agents=tuple(role.name for role in self._roles),
+            groups={"agents": tuple(range(len(self._roles)))},
+            observation_space={"agents": spaces.Box(0.0, 1.0, (self._size,), np.float32)},
+            action_space={"agents": spaces.Discrete(self._actions)},
+            state_space=spaces.Box(0.0, 1.0, (len(self._roles) * self._size,), np.float32),
+            horizon=3 * config.max_turns,
+            state_per_agent=False,
+            metrics=METRICS,
+            primary_metric="success",
+            shared_reward=True,
+        )
+        self._seed = torch.zeros(copies, dtype=torch.int64)
+        self._episode = torch.zeros(copies, dtype=torch.int64)
+        self._count = torch.zeros(copies, dtype=torch.int64)
+        self._history = torch.zeros((copies, self.spec.horizon), dtype=torch.int64)
+        self._pending: list[list[int]] = [[] for _ in range(copies)]
+
+    # BatchedEnv
+
+    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+        seeds = seeds_of(seed, self.copies)
+        chosen = torch.ones(self.copies, dtype=torch.bool) if mask is None else mask.cpu()
+        for copy in chosen.nonzero().squeeze(1).tolist():
+            self._seed[copy], self._episode[copy] = seeds[copy], 0
+            self._begin(copy)
+        return self.current()
+
+    def step(self, actions: Tree) -> TimeStep:
+        assert isinstance(actions, Tensor)
+        chosen = actions.cpu()
+        agents = len(self._roles)
+        reward = torch.zeros((self.copies, agents))
+        ended = torch.zeros((self.copies, agents), dtype=torch.bool)
+        truncated = torch.zeros_like(ended)
+        metrics = {name: torch.zeros(self.copies) for name in METRICS}
+        final = self._views()[0] if any(self._may_end(copy) for copy in range(self.copies)) else None
+        for copy, env in enumerate(self._envs):
+            action = int(chosen[copy, self._acting(copy)])
+            self._history[copy, self._count[copy]] = action
+            self._count[copy] += 1
+            reward[copy] = self._act(copy, action)
+            if env.turn() is None:
+                (truncated if any(env.truncations.values()) else ended)[copy] = True
+                outcome = env.outcome()
+                figures = {"success": outcome.success, "calls": outcome.calls, "cost": outcome.cost, **outcome.metrics}
+                for name, values in metrics.items():
+                    values[copy] = float(figures[name])
+                self._episode[copy] += 1
+                self._begin(copy)
+        done = (ended | truncated).any(dim=1)
+        view = self.current()
+        if final is not None and bool(done.any()):
+            # Nothing can be seen once the last answer is given; the view before it stands for it.
+            last: Final | None = Final(final.to(self.device), final.flatten(1).to(self.device))
+        else:
+            last = None
+        return view._replace(
+            reward=reward.to(self.device),
+            terminated=ended.to(self.device),
+            truncated=truncated.to(self.device),
+            done=done.to(self.device),
+            final=last,
+            metrics={name: values.to(self.device) for name, values in metrics.items()},
+        )
+
+    # Snapshots
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Seeds, episodes and the choices made since their beginning: the episode is played again to restore it."""
+        return {
+            "seed": self._seed.clone(),
+            "episode": self._episode.clone(),
+            "count": self._count.clone(),
+            "history": self._history.clone(),
+        }
+
+    def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
+        source = torch.arange(len(snapshot["seed"])) if source is None else source
+        target = torch.arange(self.copies) if target is None else target
+        for there, here in zip(source.tolist(), target.tolist(), strict=True):
+            self._seed[here], self._episode[here] = snapshot["seed"][there], snapshot["episode"][there]
+            count, history = int(snapshot["count"][there]), snapshot["history"][there]
+            self._begin(here)
+            for step in range(count):
+                self._act(here, int(history[step]))
+            self._history[here], self._count[here] = history, count
+
+    def current(self) -> TimeStep:
+        observation, mask, alive = self._views()
+        agents = len(self._roles)
+        none = torch.zeros((self.copies, agents), dtype=torch.bool, device=self.device)
+        observation, mask, alive = observation.to(self.device), mask.to(self.device), alive.to(self.device)
+        return TimeStep(
+            observation=observation,
+            state=observation.flatten(1),
+            reward=torch.zeros((self.copies, agents), device=self.device),
+            terminated=none,
+            truncated=none.clone(),
+            done=none.any(dim=1),
+            alive=alive,
+            agent_id=torch.arange(agents, device=self.device).expand(self.copies, agents).clone(),
+            action_mask=mask,
+            key=fold(fold(self._seed, self._episode), self._count).to(self.device),
+            final=None,
+            metrics={name: torch.zeros(self.copies, device=self.device) for name in METRICS},
+        )
+
+    # Choices
+
+    def _begin(self, copy: int) -> None:
+        self._envs[copy].reset(seed=fold_int(int(self._seed[copy]), int(self._episode[copy])))
+        self._count[copy] = 0
+        self._pending[copy] = []
+
+    def _acting(self, copy: int) -> int:
+        return self.spec.agents.index(self._envs[copy].agent_selection)
+
+    def _may_end(self, copy: int) -> bool:
+        """Whether the coming action may complete a call."""
+        return True if self._pending[copy] else self._envs[copy].turn() is not None
+
+    def _act(self, copy: int, action: int) -> float:
+        """Take one choice in; say the call once it is complete. Returns the reward."""
+        env, pending = self._envs[copy], self._pending[copy]
+        seen = _seen(env, self._hierarchy)
+        pending.append(action)
+        choice = self._choices[env.agent_selection][min(pending[0], len(self._choices[env.agent_selection]) - 1)]
+        if len(pending) < _length(choice):
+            return 0.0
+        text = self._text(choice, seen, pending)
+        self._pending[copy] = []
+        speaker = env.agent_selection
+        env.step(text)
+        return env.rewards[speaker]
+
+    def _text(self, choice: _Choice, seen: _Seen, pending: list[int]) -> str:
+        value = seen.values[min(pending[-1], len(seen.values) - 1)]
+        if choice.tool in ("answer", "check"):
+            return f"{choice.tool} {value}"
+        step = seen.steps[min(pending[1], len(seen.steps) - 1)] if seen.steps else Step(NOTHING)
+        if choice.tool == "ask":
+            return render(Call("ask", {"task": f"{step.words} {value}".strip(), "agent": choice.agent}), "compact")
+        return f"{choice.tool} {step.words} {value}"
+
+    # Views
+
+    def _views(self) -> tuple[Tensor, Tensor, Tensor]:
+        agents = len(self._roles)
+        observation = torch.zeros((self.copies, agents, self._size))
+        mask = torch.zeros((self.copies, agents, self._actions), dtype=torch.bool)
+        alive = torch.zeros((self.copies, agents), dtype=torch.bool)
+        mask[:, :, 0] = True  # of agents that do not act: something has to be legal
+        for copy in range(self.copies):
+            agent = self._acting(copy)
+            alive[copy, agent] = True
+            seen = _seen(self._envs[copy], self._hierarchy)
+            legal = self._legal(copy, seen)
+            mask[copy, agent] = False
+            mask[copy, agent, :legal] = True
+            observation[copy, agent] = torch.from_numpy(self._vector(copy, agent, seen))
+        return observation, mask, alive
+
+    def _legal(self, copy: int, seen: _Seen) -> int:
+        """How many actions may be taken now: they are numbered from 0."""
+        pending = self._pending[copy]
+        choices = self._choices[self._envs[copy].agent_selection]
+        if not pending:
+            return len(choices)
+        choice = choices[min(pending[0], len(choices) - 1)]
+        if len(pending) + 1 == _length(choice):
+            return min(len(seen.values), self._values)
+        return max(min(len(seen.steps), self._slots), 1)
+
+    def _vector(self, copy: int, agent: int, seen: _Seen) -> np.ndarray:
+        pending = self._pending[copy]
+        vector = np.zeros(self._size, np.float32)
+        at = 0
+
+        def mark(index: int, size: int) -> None:
+            nonlocal at
+            if 0 <= index < size:
+                vector[at + index] = 1.0
+            at += size
+
+        mark(agent, len(self._roles))
+        mark(len(pending), 3)
+        mark(pending[0] if pending else -1, self._first)
+        for slot in range(self._slots):
+            name = seen.steps[slot].name if slot < len(seen.steps) else ""
+            mark(self._step_index.get(name, -1), len(self._step_index))
+            mark(0 if name else -1, 1)
+        mark(min(seen.calls, self._slots), self._slots + 1)
+        mark(self._value_index.get(seen.values[-1], -1), len(self._value_index))
+        mark(0 if seen.values[-1] == NOTHING else -1, 1)
+        mark(0 if seen.checked else -1, 1)
+        mark(pending[1] if len(pending) > 1 else -1, self._slots)
+        return vector
+
+
+class _Seen(NamedTuple):
+    """What the acting agent has seen. values: its start, then the results of its calls, newest last."""
+
+    steps: tuple[Step, ...]
+    values: list[str]
+    calls: int
+    checked: bool
+
+
+def _seen(env: HierarchyEnv, hierarchy: Hierarchy) -> _Seen:
+    turn = env.turn()
+    assert turn is not None
+    words = turn.messages[1]["content"].split()
+    start, rest = (words[0], words[1:]) if turn.level == 0 else (words[-1], words[:-1])
+    values, calls, checked = [start], 0, False
+    for message, after in zip(turn.messages[2:-1], turn.messages[3:], strict=True):
+        if "call" not in message:
+            continue
+        if message["call"]["name"] == "check":
+            checked = True
+        else:
+            values.append(after["content"])
+            calls += after["content"] != NOTHING
+    return _Seen(steps_of(rest), values, calls, checked)
+
+
+def _choices(role: Role) -> list[_Choice]:
+    found = [_Choice("ask", callee) for callee in role.options.calls]
+    return [*found, *(_Choice(tool) for tool in role.tools if tool != "ask")]
+
+
+def _length(choice: _Choice) -> int:
+    """Number of choices that make a call."""
+    return 2 if choice.tool in ("answer", "check") else 3

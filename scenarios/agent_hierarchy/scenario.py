@@ -1,0 +1,82 @@
+"""The declaration of the scenario: what the platform and the command line know about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl.envs.batched import BatchedEnv
+from marl.envs.chat import LanguageWorld
+from marl.scenario import Option, Scenario
+from scenarios.agent_hierarchy.config import HierarchyConfig
+from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
+from scenarios.agent_hierarchy.expert import Expert
+from scenarios.agent_hierarchy.graph import graph_names
+from scenarios.agent_hierarchy.hierarchy import Hierarchy
+from scenarios.agent_hierarchy.world import HierarchyEnv
+
+_PACKAGE = Path(__file__).parent
+_CORPUS_EPISODES = 200
+
+
+def _make(config: HierarchyConfig, copies: int, device: torch.device) -> BatchedEnv:
+    return DiscreteHierarchy(Hierarchy(config), copies, device)
+
+
+def _language(config: HierarchyConfig) -> LanguageWorld:
+    hierarchy = Hierarchy(config)
+    expert = Expert(hierarchy)
+
+    def corpus() -> list[str]:
+        """Everything that is said in some demonstrations."""
+        env = HierarchyEnv(hierarchy)
+        texts: list[str] = []
+        for seed in range(_CORPUS_EPISODES):
+            env.reset(seed=-1 - seed)
+            while (turn := env.turn()) is not None:
+                texts += [message["content"] for message in turn.messages[-2:]]
+                texts.append(expert(turn, seed * 1000 + len(texts)))
+                env.step(texts[-1])
+        return texts
+
+    return LanguageWorld(
+        roles=tuple(hierarchy.roles),
+        levels=hierarchy.levels,
+        make=lambda: HierarchyEnv(hierarchy),
+        expert=expert,
+        vocabulary=hierarchy.vocabulary() if config.grammar == "compact" else None,
+        corpus=corpus,
+        context=config.context,
+    )
+
+
+def _instance(config: HierarchyConfig) -> dict[str, Any]:
+    graph = config.graph if isinstance(config.graph, str) else "own"
+    return {"graph": graph, "hops": "-".join(map(str, config.tasks.hops))}
+
+
+def _held_out(config: HierarchyConfig) -> HierarchyConfig:
+    return config.model_copy(update={"held_out": True})
+
+
+SCENARIO = Scenario(
+    name="agent_hierarchy",
+    summary="language: a planner delegates questions to sub-agents with tools",
+    config=HierarchyConfig,
+    make=_make,
+    instance=_instance,
+    presets=_PACKAGE / "presets",
+    default_preset="quick",
+    options=(
+        Option("--graph", "world.graph", "who may call whom: a name, or a YAML file of your own"),
+        Option("--tasks", "world.tasks.file", "a JSON file of questions, answers and knowledge"),
+        Option("--grammar", "world.grammar", "how calls are written: compact or json"),
+    ),
+    system="m_grpo",
+    maps=graph_names,
+    held_out=_held_out,
+    checkpoints=_PACKAGE / "checkpoints",
+    language=_language,
+)

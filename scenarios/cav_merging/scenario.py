@@ -1,0 +1,65 @@
+"""The declaration of the scenario: what the platform and the command line know about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from marl.envs.batched import BatchedEnv
+from marl.scenario import Option, Recorder, Scenario
+from scenarios.cav_merging.baselines import BASELINES
+from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.networks import shipped_networks
+from scenarios.cav_merging.render import CavRecorder
+from scenarios.cav_merging.world import CavMerging
+
+_PACKAGE = Path(__file__).parent
+
+
+def _make(config: CavConfig, copies: int, device: torch.device) -> BatchedEnv:
+    return CavMerging(config, copies, device)
+
+
+def _instance(config: CavConfig) -> dict[str, Any]:
+    return {
+        "backend": config.backend,
+        "net": Path(config.net).name if config.net else "geometry",
+        "drivers": config.drivers,
+        "cavs": "-".join(str(number) for number in config.cavs),
+        "humans": "-".join(str(number) for number in config.humans),
+    }
+
+
+def _held_out(config: CavConfig) -> CavConfig:
+    """Evaluation begins where a curriculum ends."""
+    return config.model_copy(update={"curriculum_episodes": 0})
+
+
+def _recorder(env: BatchedEnv) -> Recorder:
+    return CavRecorder(cast(CavMerging, env))
+
+
+SCENARIO = Scenario(
+    name="cav_merging",
+    summary="automated and human-driven cars on a highway on-ramp, in SUMO and in a batched twin of it",
+    config=CavConfig,
+    make=_make,
+    instance=_instance,
+    presets=_PACKAGE / "presets",
+    default_preset="hard",
+    baselines=BASELINES,
+    options=(
+        Option("--backend", "world.backend", "twin (tensors) or sumo (libsumo in worker processes)"),
+        Option("--drivers", "world.drivers", "human drivers: timid (SUMO's defaults), assertive or mixed"),
+        Option("--net", "world.net", "a SUMO network (.net.xml) or a shipped one"),
+        Option("--edges", "world.edges", "its edges: ramp=A,main=B,merge=C,after=D"),
+        Option("--horizon", "world.horizon", "decisions of 0.2 s in an episode"),
+    ),
+    system="mappo",
+    recorder=_recorder,
+    maps=lambda: sorted(shipped_networks()),
+    held_out=_held_out,
+    checkpoints=_PACKAGE / "checkpoints",
+)

@@ -1,0 +1,145 @@
+"""The generic supervisor and the generic announcements, on worlds of a few lines."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from marl.coordination.intent import Intent, Prediction
+from marl.coordination.safety import UNDECIDED, Safety
+from marl.envs.batched import Final, TimeStep
+from marl.errors import UserError
+
+
+SPEC = SimpleNamespace(groups={"agents": (0, 1)})
+
+
+class Doors:
+    """Two agents, two doors (actions 0 and 1) and waiting (2); a door lets one agent through. Agent 1 comes first."""
+
+    copies, device, spec = 2, torch.device("cpu"), SPEC
+
+    def __init__(self):
+        self.seen = []
+
+    def priority(self):
+        return torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+
+    def candidates(self, agent):
+        return torch.tensor([[0, 1, 2]]).repeat(2, 1)
+
+    def margin(self, candidates, agent, committed):
+        self.seen.append((agent.tolist(), committed.tolist()))
+        taken = (committed.unsqueeze(1) == candidates.unsqueeze(2)).any(2) & (candidates < 2)
+        return torch.where(taken, -1.0, torch.tensor([1.0, 1.0, 0.5]))
+
+
+def moment(observation=None, alive=((True, True), (True, True)), done=(False, False), final=None):
+    flags = torch.zeros(2, 2, dtype=torch.bool)
+    return TimeStep(
+        observation=torch.zeros(2, 2, 1) if observation is None else observation,
+        state=None,
+        reward=torch.zeros(2, 2),
+        terminated=flags,
+        truncated=flags,
+        done=torch.tensor(done),
+        alive=torch.tensor(alive),
+        agent_id=torch.arange(2).repeat(2, 1),
+        action_mask=None,
+        key=torch.zeros(2, dtype=torch.int64),
+        final=final,
+        metrics={},
+    )
+
+
+def test_the_lower_priority_gives_way_and_sees_what_was_decided():
+    world = Doors()
+    correction = Safety(world).correct(moment(), torch.tensor([[0, 0], [0, 1]]))
+    assert correction.executed.tolist() == [[1, 0], [0, 1]]
+    assert correction.corrected.tolist() == [[True, False], [False, False]]
+    assert world.seen[0] == ([1, 1], [[UNDECIDED, UNDECIDED]] * 2)
+    assert world.seen[1] == ([0, 0], [[UNDECIDED, 0], [UNDECIDED, 1]])
+
+
+def test_scores_choose_among_equally_safe_replacements():
+    world = Doors()
+    world.margin = lambda candidates, agent, committed: torch.tensor([[-1.0, 1.0, 1.0]] * 2)
+    scores = torch.zeros(2, 2, 3)
+    scores[..., 2] = 1.0
+    correction = Safety(world).correct(moment(), torch.zeros(2, 2, dtype=torch.int64), scores)
+    assert correction.executed.tolist() == [[2, 2], [2, 2]]
+
+
+def test_a_proposal_that_is_as_good_as_any_stays():
+    world = Doors()
+    world.margin = lambda candidates, agent, committed: torch.full((2, 3), -5.0)
+    proposed = torch.tensor([[2, 1], [1, 2]])
+    assert Safety(world).correct(moment(), proposed).executed.tolist() == proposed.tolist()
+
+
+def test_the_dead_are_neither_corrected_nor_counted():
+    safety = Safety(Doors())
+    alive = ((True, False), (True, True))
+    correction = safety.correct(moment(alive=alive), torch.zeros(2, 2, dtype=torch.int64))
+    assert correction.corrected.tolist() == [[False, False], [True, False]]
+    figures = safety.account(moment(done=(True, True))).metrics["interventions_per_step"]
+    assert figures.tolist() == [0.0, 0.5]
+    assert safety.account(moment()).metrics["interventions_per_step"].tolist() == [0.0, 0.0]
+
+
+def test_worlds_without_the_ability_are_refused():
+    with pytest.raises(UserError, match=r"coordination\.safety\.enabled=false"):
+        Safety(object())
+    with pytest.raises(UserError, match=r"coordination\.intent\.enabled=false"):
+        Intent(object(), 2, 1, 0)
+
+
+class Line:
+    """Two agents on a line at 0 and 4; an action moves 0 or 1 a step; agent 1 listens to nobody."""
+
+    copies, device, spec = 2, torch.device("cpu"), SPEC
+    position = torch.tensor([[0.0, 4.0], [0.0, 4.0]], dtype=torch.float64)
+
+    def enable_prediction(self, horizon, companions):
+        self.horizon = horizon
+        return (10.0,)
+
+    def predict(self, actions):
+        speed = torch.zeros(2, 2) if actions is None else actions.double()
+        steps = torch.arange(1, self.horizon + 1)
+        path = self.position.unsqueeze(-1) + speed.unsqueeze(-1) * steps
+        companions = torch.tensor([[[1], [-1]]] * 2)
+        return Prediction(path.unsqueeze(-1), companions, self.position.unsqueeze(-1))
+
+    def predict_final(self):
+        return self.predict(torch.full((2, 2), 3))
+
+
+def test_announcements_are_relative_scaled_and_absent_without_a_companion():
+    intent = Intent(Line(), horizon=2, companions=1, rounds=0)
+    assert intent.extend(spaces.Box(-1, 1, (1,))).spaces["intent"].shape == (3,)
+    heard = intent.augment(moment()).observation["intent"]
+    torch.testing.assert_close(heard[0], torch.tensor([[1.0, 0.4, 0.4], [0.0, 0.0, 0.0]]))
+    told = intent.hear(torch.zeros(2, 2, 1), torch.tensor([[0, 1], [0, 9]]))["intent"]
+    torch.testing.assert_close(told[:, 0], torch.tensor([[1.0, 0.5, 0.6], [1.0, 1.0, 1.0]]))
+
+
+def test_the_end_of_an_episode_has_its_own_announcements():
+    intent = Intent(Line(), horizon=2, companions=1, rounds=0)
+    timestep = moment(final=Final(torch.zeros(2, 2, 1), None))
+    final = intent.augment(timestep).final.observation["intent"]
+    torch.testing.assert_close(final[0, 0], torch.tensor([1.0, 0.7, 1.0]))
+
+
+def test_each_round_drafts_from_what_the_round_before_announced():
+    intent = Intent(Line(), horizon=1, companions=1, rounds=2)
+    drafts = []
+
+    def draft(timestep):
+        drafts.append(timestep.observation["intent"][0, 0].tolist())
+        return torch.full((2, 2), len(drafts))
+
+    result = intent.negotiate(intent.augment(moment()), draft)
+    assert [round(values[1], 3) for values in drafts] == [0.4, 0.5]
+    assert result.observation["intent"][0, 0].tolist() == pytest.approx([1.0, 0.6])

@@ -1,0 +1,112 @@
+"""Training language hierarchies: exact resume, figures, refusals, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marl.api import configure
+from marl.config import AnyRunConfig
+from marl.errors import UserError
+from marl.systems.registry import SYSTEMS
+from marl.training import checkpoint
+from marl.training.run_folder import METRICS
+from marl.training.tracking import read_metrics
+from marl.training.trainer import resume, train
+
+LANGUAGE_SYSTEMS = [name for name, system in SYSTEMS.items() if system.kind == "language"]
+
+
+def small(system: str = "m_grpo", **overrides: Any) -> AnyRunConfig:
+    """A run of a few seconds: one-hop questions about few things, and a narrow model."""
+    values = {
+        "copies": 16,
+        "total_steps": 500,
+        "world.tasks.hops": [1],
+        "world.tasks.entities": 4,
+        "algorithm.group": 4,
+        "algorithm.warm_start.steps": 25,
+        "algorithm.warm_start.batch": 8,
+        "algorithm.policy.transformer": "{width: 16, heads: 2, kv_heads: 1, hidden: 32}",
+        "checkpoint.every_iterations": 1,
+        "checkpoint.keep": 100,
+        "evaluation.every_iterations": 0,
+        **overrides,
+    }
+    return configure("agent_hierarchy", system=system, overrides=[f"{k}={v}" for k, v in values.items()])
+
+
+def final_state(path: Path) -> dict[str, Any]:
+    store = checkpoint.CheckpointStore(path)
+    tree, _ = checkpoint.load(store.path(store.steps()[-1]))
+    tree["counters"].pop("cpu_seconds")
+    return tree
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return bool(a == b)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = train(small(), tmp_path / "whole", live=False)
+    steps = checkpoint.CheckpointStore(whole).steps()
+    for stop in (1, steps[-2]):  # in the middle of imitation, and of reinforcement
+        part = tmp_path / f"part-{stop}"
+        train(small(), part, live=False)
+        for later in [step for step in steps if step > stop]:
+            for file in checkpoint.CheckpointStore(part).path(later).iterdir():
+                file.unlink()
+            checkpoint.CheckpointStore(part).path(later).rmdir()
+        resume(part, live=False)
+        assert equal(final_state(whole), final_state(part))
+        timeless = [{k: v for k, v in row.items() if k != "cpu_seconds"} for row in read_metrics(part / METRICS)]
+        assert timeless == [
+            {k: v for k, v in row.items() if k != "cpu_seconds"} for row in read_metrics(whole / METRICS)
+        ]
+
+
+@pytest.mark.parametrize("system", LANGUAGE_SYSTEMS)
+def test_every_system_trains(system: str, tmp_path: Path) -> None:
+    overrides = {"algorithm.warm_start.steps": 2, "total_steps": 300, "evaluation.every_iterations": 3}
+    config = small(system, **overrides, **{"evaluation.seeds": 8})
+    rows = read_metrics(train(config, tmp_path / "run", live=False) / METRICS)
+    assert rows[-1]["agent_steps"] >= 300
+    for name in ("evaluation/success_greedy", "evaluation/success_sampled", "episode/calls"):
+        assert name in rows[-1]
+    assert any(name.startswith("learn/grad_norm") for name in rows[-1])
+
+
+def test_json_grammar_and_bytes(tmp_path: Path) -> None:
+    overrides = {"world.grammar": "json", "world.context": 600, "algorithm.policy.max_tokens": 24}
+    rows = read_metrics(train(small(**overrides), tmp_path / "run", live=False) / METRICS)
+    assert rows[-1]["episode/tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ({"copies": 15}, "multiple of algorithm.group"),
+        ({"algorithm.frozen": "[nobody]"}, "role 'nobody'"),
+        ({"algorithm.frozen": "[planner, north, south]"}, "no role learns"),
+        ({"world.graph": "nowhere"}, "role graph 'nowhere'"),
+    ],
+)
+def test_mistakes_are_named(override: dict[str, Any], word: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=word):
+        train(small(**override), tmp_path / "run", live=False)
+
+
+@pytest.mark.learning
+def test_learns_what_imitation_cannot(tmp_path: Path) -> None:
+    config = configure("agent_hierarchy", preset="quick", overrides=["total_steps=300000"])
+    rows = read_metrics(train(config, tmp_path / "run", live=False) / METRICS)
+    after = [row for row in rows if "evaluation/success_greedy" in row]
+    assert after[0]["evaluation/success_greedy"] < 0.5
+    assert after[-1]["evaluation/success_greedy"] > 0.85
