@@ -186,6 +186,18 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
     return policy.bind
 
 
+def run_folder_of(policy: Path) -> Path:
+    """The folder that ``--init`` names: a run's, or that of a shipped policy ``scenario/name``. Raises ``UserError``."""
+    if (policy / CONFIG).is_file():
+        return policy
+    name, _, own = str(policy).partition("/")
+    if name in scenario_names():
+        scenario = load_scenario(name)
+        if own in shipped(scenario) and scenario.checkpoints is not None:
+            return scenario.checkpoints / own
+    raise UserError(f"--init {policy} is neither a run folder nor a shipped policy")
+
+
 def scenario_of(policy: str) -> str:
     """The scenario of a run folder or of a shipped policy ``scenario/name``. Raises ``UserError``."""
     if (Path(policy) / CONFIG).is_file():

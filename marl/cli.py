@@ -79,6 +79,9 @@ def train(
         str | None, typer.Option(metavar="LIST", help="One run per seed, one after the other: 0:3 or 0,1,5.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; by default below runs/.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Start from the weights of this run or shipped policy.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the run in this folder.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
 ) -> None:
@@ -87,7 +90,7 @@ def train(
     from marl.training import trainer
 
     if resume is not None:
-        others = [scenario, system, preset, config, set_, seeds, out, *context.args]
+        others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:
             raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
         _finish_run(trainer.resume(resume, _say))
@@ -109,9 +112,10 @@ def train(
         for one in configs[:1]:
             _print_plan(one, len(configs))
         return
+    start = api.run_folder_of(init) if init is not None else None
     for one in configs:
         folder = out / f"seed-{one.seed}" if out is not None and len(configs) > 1 else out
-        _finish_run(trainer.train(one, folder, _say))
+        _finish_run(trainer.train(one, folder, _say, init=start))
 
 
 @app.command(context_settings=_WITH_SCENARIO_OPTIONS)

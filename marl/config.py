@@ -46,6 +46,9 @@ class IntentConfig(Frozen):
     """Announcing to neighbours what an agent will do next."""
 
     enabled: bool = Field(default=False, description="show agents their neighbours' intentions")
+    horizon: int = Field(default=5, ge=1, le=64, description="moments that are announced")
+    companions: int = Field(default=4, ge=1, le=32, description="nearest neighbours that are listened to")
+    rounds: int = Field(default=1, ge=0, le=8, description="drafts that are exchanged before the decision")
 
 
 class SafetyConfig(Frozen):

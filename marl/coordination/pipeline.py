@@ -1,8 +1,8 @@
 """The one chain between a world and a policy, used alike by collector, evaluator and viewer.
 
-    observation - guidance - policy - world.step
+    observation - guidance - intent - policy - safety - world.step
 
-``view`` adds what modules know to a time step, ``act`` turns it into executed actions.
+``view`` adds what modules know to a time step, ``act`` turns it into executed actions. Every module is optional.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from marl.config import CoordinationConfig
 from marl.coordination.guidance import Guidance
-from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.coordination.intent import Intent
+from marl.coordination.safety import METRICS as SAFETY_METRICS
+from marl.coordination.safety import Safety
+from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
+from marl.policies.joint import Drawn
 
 
 class Memory(NamedTuple):
@@ -35,12 +39,14 @@ class Memory(NamedTuple):
 class Decision(NamedTuple):
     """What was decided at one time step.
 
+    observation: what the policy saw in the end, after all rounds of intent.
     proposed: the policy's own actions, whose log-probability is ``log_prob`` ``[B, N]``.
     executed: what the world gets.
     start: bool ``[B, N]``: it was the agent's first.
     memory: for the next decision.
     """
 
+    observation: Tree
     proposed: Tree
     executed: Tree
     log_prob: Tensor
@@ -59,10 +65,8 @@ class DrawsActions(Protocol):
     def initial_hidden(self, copies: int) -> dict[str, Tensor]:
         """Zero recurrent state for B copies."""
 
-    def draw(
-        self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool
-    ) -> tuple[Tree, Tensor, dict[str, Tensor]]:
-        """Actions, their log-probability ``[B, N]`` and the next recurrent state."""
+    def draw(self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool) -> Drawn:
+        """Decide at a time step; ``greedy`` takes the likeliest actions."""
 
 
 class Pipeline:
@@ -74,10 +78,26 @@ class Pipeline:
         self.observation_space: Mapping[str, spaces.Space[Any]] = (
             self._guidance.observation_space if self._guidance else env.spec.observation_space
         )
+        self._intent: Intent | None = None
+        if config.intent.enabled:
+            options = config.intent
+            self._intent = Intent(env, options.horizon, options.companions, options.rounds)
+            self.observation_space = {
+                group: self._intent.extend(space) for group, space in self.observation_space.items()
+            }
+        self._safety = Safety(env) if config.safety.enabled else None
+        #: Metrics that the modules add to those of the world.
+        self.metrics: Mapping[str, Metric] = SAFETY_METRICS if self._safety else {}
 
     def view(self, timestep: TimeStep) -> TimeStep:
         """The time step as the policy sees it; once after each ``reset`` and ``step``."""
-        return self._guidance.augment(timestep) if self._guidance else timestep
+        if self._guidance:
+            timestep = self._guidance.augment(timestep)
+        if self._intent:
+            timestep = self._intent.augment(timestep)
+        if self._safety:
+            timestep = self._safety.account(timestep)
+        return timestep
 
     def begin(self, policy: DrawsActions, timestep: TimeStep) -> Memory:
         """The memory before a first decision."""
@@ -90,6 +110,29 @@ class Pipeline:
     def act(self, policy: DrawsActions, timestep: TimeStep, memory: Memory, greedy: bool = False) -> Decision:
         """Decide for all agents. timestep: as ``view`` returned it. memory: of ``begin`` or the previous decision."""
         start = starts(timestep, memory)
-        proposed, log_prob, hidden = policy.draw(timestep, memory.hidden, start, greedy)
-        carried = Memory(hidden=hidden, start=torch.zeros_like(start), agent_id=timestep.agent_id)
-        return Decision(proposed, proposed, log_prob, start, carried)
+        if self._intent:
+            # Drafts start from the same recurrent state as the decision and leave it alone.
+            timestep = self._intent.negotiate(
+                timestep, lambda seen: _plain(policy.draw(seen, memory.hidden, start, True).action)
+            )
+        drawn = policy.draw(timestep, memory.hidden, start, greedy)
+        executed = drawn.action
+        if self._safety:
+            executed = self._safety.correct(timestep, _plain(drawn.action), drawn.scores).executed
+        carried = Memory(hidden=drawn.hidden, start=torch.zeros_like(start), agent_id=timestep.agent_id)
+        return Decision(timestep.observation, drawn.action, executed, drawn.log_prob, start, carried)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the modules remember between steps, beside the world."""
+        return self._safety.state() if self._safety else {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put ``state`` back."""
+        if self._safety:
+            self._safety.load_state(state)
+
+
+def _plain(actions: Tree) -> Tensor:
+    """The actions of the only group."""
+    assert isinstance(actions, Tensor)
+    return actions

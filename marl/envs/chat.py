@@ -16,7 +16,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 
 #: An OpenAI chat message: ``role`` (system, user, assistant or tool) and ``content``; an assistant's executed call
-#: adds ``call`` (name and arguments), a tool's result ``call_id``, the number of the turn that it answers.
+#: adds ``call`` (name and arguments) and its ``number``, the result of that call the same as ``call_id``.
 Message = dict[str, Any]
 
 SPEAKERS = ("system", "user", "assistant", "tool")
@@ -60,7 +60,7 @@ class ConversationSpace(spaces.Space[Messages]):
     """``Messages``, each of at most ``max_length`` characters; empty for an agent that nobody has called."""
 
     def __init__(self, max_length: int = 4096, seed: int | None = None):
-        super().__init__(None, np.dtype(object), seed)  # type: ignore[arg-type]
+        super().__init__(None, np.dtype(object), seed)
         self.max_length = max_length
 
     def sample(self, mask: Any = None, probability: Any = None) -> Messages:

@@ -23,7 +23,7 @@ _SEED_MASK = 0x7FFFFFFF
 
 
 def from_parallel(
-    factory: Callable[[], ParallelEnv[Any, Any, Any]],
+    factory: Callable[[], ParallelEnv[Any, Any, Any]] | str,
     copies: int,
     *,
     workers: int | None = None,
@@ -34,7 +34,8 @@ def from_parallel(
 ) -> BatchedEnv:
     """B copies of a PettingZoo ``ParallelEnv`` as one batched world.
 
-    factory: makes one environment; with workers, a function of a module (or a ``partial`` of one).
+    factory: makes one environment; with workers, a function of a module (or a ``partial`` of one), or its name as
+        MODULE:FACTORY. The latter is the way for functions that cannot be pickled, as PettingZoo's ``parallel_env``.
     workers: processes; None: one per core, at most one per copy; 0: all in this process. The results are the same.
     horizon: steps after which the agents alive are truncated; None: the environment's own ``max_cycles`` or the like.
     deterministic: an episode is a function of its seed and the actions; the world then gives snapshots, which are

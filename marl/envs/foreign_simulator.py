@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from marl.envs.factories import import_factory
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
 
@@ -46,8 +47,8 @@ class ForeignSimulator:
     one that is flagged twice as terminated. Agents alive at the horizon are truncated.
     """
 
-    def __init__(self, factory: Callable[[], ParallelEnv[Any, Any, Any]], horizon: int | None):
-        self._env = factory()
+    def __init__(self, factory: Callable[[], ParallelEnv[Any, Any, Any]] | str, horizon: int | None):
+        self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
         agents = getattr(self._env, "possible_agents", None)
         if not agents:
             raise UserError(f"{self._env} names no possible_agents: a batched world needs to know its slots beforehand")
@@ -58,6 +59,7 @@ class ForeignSimulator:
         self._observations, infos = self._env.reset(seed=0)
         self.spec = self._describe(infos, horizon)
         self._group_of = {slot: group for group, slots in self.spec.groups.items() for slot in slots}
+        self._paths = {group: list(leaves(space)) for group, space in self.spec.observation_space.items()}
         self._infos: Mapping[Any, Any] = infos
         self._begin()
 
@@ -121,10 +123,9 @@ class ForeignSimulator:
         outputs["agent_id"][:] = np.arange(len(self._keys)) + len(self._keys) * self._births
         outputs["done"][()] = self._done
         for group, slots in self.spec.groups.items():
-            paths = list(leaves(self.spec.observation_space[group]))
             for row, slot in enumerate(slots):
                 seen = self._observations.get(self._keys[slot]) if self._alive[slot] else None
-                for path in paths:
+                for path in self._paths[group]:
                     outputs[f"observation/{group}{path}"][row] = 0 if seen is None else _at(seen, path)
                     if self._final.get(slot) is not None:
                         outputs[f"final/{group}{path}"][row] = _at(self._final[slot], path)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """index: int64 ``[M]``, the group of each entry. count: float ``[K]``, weights added up. members: int64 ``[K]``."""
+    """of: int64 ``[M]``, the group of each entry. weight: float ``[K]``, added up. members: int64 ``[K]``."""
 
-    index: Tensor
-    count: Tensor
+    of: Tensor
+    weight: Tensor
     members: Tensor
 
 

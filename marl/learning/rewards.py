@@ -21,7 +21,7 @@ def tool_efficiency(calls: Tensor, success: Tensor, group: Tensor, smooth: float
     ``f = 2 n m / (m + n)``, which is 1 exactly at m = n. Groups without a correct rollout get 1.
     """
     factor = torch.ones_like(calls, dtype=torch.float32)
-    for g in group.unique():
+    for g in set(group.tolist()):
         mine = group == g
         right = calls[mine & (success > 0)]
         if len(right) == 0:

@@ -23,8 +23,9 @@ class TokenTrees:
     token, position: int64 ``[trees, S]``; position is the depth in the sequence. mask: bool ``[trees, S, S]``, the
     tokens that each one sees: those before it in its sequence, and itself.
     at: int64 ``[M]``, flat places (tree * S + place) of the tokens before the M learned ones. target: int64 ``[M]``,
-    the learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all sequences
-    through the token. count: float ``[M]``, how many these are. old: float ``[M]``, log-probability when sampled.
+    the learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all
+    sequences through the token. count: float ``[M]``, how many these are. old: float ``[M]``, log-probability when
+    sampled.
     """
 
     token: Tensor
@@ -57,7 +58,7 @@ def pack(rows: Sequence[TokenRow], capacity: int, places: int) -> Iterator[Token
 
     The first token of a sequence cannot be learned. Together the batches hold every learned token of every sequence.
     """
-    order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
+    order = sorted(range(len(rows)), key=lambda i: list(rows[i].ids))
     trees: list[_Tree] = []
     for i in order:
         if not trees or not trees[-1].add(rows[i], capacity):

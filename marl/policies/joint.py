@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from marl.envs.batched import EnvSpec, TimeStep, Tree
 from marl.policies.actor import Actor
 from marl.policies.config import NetworkConfig
-from marl.policies.heads import Head
+from marl.policies.heads import Categorical, Head
 from marl.seeding import Stream, fold, uniform
 
 Sharing = Literal["group", "none"]
@@ -73,6 +73,16 @@ def units_of(spec: EnvSpec, sharing: Sharing) -> list[Unit]:
         else:
             units += [Unit(spec.agents[agent], group, (local,), (agent,), False) for local, agent in enumerate(index)]
     return units
+
+
+class Drawn(NamedTuple):
+    """Actions by group, log-probabilities ``[B, N]``, next recurrent state; scores of all actions ``[B, N, A]`` where
+    the agents are one group with discrete actions, else None."""
+
+    action: Tree
+    log_prob: Tensor
+    hidden: dict[str, Tensor]
+    scores: Tensor | None
 
 
 class JointPolicy(nn.Module):
@@ -135,10 +145,8 @@ class JointPolicy(nn.Module):
         }
 
     @torch.no_grad()
-    def draw(
-        self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool
-    ) -> tuple[Tree, Tensor, dict[str, Tensor]]:
-        """Actions by group, log-probabilities ``[B, N]``, next recurrent state.
+    def draw(self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool) -> Drawn:
+        """Decide at a time step; ``greedy`` takes the likeliest actions instead of sampling.
 
         The random numbers come from the copies' keys, so they depend neither on B nor on the neighbours.
         """
@@ -148,6 +156,7 @@ class JointPolicy(nn.Module):
         actions: dict[str, list[Tensor]] = {group: [] for group in self.spec.groups}
         log_prob = torch.empty(timestep.alive.shape, device=timestep.key.device)
         next_hidden = {}
+        scores = None
         for unit in self.units:
             before = hidden.get(unit.name)
             if before is not None:
@@ -160,6 +169,7 @@ class JointPolicy(nn.Module):
             share = head.log_prob(action)
             if len(unit.index) == n_agents:
                 log_prob = share
+                scores = head.log_probs if isinstance(head, Categorical) else None
             else:
                 log_prob[:, list(unit.index)] = share
             if after is not None:
@@ -167,7 +177,7 @@ class JointPolicy(nn.Module):
         joined: dict[str, Tree] = {
             group: parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for group, parts in actions.items()
         }
-        return (joined if len(joined) > 1 else next(iter(joined.values()))), log_prob, next_hidden
+        return Drawn(joined if len(joined) > 1 else next(iter(joined.values())), log_prob, next_hidden, scores)
 
     def hidden_size(self, unit: Unit) -> int:
         """Width of the unit's recurrent state, 0 if feed-forward."""

@@ -80,12 +80,14 @@ class Collector:
             "start": starts(self._timestep, self._memory),
             "agent_id": self._memory.agent_id,
             "critic_hidden": self._critic_hidden,
+            "modules": self._pipeline.state(),
         }
 
     def load_state(self, state: dict[str, object]) -> None:
         """Continue from ``state``; the world has been restored before."""
         env = self._pipeline.env
         self._timestep = self._pipeline.view(env.current())  # type: ignore[attr-defined]
+        self._pipeline.load_state(state["modules"])  # type: ignore[arg-type]
         self._memory = Memory(state["hidden"], state["start"], state["agent_id"])  # type: ignore[arg-type]
         self._critic_hidden = state["critic_hidden"]  # type: ignore[assignment]
 
@@ -121,7 +123,7 @@ class Collector:
             replaced = timestep.alive & (after.agent_id != timestep.agent_id)
             rows.append(
                 {
-                    "observation": timestep.observation,
+                    "observation": decision.observation,
                     "state": timestep.state,
                     "action_mask": timestep.action_mask,
                     "action": decision.proposed,

@@ -100,16 +100,14 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
             rows.append(conversation)
     key = torch.tensor(keys, dtype=torch.int64).reshape(-1, 6)
     value = torch.tensor(values, dtype=torch.float32).reshape(-1, 7)
-    turn = torch.tensor(turns, dtype=torch.int64).reshape(-1, 4)
+    spoken_turns = torch.tensor(turns, dtype=torch.int64).reshape(-1, 4)
     return TokenBatch(
         rows,
         len(finished),
-        *key.unbind(1)[:5],
-        key[:, 5],
-        *value.unbind(1),
-        turn[:, 0],
-        turn[:, 1],
-        turn[:, 2],
-        torch.tensor(rewards, dtype=torch.float32),
-        turn[:, 3],
+        **dict(zip(("episode", "group", "agent", "caller", "level", "task"), key.unbind(1), strict=True)),
+        **dict(
+            zip(("success", "cost", "calls", "own_cost", "invalid", "closed", "correct"), value.unbind(1), strict=True)
+        ),
+        **dict(zip(("turn_row", "turn_number", "turn_anchor", "turn_length"), spoken_turns.unbind(1), strict=True)),
+        turn_reward=torch.tensor(rewards, dtype=torch.float32),
     )

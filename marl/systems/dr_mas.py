@@ -1,8 +1,8 @@
 """Dr. MAS: every agent is normalised over its own active turns.
 
 "Dr. MAS", arXiv 2602.08847: with one normalisation for all, an agent's mean square advantage is
-``(sd_k**2 + (mean_k - mean)**2) / sd**2``, so agents that are called in only some rollouts get inflated gradients; with a
-normalisation of its own it is exactly 1. Every turn counts, as in the published code. A group of one has advantage 0
+``(sd_k**2 + (mean_k - mean)**2) / sd**2``, so agents that are called in only some rollouts get inflated gradients; with
+a normalisation of its own it is exactly 1. Every turn counts, as in the published code. A group of one has advantage 0
 (the published code: its raw reward).
 """
 

@@ -48,13 +48,13 @@ class OpenAIPolicyConfig(Frozen):
     timeout_seconds: Positive = 60.0
     retries: int = Field(default=3, ge=0, le=20)
     max_tokens: int = Field(default=256, ge=1, le=100_000)
+    require_ids: bool = Field(default=False, description="refuse replies without token ids")
 
 
 class ScriptedPolicyConfig(Frozen):
     """The world's scripted demonstrator."""
 
     kind: Literal["scripted"] = "scripted"
-
 
 
 def _tiny_unless_said(value: Any) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from marl.envs.chat import LanguageWorld
 from marl.learning.learner import ClippedAdam
-from marl.learning.surrogates import approximate_kl, ppo_clip
+from marl.learning.surrogates import ppo_clip
 from marl.learning.token_trees import TokenRow, pack
 from marl.policies.language.base import LanguagePolicy
 from marl.rollout.token_batch import TokenBatch, token_batch
@@ -25,9 +24,9 @@ from marl.systems.system import System
 class LanguageLearner:
     """Policies by role and their update. All randomness comes from ``seed`` and the number of the update."""
 
-    def __init__(self, world: LanguageWorld, config: LanguageConfig, recipe: LanguageRecipe, seed: int):
+    def __init__(self, world: LanguageWorld, config: LanguageConfig, recipe: LanguageRecipe, seed: int, device: str = "cpu"):
         self.config, self._recipe, self._seed = config, recipe, seed
-        self.speakers: Speakers = build_speakers(world, config, seed, recipe.entry_only)
+        self.speakers: Speakers = build_speakers(world, config, seed, device, recipe.entry_only)
         self._roles = {role: number for number, role in enumerate(world.roles)}
         self._adams = {unit.name: self._adam(unit, config.rate) for unit in self.speakers.units}
         self._teachers: dict[str, ClippedAdam] = {}
@@ -37,7 +36,7 @@ class LanguageLearner:
         return self.speakers.policies
 
     def _adam(self, unit: Unit, rate: float) -> ClippedAdam:
-        return ClippedAdam(unit.model.module.parameters(), rate, self.config.max_grad_norm)
+        return ClippedAdam(unit.model.parameters_of(unit.roles[0]), rate, self.config.max_grad_norm)
 
     # Imitation
 
@@ -113,7 +112,7 @@ class LanguageLearner:
         rows = []
         for number in chosen:
             conversation = batch.rows[number]
-            own = values[ends[number] - len(conversation.transcript.spans) : ends[number]]
+            own = values[ends[number] - len(conversation.transcript.spans) : ends[number]].tolist()
             rows.append(_row(conversation, _marked(conversation, own)))
         return rows, max(normaliser, 1.0)
 
@@ -136,7 +135,7 @@ class LanguageLearner:
                 ratio = log_prob - trees.old
                 clip = self.config.clip
                 loss = (ppo_clip(ratio, trees.positive, clip) + ppo_clip(ratio, trees.negative, clip)).sum()
-            (loss / normaliser).backward()
+            torch.autograd.backward(loss / normaliser)
             total += float(loss.detach()) / normaliser
         return total, float(adam.step())
 
@@ -146,7 +145,7 @@ class LanguageLearner:
         """Everything that the next update depends on."""
         tokenizer = self.speakers.tokenizer
         return {
-            "policy": {unit.name: dict(unit.model.module.state_dict()) for unit in self.speakers.units},
+            "policy": {unit.name: unit.model.state_of(unit.roles[0]) for unit in self.speakers.units},
             "adam": {name: adam.state() for name, adam in self._adams.items()},
             "teacher": {name: adam.state() for name, adam in self._teachers.items()},
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
@@ -154,7 +153,7 @@ class LanguageLearner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         for unit in self.speakers.units:
-            unit.model.module.load_state_dict(state["policy"][unit.name])
+            unit.model.load_state_of(unit.roles[0], state["policy"][unit.name])
             self._adams[unit.name].load_state(state["adam"][unit.name])
         if state["teacher"]:
             self._begin_imitation()
@@ -173,8 +172,8 @@ def language_system(
     """A ``System`` of language worlds from its advantages. entry_only: only the first role learns."""
     recipe = LanguageRecipe(advantages, entry_only)
 
-    def build(world: LanguageWorld, options: LanguageConfig, seed: int) -> LanguageLearner:
-        return LanguageLearner(world, options, recipe, seed)
+    def build(world: LanguageWorld, options: LanguageConfig, seed: int, device: str) -> LanguageLearner:
+        return LanguageLearner(world, options, recipe, seed, device)
 
     return System(name, summary, paper, config, build, kind="language")
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
 
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
 from marl.policies.language.base import LanguagePolicy, TokenModel
+from marl.policies.language.hf import HfPolicy
+from marl.policies.language.openai import OpenAIPolicy
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.policies.language.tiny import TinyPolicy
 from marl.policies.language.tokenizer import ChatTokenizer, byte_tokenizer, word_tokenizer
-from marl.seeding import Stream, fold_int, generator
+from marl.seeding import Stream, generator
 from marl.systems.language import (
     HfPolicyConfig,
     LanguageConfig,
     OpenAIPolicyConfig,
     PolicyConfig,
-    ScriptedPolicyConfig,
     TinyPolicyConfig,
 )
 
@@ -46,33 +46,43 @@ class Speakers:
         return frozenset(role for unit in self.units for role in unit.roles)
 
 
-def build_speakers(world: LanguageWorld, config: LanguageConfig, seed: int, entry_only: bool = False) -> Speakers:
+def build_speakers(
+    world: LanguageWorld, config: LanguageConfig, seed: int, device: str = "cpu", entry_only: bool = False
+) -> Speakers:
     """Policies for all roles. entry_only: only the first role learns. Raises ``UserError``."""
     for name in [*config.roles, *config.frozen]:
         if name not in world.roles:
             raise UserError(f"algorithm names the role '{name}', which the world has not{nearest(name, world.roles)}")
-    tokenizer: ChatTokenizer | None = None
-    policies: dict[str, LanguagePolicy] = {}
     members: dict[str, list[str]] = {}
     for role in world.roles:
-        unit = _unit_name(world, config, role)
-        if unit not in members:
-            options = config.roles.get(role, config.policy)
-            if isinstance(options, TinyPolicyConfig) and tokenizer is None:
-                tokenizer = make_tokenizer(world, options)
-            policies[role] = _build(world, config, options, unit, tokenizer, seed)
-        else:
-            policies[role] = policies[members[unit][0]]
-        members.setdefault(unit, []).append(role)
-    units = []
+        members.setdefault(_unit_name(world, config, role), []).append(role)
+    options = {unit: config.roles.get(roles[0], config.policy) for unit, roles in members.items()}
+    tiny = next((each for each in options.values() if isinstance(each, TinyPolicyConfig)), None)
+    tokenizer = make_tokenizer(world, tiny) if tiny is not None else None
+    built: dict[PolicyConfig, LanguagePolicy] = {}
+    policies: dict[str, LanguagePolicy] = {}
+    units: list[Unit] = []
     for unit, roles in members.items():
-        model = policies[roles[0]]
+        chosen = options[unit]
+        if isinstance(chosen, TinyPolicyConfig):
+            assert tokenizer is not None
+            model: LanguagePolicy = _tiny(world, config, chosen, unit, tokenizer, seed)
+        else:
+            # One server, script or frozen body serves all that name it; adapters are its own affair.
+            if chosen not in built:
+                users = [role for name, several in members.items() if options[name] == chosen for role in several]
+                built[chosen] = _other(world, config, chosen, users, seed, device)
+            model = built[chosen]
+        policies |= dict.fromkeys(roles, model)
         learning = [role for role in roles if role not in config.frozen and (not entry_only or role == world.roles[0])]
         if learning and model.trainable:
             assert isinstance(model, TokenModel)
             units.append(Unit(unit, tuple(learning), model))
     if not units:
-        raise UserError("no role learns: leave one out of algorithm.frozen, or give it a policy that can be trained")
+        raise UserError(
+            "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (servers and "
+            "scripts cannot be trained from here)"
+        )
     return Speakers(policies, tuple(units), tokenizer)
 
 
@@ -84,30 +94,32 @@ def make_tokenizer(world: LanguageWorld, options: TinyPolicyConfig) -> ChatToken
 
 
 def _unit_name(world: LanguageWorld, config: LanguageConfig, role: str) -> str:
-    if role in config.roles or config.sharing == "role":
+    """Roles with one name share what learns."""
+    options = config.roles.get(role, config.policy)
+    adapters = isinstance(options, HfPolicyConfig) and options.lora_rank is not None
+    if role in config.roles or config.sharing == "role" or adapters:
         return role
     return "all" if config.sharing == "all" else f"level_{world.levels[role]}"
 
 
-def _build(
+def _tiny(
     world: LanguageWorld,
     config: LanguageConfig,
-    options: PolicyConfig,
+    options: TinyPolicyConfig,
     unit: str,
-    tokenizer: ChatTokenizer | None,
+    tokenizer: ChatTokenizer,
     seed: int,
+) -> TinyPolicy:
+    init = generator(seed, Stream.INIT, zlib.crc32(unit.encode()))
+    return TinyPolicy(tokenizer, options.transformer, init, options.max_tokens, config.temperature, world.context)
+
+
+def _other(
+    world: LanguageWorld, config: LanguageConfig, options: PolicyConfig, roles: list[str], seed: int, device: str
 ) -> LanguagePolicy:
-    if isinstance(options, ScriptedPolicyConfig):
-        return ScriptedPolicy(world.expert)
-    if isinstance(options, HfPolicyConfig | OpenAIPolicyConfig):
-        raise UserError(f"policy kind '{options.kind}' is not available here")
-    assert tokenizer is not None
-    number = fold_int(sum(unit.encode()), len(unit))
-    return TinyPolicy(
-        tokenizer,
-        options.transformer,
-        generator(seed, Stream.INIT, number),
-        options.max_tokens,
-        config.temperature,
-        world.context,
-    )
+    given = options.model_dump(exclude={"kind"})
+    if isinstance(options, HfPolicyConfig):
+        return HfPolicy(**given, roles=roles, device=device, temperature=config.temperature, seed=seed)
+    if isinstance(options, OpenAIPolicyConfig):
+        return OpenAIPolicy(**given, temperature=config.temperature)
+    return ScriptedPolicy(world.expert)

@@ -39,7 +39,7 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     figures: dict[str, float] = {}
     level = batch.level if config.level == "depth" else batch.agent
     if config.align:
-        for number in batch.level.unique().tolist():
+        for number in sorted(set(batch.level.tolist())):
             if number == 0:
                 continue
             below = (batch.level == number).nonzero().squeeze(1)

@@ -35,7 +35,7 @@ class System:
     """A recipe: its name, what it claims, and how it is built.
 
     build: (spec, observation space per group, options, seed, device) -> Algorithm; of a language system
-        (language world, options, seed) -> ``marl.systems.language_learner.LanguageLearner``.
+        (language world, options, seed, device) -> ``marl.systems.language_learner.LanguageLearner``.
     kind: what it learns in.
     """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pettingzoo import AECEnv, ParallelEnv
 
 from marl.envs.batched import BatchedEnv
+from marl.envs.factories import import_factory
 from marl.errors import UserError
 from marl.testing.aec import check_aec
 from marl.testing.batched import check_batched
 from marl.testing.parallel import check_parallel
 from marl.testing.report import Report
-from marl.testing.trace import import_factory, needs_arguments, takes_copies
+from marl.testing.trace import needs_arguments, takes_copies
 
 
 def cli_check(spec: str, steps: int = 500) -> Report:

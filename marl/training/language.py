@@ -1,8 +1,8 @@
 """The trainer of language worlds: imitate, roll out, update, log, checkpoint; resumed bit for bit.
 
-The same folder, figures and checkpoints as ``marl.training.trainer``. An agent-step of a language world is one generated
-token, so ``total_steps`` compares systems at equal generated tokens; imitation generates none. ``copies`` episodes are
-played side by side, ``copies / group`` tasks in each iteration.
+The same folder, figures and checkpoints as ``marl.training.trainer``. An agent-step of a language world is one
+generated token, so ``total_steps`` compares systems at equal generated tokens; imitation generates none. ``copies``
+episodes are played side by side, ``copies / group`` tasks in each iteration.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LanguageTrainer:
         self.config, self._echo = config, echo
         self._world = scenario.language(config.world)
         self._held_out = scenario.language(scenario.held_out(config.world))
-        self.learner = system.build(self._world, config.algorithm, config.seed)
+        self.learner = system.build(self._world, config.algorithm, config.seed, config.device)
         self._clock = PhaseClock()
         self._player = TurnPlayer(self._world.make, self.learner.policies)
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)

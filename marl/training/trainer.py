@@ -27,6 +27,7 @@ from marl.systems.system import System
 from marl.training.checkpoint import CheckpointStore
 from marl.training.language import LanguageTrainer
 from marl.training.policy import PipelinePolicy
+from marl.training.process import prepare_process
 from marl.training.progress import PhaseClock, Progress
 from marl.training.run_folder import RunFolder
 from marl.training.stopping import stop_signals
@@ -76,8 +77,10 @@ class Trainer:
 
     # State
 
-    def start(self) -> None:
-        """Begin a new run."""
+    def start(self, init: Path | None = None) -> None:
+        """Begin a new run, from the weights of another one's newest checkpoint if ``init`` names its folder."""
+        if init is not None:
+            self._take_weights(init)
         base = fold_int(fold_int(0, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
         self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
         self.save()  # so that there is always something to resume from
@@ -85,6 +88,19 @@ class Trainer:
             self._echo(
                 f"{type(self._env).__name__} cannot be saved in mid-episode: resuming will start its episodes afresh"
             )
+
+    def _take_weights(self, init: Path) -> None:
+        tree, _, path = CheckpointStore(init).latest(self._echo)
+        try:
+            self.algorithm.policy.load_state_dict(tree["algorithm"]["policy"])
+            if "critic" in tree["algorithm"]:
+                self.algorithm.critic.load_state_dict(tree["algorithm"]["critic"])
+        except (KeyError, TypeError, RuntimeError):
+            raise UserError(
+                f"the weights in {path} do not fit this run: train with the world and network options in "
+                f"{init / 'config.yaml'}, or leave --init out"
+            ) from None
+        self._echo(f"starting from the weights in {path}")
 
     def load(self) -> None:
         """Continue from the newest checkpoint that is whole."""
@@ -163,7 +179,8 @@ class Trainer:
 
     def _metrics(self, episodes: EpisodeMeans) -> dict[str, float]:
         means = episodes.means()
-        return {name: means.get(name, float("nan")) for name in self._env.spec.metrics}
+        names = (*self._env.spec.metrics, *self._pipeline.metrics)
+        return {name: means.get(name, float("nan")) for name in names}
 
     def evaluate(self) -> dict[str, float]:
         """Means of the metrics over the configured number of evaluation instances."""
@@ -183,25 +200,32 @@ class Trainer:
         self._env.close()
 
 
-def train(config: AnyRunConfig, out: Path | None = None, echo: Echo = lambda _: None, live: bool = True) -> Path:
+def train(
+    config: AnyRunConfig,
+    out: Path | None = None,
+    echo: Echo = lambda _: None,
+    live: bool = True,
+    init: Path | None = None,
+) -> Path:
     """Run a training from the beginning; returns the run's folder.
 
     out: the folder, new or empty; by default one below ``runs/``. live: show progress.
+    init: the folder of a run whose weights this one starts from.
     A run that Ctrl-C or SIGTERM stopped is saved, and raises ``KeyboardInterrupt``.
     """
-    torch.set_num_threads(1)
+    prepare_process()
     _check_device(config)
     scenario, system = load_scenario(config.scenario), load_system(config.system)
     with RunFolder.create(config, out) as folder:
         trainer = _trainer(config, scenario, system, folder, echo)
-        trainer.start()
+        trainer.start(init)
         _finish(trainer, folder, echo, live)
         return folder.path
 
 
 def resume(path: Path, echo: Echo = lambda _: None, live: bool = True) -> Path:
     """Continue a run from its newest whole checkpoint, to the same end as if it had never stopped."""
-    torch.set_num_threads(1)
+    prepare_process()
     with RunFolder.open(path) as folder:
         config = folder.config
         _check_device(config)

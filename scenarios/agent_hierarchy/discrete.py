@@ -7,6 +7,7 @@ complete choice is said to ``HierarchyEnv`` as text: rules, costs and tasks are 
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -43,11 +44,12 @@ class _Choice(NamedTuple):
 
 
 class DiscreteHierarchy(BatchedEnv):
-    """B episodes; every role is an agent, and only the one whose turn it is acts (``alive``).
+    """B episodes; every role is an agent, and those whose turn it is not have one legal action, to wait (0).
 
-    observation: float32 ``[B, N, F]``: role, phase and first choice, steps of the agent's own task (one-hot each), calls
-    made, last value, whether it was nothing. action: int64 ``[B, N]`` below A, masked. reward: that of the language
-    world, for all agents alike. Raises ``UserError`` for worlds whose questions are plain text.
+    observation: float32 ``[B, N, F]``: role, phase and choices so far, steps of the agent's own task (one-hot each),
+    results so far, last value, whether it was nothing, whether a check was made. action: int64 ``[B, N]`` below A,
+    masked. state: the observations of all agents. reward: that of the language world, for all agents alike.
+    Raises ``UserError`` for worlds whose questions are plain text.
     """
 
     def __init__(self, hierarchy: Hierarchy, copies: int, device: torch.device):
@@ -117,7 +119,7 @@ class DiscreteHierarchy(BatchedEnv):
         ended = torch.zeros((self.copies, agents), dtype=torch.bool)
         truncated = torch.zeros_like(ended)
         metrics = {name: torch.zeros(self.copies) for name in METRICS}
-        final = self._views()[0] if any(self._may_end(copy) for copy in range(self.copies)) else None
+        before = self._views()[0]
         for copy, env in enumerate(self._envs):
             action = int(chosen[copy, self._acting(copy)])
             self._history[copy, self._count[copy]] = action
@@ -133,11 +135,9 @@ class DiscreteHierarchy(BatchedEnv):
                 self._begin(copy)
         done = (ended | truncated).any(dim=1)
         view = self.current()
-        if final is not None and bool(done.any()):
-            # Nothing can be seen once the last answer is given; the view before it stands for it.
-            last: Final | None = Final(final.to(self.device), final.flatten(1).to(self.device))
-        else:
-            last = None
+        # Nothing can be seen once the last answer is given; the view before it stands for it.
+        before = before.to(self.device)
+        last = Final(before, before.flatten(1)) if bool(done.any()) else None
         return view._replace(
             reward=reward.to(self.device),
             terminated=ended.to(self.device),
@@ -170,10 +170,10 @@ class DiscreteHierarchy(BatchedEnv):
             self._history[here], self._count[here] = history, count
 
     def current(self) -> TimeStep:
-        observation, mask, alive = self._views()
+        observation, mask = self._views()
         agents = len(self._roles)
         none = torch.zeros((self.copies, agents), dtype=torch.bool, device=self.device)
-        observation, mask, alive = observation.to(self.device), mask.to(self.device), alive.to(self.device)
+        observation, mask = observation.to(self.device), mask.to(self.device)
         return TimeStep(
             observation=observation,
             state=observation.flatten(1),
@@ -181,7 +181,7 @@ class DiscreteHierarchy(BatchedEnv):
             terminated=none,
             truncated=none.clone(),
             done=none.any(dim=1),
-            alive=alive,
+            alive=torch.ones_like(none),
             agent_id=torch.arange(agents, device=self.device).expand(self.copies, agents).clone(),
             action_mask=mask,
             key=fold(fold(self._seed, self._episode), self._count).to(self.device),
@@ -199,14 +199,11 @@ class DiscreteHierarchy(BatchedEnv):
     def _acting(self, copy: int) -> int:
         return self.spec.agents.index(self._envs[copy].agent_selection)
 
-    def _may_end(self, copy: int) -> bool:
-        """Whether the coming action may complete a call."""
-        return True if self._pending[copy] else self._envs[copy].turn() is not None
-
     def _act(self, copy: int, action: int) -> float:
         """Take one choice in; say the call once it is complete. Returns the reward."""
         env, pending = self._envs[copy], self._pending[copy]
-        seen = _seen(env, self._hierarchy)
+        seen = _seen(env, env.agent_selection)
+        assert seen is not None
         pending.append(action)
         choice = self._choices[env.agent_selection][min(pending[0], len(self._choices[env.agent_selection]) - 1)]
         if len(pending) < _length(choice):
@@ -228,21 +225,23 @@ class DiscreteHierarchy(BatchedEnv):
 
     # Views
 
-    def _views(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _views(self) -> tuple[Tensor, Tensor]:
+        """Observations ``[B, N, F]`` and masks ``[B, N, A]``."""
         agents = len(self._roles)
         observation = torch.zeros((self.copies, agents, self._size))
         mask = torch.zeros((self.copies, agents, self._actions), dtype=torch.bool)
-        alive = torch.zeros((self.copies, agents), dtype=torch.bool)
-        mask[:, :, 0] = True  # of agents that do not act: something has to be legal
-        for copy in range(self.copies):
-            agent = self._acting(copy)
-            alive[copy, agent] = True
-            seen = _seen(self._envs[copy], self._hierarchy)
-            legal = self._legal(copy, seen)
-            mask[copy, agent] = False
-            mask[copy, agent, :legal] = True
-            observation[copy, agent] = torch.from_numpy(self._vector(copy, agent, seen))
-        return observation, mask, alive
+        mask[:, :, 0] = True
+        for copy, env in enumerate(self._envs):
+            acting = self._acting(copy)
+            for agent, name in enumerate(self.spec.agents):
+                seen = _seen(env, name)
+                if seen is None:
+                    continue
+                pending = self._pending[copy] if agent == acting else []
+                observation[copy, agent] = torch.from_numpy(self._vector(agent, agent == acting, pending, seen))
+                if agent == acting:
+                    mask[copy, agent, : self._legal(copy, seen)] = True
+        return observation, mask
 
     def _legal(self, copy: int, seen: _Seen) -> int:
         """How many actions may be taken now: they are numbered from 0."""
@@ -255,8 +254,7 @@ class DiscreteHierarchy(BatchedEnv):
             return min(len(seen.values), self._values)
         return max(min(len(seen.steps), self._slots), 1)
 
-    def _vector(self, copy: int, agent: int, seen: _Seen) -> np.ndarray:
-        pending = self._pending[copy]
+    def _vector(self, agent: int, acts: bool, pending: list[int], seen: _Seen) -> np.ndarray:
         vector = np.zeros(self._size, np.float32)
         at = 0
 
@@ -267,7 +265,7 @@ class DiscreteHierarchy(BatchedEnv):
             at += size
 
         mark(agent, len(self._roles))
-        mark(len(pending), 3)
+        mark(len(pending) if acts else -1, 3)
         mark(pending[0] if pending else -1, self._first)
         for slot in range(self._slots):
             name = seen.steps[slot].name if slot < len(seen.steps) else ""
@@ -282,7 +280,7 @@ class DiscreteHierarchy(BatchedEnv):
 
 
 class _Seen(NamedTuple):
-    """What the acting agent has seen. values: its start, then the results of its calls, newest last."""
+    """What an agent has seen. values: its start, then the results of its calls, newest last."""
 
     steps: tuple[Step, ...]
     values: list[str]
@@ -290,14 +288,16 @@ class _Seen(NamedTuple):
     checked: bool
 
 
-def _seen(env: HierarchyEnv, hierarchy: Hierarchy) -> _Seen:
-    turn = env.turn()
-    assert turn is not None
-    words = turn.messages[1]["content"].split()
-    start, rest = (words[0], words[1:]) if turn.level == 0 else (words[-1], words[:-1])
+def _seen(env: HierarchyEnv, agent: str) -> _Seen | None:
+    """None for an agent that nobody has called."""
+    messages = env.observe(agent)
+    if not messages:
+        return None
+    words = messages[1]["content"].split()
+    start, rest = (words[0], words[1:]) if agent == env.hierarchy.entry else (words[-1], words[:-1])
     values, calls, checked = [start], 0, False
-    for message, after in zip(turn.messages[2:-1], turn.messages[3:], strict=True):
-        if "call" not in message:
+    for message, after in itertools.pairwise(messages[2:]):
+        if "call" not in message or after["role"] != "tool":
             continue
         if message["call"]["name"] == "check":
             checked = True

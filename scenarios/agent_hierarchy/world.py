@@ -30,11 +30,11 @@ _INVALID, _OVER = "invalid", "over"
 class _Conversation:
     """One open or finished call."""
 
-    __slots__ = ("anchor", "asks", "messages", "result", "role", "size", "task")
+    __slots__ = ("anchor", "called", "messages", "result", "role", "size", "task")
 
     def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
         self.role, self.task, self.anchor = role, task, anchor
-        self.asks = 0  # the open delegation that the next tool message answers
+        self.called = False  # the last turn was a legal call, which the next tool message answers
         self.size = 0
         self.messages: list[Message] = []
         self.result = ConversationResult(role.name, caller, level)
@@ -202,7 +202,6 @@ class HierarchyEnv(LanguageEnv):
             return
         self._calls += 1
         self._pay(top, self.hierarchy.config.costs.delegation)
-        top.asks = top.result.turns
         self._open(callee, top, call.arguments["task"])
 
     def _use(self, top: _Conversation, tool: Tool, call: Call) -> None:
@@ -294,13 +293,17 @@ class HierarchyEnv(LanguageEnv):
 
     def _say(self, top: _Conversation, text: str, call: Call | None) -> None:
         message: Message = {"role": "assistant", "content": text}
+        top.called = call is not None
         if call is not None:
-            message["call"] = call._asdict()
+            message["call"], message["number"] = call._asdict(), top.result.turns
         self._last_text = text[:200]
         self._add(top, message)
 
     def _hear(self, top: _Conversation, text: str) -> None:
-        self._add(top, {"role": "tool", "content": text, "call_id": top.result.turns})
+        message: Message = {"role": "tool", "content": text}
+        if top.called:
+            message["call_id"] = top.result.turns
+        self._add(top, message)
 
     def _learn(self, top: _Conversation, call: Call, result: str) -> None:
         """What an agent knows is its task and the results of its calls, in any order of unsuccessful ones."""

@@ -67,8 +67,11 @@ class Reward(_Model):
     speed: float = Field(1.0, ge=0, description="worth of driving 30 m/s instead of 10")
     merging: float = Field(4.0, ge=0, description="price of being at the end of the acceleration lane")
     headway: float = Field(4.0, ge=0, description="price of a short headway, per e-fold below 1.2 s")
+    humans: float = Field(
+        0.0, ge=0, description="weight of a human driver's reward where rewards are shared; an automated one has 1"
+    )
     sharing: Literal["own", "regional", "global"] = Field(
-        "global", description="own reward, mean over the neighbours (regional), or mean over all automated cars"
+        "global", description="own reward, mean over the nearest cars before and behind (regional), or mean over all"
     )
 
 

@@ -2,8 +2,8 @@
 
 Cars of both roads are taken to pass the acceleration lane in the order of their positions (at equal speeds, the order
 of their projected arrivals). Each follows the car before it in that order, on whichever road that drives, as if it
-were on its own lane (Lu, Tan, Shladover, Hedrick, "Automated vehicle merging maneuver implementation for automated highway
-systems", Vehicle System Dynamics 41(2), 2004); so gaps are open when ramp cars arrive.
+were on its own lane (Lu, Tan, Shladover, Hedrick, "Automated vehicle merging maneuver implementation for automated
+highway systems", Vehicle System Dynamics 41(2), 2004); so gaps are open when ramp cars arrive.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ The third term counts on the acceleration lane (L: its length), the fourth behin
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -21,44 +23,58 @@ HEADWAY_S = 1.2
 LEAST_GAP_M = 0.5
 
 
+class Neighbours(NamedTuple):
+    """The neighbour tables ``[B, V, L]`` and the lanes ``[B, V]`` after the step."""
+
+    lead: Tensor
+    follow: Tensor
+    lane: Tensor
+
+
 def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor) -> Tensor:
-    """float64 ``[B, N]``, what each automated car earned by itself; 0 where none drives.
+    """float64 ``[B, V]``, what each car earned by itself, human-driven ones by the same formula; 0 where none drives.
 
     crashed: bool ``[B, V]``. lead: the neighbour table after the step, ``[B, V, L]``.
     """
-    agents = traffic.target.shape[1]
-    x, v, lane = traffic.x[:, :agents], traffic.v[:, :agents], traffic.lane[:, :agents]
+    x, v, lane = traffic.x, traffic.v, traffic.lane
     start, end = traffic.road[:, R.MERGE_START, None], traffic.road[:, R.MERGE_END, None]
     low, high = SPEED_RANGE
     speed = ((v - low) / (high - low)).clamp(0.0, 1.0)
     near_end = torch.exp(-((x - end) ** 2) / (10.0 * (end - start)))
     merging = torch.where((lane == 0) & (x >= start), near_end, 0.0)
-    leader = pick_lane(lead[:, :agents], lane)
-    gap = pick(traffic.x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - x
+    leader = pick_lane(lead, lane)
+    gap = pick(x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - x
     headway = torch.log(gap.clamp(min=LEAST_GAP_M) / (HEADWAY_S * v.clamp(min=1e-3))).clamp(max=0.0)
     headway = torch.where((leader >= 0) & (v > 0.0), headway, 0.0)
     driving = config.speed * speed - config.merging * merging + config.headway * headway
-    present = traffic.present[:, :agents]
-    return torch.where(present, driving, 0.0) - config.crash * crashed[:, :agents]
+    return torch.where(traffic.present, driving, 0.0) - config.crash * crashed
 
 
-def shared_rewards(config: Reward, own: Tensor, acted: Tensor, lead: Tensor, follow: Tensor, lane: Tensor) -> Tensor:
-    """float32 ``[B, N]``. own: ``own_rewards``. acted: bool ``[B, N]``, who drove in this step. lane: ``[B, V]``."""
+def shared_rewards(config: Reward, own: Tensor, acted: Tensor, agents: int, neighbours: Neighbours) -> Tensor:
+    """The agents' rewards, float32 ``[B, N]``.
+
+    own: ``own_rewards``. acted: bool ``[B, V]``, who drove in this step. A human driver counts ``config.humans`` times
+    what an automated car counts.
+    """
+    driving = acted[:, :agents]
     if config.sharing == "own":
-        return torch.where(acted, own, 0.0).float()
+        return torch.where(driving, own[:, :agents], 0.0).float()
+    weight = torch.full_like(own, config.humans)
+    weight[:, :agents] = 1.0
+    weight = weight * acted
     if config.sharing == "global":
-        total = torch.where(acted, own, 0.0).sum(1) / acted.sum(1).clamp(min=1)
-        return torch.where(acted, total[:, None], 0.0).float()
-    agents, lanes = own.shape[1], lead.shape[2]
-    total, count = own.clone(), acted.double()
+        total = (weight * own).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return torch.where(driving, total[:, None], 0.0).float()
+    lead, follow, lane = neighbours
     own_lane = lane[:, :agents]
+    total, count = (weight * own)[:, :agents].clone(), weight[:, :agents].clone()
     for table in (lead, follow):
-        for side in (-1, 1):
+        for side in (-1, 0, 1):
             beside = own_lane + side
             j = pick_lane(table[:, :agents], beside)
-            counts = (beside >= 0) & (beside < lanes) & (j >= 0) & (j < agents)
+            counts = (beside >= 0) & (beside < lead.shape[2]) & (j >= 0)
             j = torch.where(counts, j, 0)
-            counts = counts & acted.gather(1, j)
-            total = total + torch.where(counts, own.gather(1, j), 0.0)
-            count = count + counts
-    return torch.where(acted, total / count.clamp(min=1.0), 0.0).float()
+            share = torch.where(counts, weight.gather(1, j), 0.0)
+            total = total + share * own.gather(1, j)
+            count = count + share
+    return torch.where(driving, total / count.clamp(min=1e-9), 0.0).float()

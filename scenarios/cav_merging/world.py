@@ -19,7 +19,7 @@ from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, pl
 from scenarios.cav_merging.metrics import METRICS, Tally
 from scenarios.cav_merging.networks import RoadNetwork, find_network, read_network
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
-from scenarios.cav_merging.reward import own_rewards, shared_rewards
+from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo_backend import LOST, SumoBackend
 from scenarios.cav_merging.traffic import Traffic, road_row
@@ -123,7 +123,7 @@ class CavMerging(BatchedEnv):
         t.merged |= merged_now
         self._look_around()
         own = own_rewards(self.config.reward, t, outcome.crashed, self.lead)
-        reward = shared_rewards(self.config.reward, own, acted, self.lead, self.follow, t.lane)
+        reward = shared_rewards(self.config.reward, own, there, self.agents, Neighbours(self.lead, self.follow, t.lane))
         if self._planning:
             self._reached = self._follows_its_plan(merged_now)
         self._tally.add(t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -72,10 +72,14 @@ class LanguagePolicy(Protocol):
 class TokenModel(Protocol):
     """A model that can score given tokens, for learning."""
 
-    module: torch.nn.Module
-
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
         """The parameters that learn from the role's tokens."""
+
+    def state_of(self, role: str) -> dict[str, Tensor]:
+        """Those parameters by name."""
+
+    def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
+        """Put ``state`` back."""
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """Next-token logits ``[M, vocabulary]`` at the flat places ``at`` (int64 ``[M]``) of ``[B, L]`` tokens.

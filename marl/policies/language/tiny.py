@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from marl.policies.language.base import Request, Transcript
+from marl.policies.language.sampling import draw, up_to
 from marl.policies.language.tokenizer import CHAT_TEMPLATE, END, PAD, UNKNOWN, ChatTokenizer
 from marl.policies.language.transformer import Cache, Transformer, TransformerConfig
-from marl.seeding import fold, uniform
+from marl.seeding import fold
 
 
 class _Said(NamedTuple):
@@ -27,18 +28,6 @@ class _Said(NamedTuple):
     ids: list[int]
     log_probs: list[float]
     keys_values: Tensor
-
-
-def _until(ids: list[int], end: int) -> int:
-    """How many tokens there are up to the end mark, inclusive."""
-    return ids.index(end) + 1 if end in ids else len(ids)
-
-
-def _draw(log_prob: Tensor, keys: Tensor) -> Tensor:
-    """A token per row, by inversion: each takes one random number of its own counter."""
-    cumulative = log_prob.exp().cumsum(dim=-1)
-    drawn = uniform(keys).unsqueeze(1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, drawn, right=True).squeeze(1).clamp_(max=log_prob.shape[1] - 1)
 
 
 class TinyPolicy:
@@ -66,6 +55,12 @@ class TinyPolicy:
 
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
         return list(self.module.parameters())
+
+    def state_of(self, role: str) -> dict[str, Tensor]:
+        return dict(self.module.state_dict())
+
+    def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
+        self.module.load_state_dict(state)
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         hidden = self.module(token, position, mask)
@@ -134,7 +129,7 @@ class TinyPolicy:
         scores = torch.zeros((len(keys), self.max_tokens))
         for step in range(self.max_tokens):
             log_prob = torch.log_softmax(self.module.logits(hidden) / self.temperature, dim=-1)
-            token = log_prob.argmax(dim=-1) if greedy else _draw(log_prob, fold(keys, step))
+            token = log_prob.argmax(dim=-1) if greedy else draw(log_prob, fold(keys, step))
             tokens[:, step] = token
             scores[:, step] = log_prob.gather(1, token.unsqueeze(1)).squeeze(1)
             ended = (tokens[:, : step + 1] == self.tokenizer.end).any(dim=1)
@@ -146,7 +141,7 @@ class TinyPolicy:
                 places = range(len(row)) if last else ended.nonzero().squeeze(1).tolist()
                 ids, log_probs = tokens[:, : step + 1].tolist(), scores[:, : step + 1].tolist()
                 for number, place in zip(gone, places, strict=True):
-                    count = _until(ids[place], self.tokenizer.end)
+                    count = up_to(ids[place], (self.tokenizer.end,))
                     said[number] = _Said(ids[place][:count], log_probs[place][:count], cache.keys_values[:, :, place])
                 if last:
                     break
@@ -158,12 +153,6 @@ class TinyPolicy:
         return [each for each in said if each is not None]
 
     # Files
-
-    def state(self) -> dict[str, Tensor]:
-        return dict(self.module.state_dict())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.module.load_state_dict(state)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write model and tokenizer as a folder that ``transformers`` and the ``hf`` policy load."""

@@ -73,11 +73,12 @@ class ChatTokenizer:
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.size: int = tokenizer.get_vocab_size()
-        self.end: int = tokenizer.token_to_id(END)
-        self.pad: int = tokenizer.token_to_id(PAD)
-        self._marks = {speaker: tokenizer.token_to_id(mark) for speaker, mark in MARKS.items()}
+        ids = tokenizer.get_vocab()
+        self.end, self.pad = ids[END], ids[PAD]
+        self._marks = {speaker: ids[mark] for speaker, mark in MARKS.items()}
         self._words = type(tokenizer.model).__name__ == "WordLevel"
-        self._special = {tokenizer.token_to_id(mark) for mark in SPECIAL if mark != UNKNOWN}
+        self._word = {number: word for word, number in ids.items()}
+        self._special = {ids[mark] for mark in SPECIAL if mark != UNKNOWN}
         # Chats repeat themselves: most texts have been spelt before.
         self._spelt = lru_cache(maxsize=65_536)(self._spell)
         self._read = lru_cache(maxsize=65_536)(self._decode)
@@ -121,5 +122,5 @@ class ChatTokenizer:
 
     def _decode(self, ids: tuple[int, ...]) -> str:
         if self._words:
-            return " ".join(self.tokenizer.id_to_token(i) for i in ids if i not in self._special)
+            return " ".join(self._word[i] for i in ids if i not in self._special)
         return self.tokenizer.decode([i for i in ids if i not in self._special])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from marl.config import Frozen
 
@@ -115,6 +115,8 @@ class _Model(nn.Module):
 class Transformer(nn.Module):
     """Token ids to hidden states ``[B, L, width]``; ``logits`` makes ``[*, vocabulary]`` of them."""
 
+    _frequency: Tensor
+
     def __init__(self, config: TransformerConfig, vocabulary: int, generator: torch.Generator):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
@@ -139,7 +141,7 @@ class Transformer(nn.Module):
     def forward(self, token: Tensor, position: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of all tokens at once.
 
-        token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which token (last) each token sees, itself included.
+        token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which tokens (last) each one sees, itself included.
         """
         cos, sin = self._rotation(position)
         additive = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf")).unsqueeze(1)
@@ -176,6 +178,7 @@ class Transformer(nn.Module):
         rows = torch.arange(batch, device=token.device).unsqueeze(1)
         x = self.model.embed_tokens(token)
         for number, block in enumerate(self.model.layers):
+            assert isinstance(block, _Block)
             attention = block.self_attn
             q, k, v = attention.project(block.input_layernorm(x), cos, sin)
             keys, values = cache.keys_values[number]

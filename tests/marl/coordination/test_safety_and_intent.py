@@ -11,7 +11,6 @@ from marl.coordination.safety import UNDECIDED, Safety
 from marl.envs.batched import Final, TimeStep
 from marl.errors import UserError
 
-
 SPEC = SimpleNamespace(groups={"agents": (0, 1)})
 
 

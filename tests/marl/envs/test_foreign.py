@@ -74,7 +74,8 @@ def test_the_batched_herd_conforms() -> None:
 
 
 def test_workers_do_not_change_it() -> None:
-    worlds = [from_parallel(Herd, 3, workers=workers, deterministic=True) for workers in (0, 2)]
+    worlds = [from_parallel(Herd, 3, workers=0, deterministic=True)]
+    worlds.append(from_parallel("simulators:Herd", 3, workers=2, deterministic=True))
     views = [world.reset(3) for world in worlds]
     index = torch.arange(3)
     for _ in range(25):

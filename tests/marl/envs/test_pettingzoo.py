@@ -16,6 +16,7 @@ from marl.seeding import fold_int
 from marl.testing import TinyWorld, check_parallel
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_pettingzoos_own_tests_pass() -> None:
     parallel_api_test(tiny_face(), num_cycles=50)
     parallel_seed_test(tiny_face, num_cycles=20)

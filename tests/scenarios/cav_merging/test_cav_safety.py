@@ -44,7 +44,7 @@ def test_margin_to_a_standing_car_by_hand():
 
 
 def test_margin_to_the_lane_end_decides_whether_to_go_on():
-    env = placed((0, 392.0, 15.0))
+    env = placed((0, 394.5, 15.0))
     assert margins(env)[IDLE] > 0.0 > margins(env)[FASTER]
     assert correct(env, [IDLE]) == [IDLE]
     env = placed((0, 398.0, 15.0))

@@ -7,7 +7,7 @@ from marl.seeding import fold
 from scenarios.cav_merging.actions import Action, drive, legal, next_target
 from scenarios.cav_merging.config import CavConfig, Reward
 from scenarios.cav_merging.observation import observe, observe_reference
-from scenarios.cav_merging.reward import own_rewards, shared_rewards
+from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
 from scenarios.cav_merging.spawn import draw_roads, first_cars
 from scenarios.cav_merging.world import CavMerging
 
@@ -152,12 +152,16 @@ def test_reward_by_hand():
     assert own_rewards(Reward(), env.traffic, crashed, env.lead)[0, 1].item() == pytest.approx(-199.0)
     acted = torch.tensor([[True, True, False]])
     values = torch.tensor([[1.0, 3.0, 8.0]], dtype=torch.float64)
-    shared = shared_rewards(Reward(), values, acted, env.lead, env.follow, env.traffic.lane)
-    assert shared.tolist() == [[2.0, 2.0, 0.0]]
+    around = Neighbours(env.lead, env.follow, env.traffic.lane)
+    assert shared_rewards(Reward(), values, acted, 3, around).tolist() == [[2.0, 2.0, 0.0]]
+    assert shared_rewards(Reward(sharing="own"), values, acted, 3, around).tolist() == [[1.0, 3.0, 0.0]]
     everybody = torch.ones(1, 3, dtype=torch.bool)
-    regional = shared_rewards(Reward(sharing="regional"), values, everybody, env.lead, env.follow, env.traffic.lane)
-    # On the adjacent lane: car 0 and 1 see car 2 in front, car 2 sees car 1 behind.
-    assert regional.tolist() == [[4.5, 5.5, 5.5]]
+    regional = shared_rewards(Reward(sharing="regional"), values, everybody, 3, around)
+    # Car 0 sees car 1 in front and car 2 beside; car 1 sees car 0 behind and car 2 beside; car 2 sees car 1 behind.
+    assert regional.tolist() == [[4.0, 4.0, 5.5]]
+    # With the third car human-driven at half the weight.
+    half = shared_rewards(Reward(humans=0.5), values, everybody, 2, around)
+    assert half.tolist() == [[3.200000047683716] * 2]
 
 
 def test_actions_by_hand():
