@@ -187,7 +187,7 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
 
 
 def run_folder_of(policy: Path) -> Path:
-    """The folder that ``--init`` names: a run's, or that of a shipped policy ``scenario/name``. Raises ``UserError``."""
+    """The folder ``--init`` names: a run's, or that of a shipped policy ``scenario/name``. Raises ``UserError``."""
     if (policy / CONFIG).is_file():
         return policy
     name, _, own = str(policy).partition("/")

@@ -212,6 +212,20 @@ def demo(
     _out().print(f"open {done.report} in a browser", highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command()
+def check(
+    factory: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="Makes the environment, without arguments.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each of the runs that are compared.")] = 500,
+) -> None:
+    """Look for faults in any PettingZoo environment; exit code 1 and the faults' names if there are some."""
+    from marl.testing.command import cli_check
+
+    report = cli_check(factory, steps)
+    _out().print(str(report), highlight=False, markup=False, soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.")],

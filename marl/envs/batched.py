@@ -78,7 +78,8 @@ class TimeStep(NamedTuple):
         and key already belong to the new episode.
     alive: bool ``[B, N]``: the slot holds an agent that acts in the coming step.
     agent_id: int64 ``[B, N]``: who sits in the slot; a change cuts advantages and zeroes recurrent state.
-    action_mask: bool ``[B, N, A]`` (dict by group with several groups), True where legal; None if all are.
+    action_mask: bool ``[B, N, A]`` (dict by group with several groups; a group without masks is absent), True where
+        legal; None if all are. Discrete actions count from 0.
     key: int64 ``[B]``: the copy's random key of (seed, episode, step); policies draw from it (``marl.seeding``).
     final: the finished episodes' last observation and state, or None if no agent ended in this step.
     metrics: name -> float32 ``[B]``, of the finished episode, valid where ``done``.

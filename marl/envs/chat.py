@@ -86,8 +86,8 @@ class Turn(NamedTuple):
 
     agent: the role that speaks. conversation: its number within the episode; a call opens a new one, whose messages
     only ever grow. caller: the role that called, or None for the first. level: calls above this one. messages: the
-    whole conversation, owned by the world. tools: JSON schemas of the calls that the agent may make. anchor: equal
-    where what the agent knows of its task is equal, whatever way led there.
+    whole conversation, owned by the world. tools: JSON schemas of the calls that the agent may make. anchor: of the
+    role, its task and the last thing it heard: equal where the momentary observation is, whatever way led there.
     """
 
     agent: str

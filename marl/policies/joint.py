@@ -129,7 +129,7 @@ class JointPolicy(nn.Module):
         return {**own, "agent_index": one_hot.expand(*some.shape[: axis + 1], size)}
 
     def _mask(self, unit: Unit, action_mask: Tree | None, axis: int) -> Tensor | None:
-        if action_mask is None:
+        if action_mask is None or (isinstance(action_mask, dict) and unit.group not in action_mask):
             return None
         mask = unit.take(self.spec, action_mask, axis)
         assert isinstance(mask, Tensor)

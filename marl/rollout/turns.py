@@ -16,7 +16,7 @@ from marl.seeding import fold_int
 
 @dataclass
 class TurnRecord:
-    """One turn of a conversation. anchor: of what the agent knew (``marl.envs.chat.Turn``). reward: earned at once."""
+    """One turn of a conversation. anchor: of the moment (``marl.envs.chat.Turn``). reward: earned at once."""
 
     anchor: int
     text: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -157,18 +157,31 @@ class LanguageConfig(Frozen):
 
 
 class Advantages(NamedTuple):
-    """turn: float ``[U]``, per turn. weight: float ``[R]``, how often each row counts. figures: to be logged."""
+    """What a recipe makes of a batch.
+
+    turn: float ``[U]``, per turn. weight: float ``[R]``, how often each row counts. figures: to be logged.
+    token: instead of ``turn``, each row's advantages at its own tokens.
+    """
 
     turn: Tensor
     weight: Tensor
     figures: Mapping[str, float]
+    token: Sequence[Tensor] | None = None
+
+
+class Values(Protocol):
+    """A critic that learns from a batch as it judges it."""
+
+    def advantages(self, batch: TokenBatch, reward: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+        """Advantages of each row's own tokens, from the reward ``[R]`` at the end of each row, and figures."""
 
 
 class Context(NamedTuple):
-    """What an advantage may depend on beside the batch: how far the run is, and a key for random choices."""
+    """What an advantage may depend on beside the batch: how far the run is, a key for random choices, a critic."""
 
     fraction: float
     key: int
+    critic: Values | None = None
 
 
 #: (batch, options, context) -> advantages: what makes a recipe.

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from marl.envs.chat import LanguageWorld
+from marl.errors import UserError
 from marl.learning.learner import ClippedAdam
 from marl.learning.surrogates import ppo_clip
 from marl.learning.token_trees import TokenRow, pack
@@ -17,6 +19,7 @@ from marl.rollout.token_batch import TokenBatch, token_batch
 from marl.rollout.turns import Conversation, Episode
 from marl.seeding import Stream, fold_int
 from marl.systems.language import AdvantageFunction, Advantages, Context, LanguageConfig, LanguageRecipe
+from marl.systems.language_critic import Critic, CriticConfig
 from marl.systems.language_policies import Speakers, Unit, build_speakers
 from marl.systems.system import System
 
@@ -24,12 +27,19 @@ from marl.systems.system import System
 class LanguageLearner:
     """Policies by role and their update. All randomness comes from ``seed`` and the number of the update."""
 
-    def __init__(self, world: LanguageWorld, config: LanguageConfig, recipe: LanguageRecipe, seed: int, device: str = "cpu"):
+    def __init__(
+        self, world: LanguageWorld, config: LanguageConfig, recipe: LanguageRecipe, seed: int, device: str = "cpu"
+    ):
         self.config, self._recipe, self._seed = config, recipe, seed
         self.speakers: Speakers = build_speakers(world, config, seed, device, recipe.entry_only)
         self._roles = {role: number for number, role in enumerate(world.roles)}
         self._adams = {unit.name: self._adam(unit, config.rate) for unit in self.speakers.units}
         self._teachers: dict[str, ClippedAdam] = {}
+        self._critic: Critic | None = None
+        if isinstance(config, CriticConfig):
+            if self.speakers.tokenizer is None:
+                raise UserError("a critic of tokens needs policies of kind tiny, whose tokens it shares")
+            self._critic = Critic(config, self.speakers.tokenizer.size, seed)
 
     @property
     def policies(self) -> Mapping[str, LanguagePolicy]:
@@ -51,7 +61,7 @@ class LanguageLearner:
             adam = self._teachers[unit.name]
             _set_rate(adam, options.rate * share)
             written = [c for episode in episodes for c in episode.conversations if c.agent in unit.roles]
-            rows = [_row(conversation, _marked(conversation)) for conversation in written]
+            rows = [_row(conversation, 1.0) for conversation in written]
             tokens = max(sum(int(row.learned.sum()) for row in rows), 1)
             loss, _ = self._step(unit, adam, rows, tokens)
             figures[f"imitation_loss_{unit.name}"] = loss
@@ -73,7 +83,7 @@ class LanguageLearner:
         if not batch.rows:
             return {"empty_batches": 1.0}
         key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
-        found = self._recipe.advantages(batch, self.config, Context(fraction, key))
+        found = self._recipe.advantages(batch, self.config, Context(fraction, key, self._critic))
         figures = dict(found.figures)
         rate = self.config.rate * min((number + 1) / max(self.config.warmup, 1), 1.0)
         rate *= 1.0 - fraction if self.config.anneal else 1.0
@@ -99,21 +109,23 @@ class LanguageLearner:
         numbers = {self._roles[role] for role in unit.roles}
         mine = torch.tensor([int(agent) in numbers for agent in batch.agent])
         weight = found.weight * mine
-        per_turn = found.turn * weight[batch.turn_row]
+        share = weight[batch.turn_row]
         if self.config.loss == "turn":
-            per_turn = per_turn / (batch.turns_of_row[batch.turn_row] * batch.turn_length.clamp(min=1))
+            share = share / (batch.turns_of_row[batch.turn_row] * batch.turn_length.clamp(min=1))
             normaliser = float(weight.sum())
         else:
             normaliser = float((weight * batch.tokens_of_row).sum())
-        strength = torch.zeros(len(batch.rows)).index_add_(0, batch.turn_row, per_turn.abs())
-        chosen = strength.nonzero().squeeze(1).tolist()
-        ends = batch.turns_of_row.cumsum(0).tolist()
-        values = per_turn.numpy()
+        lengths, ends = batch.turn_length, batch.turns_of_row.cumsum(0).tolist()
         rows = []
-        for number in chosen:
+        for number in weight.nonzero().squeeze(1).tolist():
             conversation = batch.rows[number]
-            own = values[ends[number] - len(conversation.transcript.spans) : ends[number]].tolist()
-            rows.append(_row(conversation, _marked(conversation, own)))
+            turns = slice(ends[number] - len(conversation.transcript.spans), ends[number])
+            if found.token is None:
+                own = (share[turns] * found.turn[turns]).repeat_interleave(lengths[turns])
+            else:
+                own = share[turns].repeat_interleave(lengths[turns]) * found.token[number]
+            if bool(own.any()):
+                rows.append(_row(conversation, own.numpy()))
         return rows, max(normaliser, 1.0)
 
     def _step(
@@ -148,13 +160,21 @@ class LanguageLearner:
             "policy": {unit.name: unit.model.state_of(unit.roles[0]) for unit in self.speakers.units},
             "adam": {name: adam.state() for name, adam in self._adams.items()},
             "teacher": {name: adam.state() for name, adam in self._teachers.items()},
+            "critic": None if self._critic is None else self._critic.state(),
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def take_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Continue from the policies of another run: the part ``policy`` of its state."""
         for unit in self.speakers.units:
-            unit.model.load_state_of(unit.roles[0], state["policy"][unit.name])
+            unit.model.load_state_of(unit.roles[0], weights[unit.name])
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.take_weights(state["policy"])
+        for unit in self.speakers.units:
             self._adams[unit.name].load_state(state["adam"][unit.name])
+        if self._critic is not None:
+            self._critic.load_state(state["critic"])
         if state["teacher"]:
             self._begin_imitation()
             for name, adam in self._teachers.items():
@@ -183,15 +203,12 @@ def _set_rate(adam: ClippedAdam, rate: float) -> None:
         group["lr"] = rate
 
 
-def _marked(conversation: Conversation, values: Sequence[float] | None = None) -> np.ndarray:
-    """The values of a conversation's turns at its own tokens, 0 elsewhere: float ``[len(ids)]``. Without values: 1."""
+def _row(conversation: Conversation, weight: np.ndarray | float) -> TokenRow:
+    """A conversation for the learner. weight: of its own tokens, one after the other, or of all of them."""
     transcript = conversation.transcript
-    weight = np.zeros(len(transcript.ids))
-    for number, (start, end) in enumerate(transcript.spans):
-        weight[start:end] = 1.0 if values is None else values[number]
-    return weight
-
-
-def _row(conversation: Conversation, weight: np.ndarray) -> TokenRow:
-    transcript = conversation.transcript
-    return TokenRow(transcript.ids, _marked(conversation) > 0, weight, np.asarray(transcript.log_probs))
+    learned = np.zeros(len(transcript.ids), dtype=bool)
+    for start, end in transcript.spans:
+        learned[start:end] = True
+    weights = np.zeros(len(transcript.ids))
+    weights[learned] = weight
+    return TokenRow(transcript.ids, learned, weights, np.asarray(transcript.log_probs))

@@ -80,8 +80,8 @@ def build_speakers(
             units.append(Unit(unit, tuple(learning), model))
     if not units:
         raise UserError(
-            "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (servers and "
-            "scripts cannot be trained from here)"
+            "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (servers "
+            "and scripts cannot be trained from here)"
         )
     return Speakers(policies, tuple(units), tokenizer)
 

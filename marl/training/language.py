@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,19 @@ class LanguageTrainer:
 
     # State
 
-    def start(self) -> None:
-        """Begin a new run."""
+    def start(self, init: Path | None = None) -> None:
+        """Begin a new run; with the folder of another one, from its weights instead of by imitation."""
+        if init is not None:
+            tree, _, path = CheckpointStore(init).latest(self._echo)
+            try:
+                self.learner.take_weights(tree["algorithm"]["policy"])
+            except (KeyError, TypeError, RuntimeError, AttributeError):
+                raise UserError(
+                    f"the weights in {path} do not fit this run: train with the world and policy options in "
+                    f"{init / 'config.yaml'}, or leave --init out"
+                ) from None
+            self._imitations = 0
+            self._echo(f"starting from the weights in {path}")
         self.save()  # so that there is always something to resume from
 
     def load(self) -> None:
@@ -96,6 +108,7 @@ class LanguageTrainer:
         counters = tree["counters"]
         self._iteration, self._tokens = counters["iteration"], counters["tokens"]
         self._episodes, self._dropped = counters["episodes"], counters["dropped"]
+        self._imitations = counters["imitations"]
         self._cpu_before = counters["cpu_seconds"]
         self._echo(f"resumed from {path.name} at {self._tokens:,} tokens")
 
@@ -106,6 +119,7 @@ class LanguageTrainer:
             "tokens": self._tokens,
             "episodes": self._episodes,
             "dropped": self._dropped,
+            "imitations": self._imitations,
             "cpu_seconds": self._cpu_seconds(),
         }
         tree = {"algorithm": self.learner.state(), "counters": counters}

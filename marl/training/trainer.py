@@ -77,10 +77,8 @@ class Trainer:
 
     # State
 
-    def start(self, init: Path | None = None) -> None:
-        """Begin a new run, from the weights of another one's newest checkpoint if ``init`` names its folder."""
-        if init is not None:
-            self._take_weights(init)
+    def start(self) -> None:
+        """Begin a new run."""
         base = fold_int(fold_int(0, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
         self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
         self.save()  # so that there is always something to resume from
@@ -89,7 +87,8 @@ class Trainer:
                 f"{type(self._env).__name__} cannot be saved in mid-episode: resuming will start its episodes afresh"
             )
 
-    def _take_weights(self, init: Path) -> None:
+    def take_weights(self, init: Path) -> None:
+        """Before ``start``: begin with the weights of another run's newest checkpoint."""
         tree, _, path = CheckpointStore(init).latest(self._echo)
         try:
             self.algorithm.policy.load_state_dict(tree["algorithm"]["policy"])
@@ -218,7 +217,11 @@ def train(
     scenario, system = load_scenario(config.scenario), load_system(config.system)
     with RunFolder.create(config, out) as folder:
         trainer = _trainer(config, scenario, system, folder, echo)
-        trainer.start(init)
+        if init is not None:
+            if not isinstance(trainer, Trainer):
+                raise UserError(f"--init is not for system {config.system}: name a folder of weights in its options")
+            trainer.take_weights(init)
+        trainer.start()
         _finish(trainer, folder, echo, live)
         return folder.path
 

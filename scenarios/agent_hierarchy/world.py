@@ -115,7 +115,7 @@ class HierarchyEnv(LanguageEnv):
             top.result.level,
             top.messages,
             top.role.schemas,
-            top.anchor,
+            fold_int(top.anchor, _text_number(top.messages[-1]["content"])),
         )
 
     def observe(self, agent: str) -> Messages:
@@ -215,7 +215,6 @@ class HierarchyEnv(LanguageEnv):
             result, failed = run(tool, call.arguments, self.task.knowledge, self.hierarchy.config.tool_seconds)
         if failed:
             self.infos[top.role.name]["tool_error"] = result
-        self._learn(top, call, result)
         self._hear(top, result)
 
     def _fails(self, role: Role, call: Call) -> bool:
@@ -271,7 +270,6 @@ class HierarchyEnv(LanguageEnv):
             return
         caller = self._stack[-1]
         caller.result.cost += closed.result.cost
-        self._learn(caller, Call("ask", {"task": closed.task, "agent": closed.role.name}), text)
         self._hear(caller, text)
 
     def _is_right(self, closed: _Conversation, text: str) -> bool | None:
@@ -304,11 +302,6 @@ class HierarchyEnv(LanguageEnv):
         if top.called:
             message["call_id"] = top.result.turns
         self._add(top, message)
-
-    def _learn(self, top: _Conversation, call: Call, result: str) -> None:
-        """What an agent knows is its task and the results of its calls, in any order of unsuccessful ones."""
-        for word in (*map(str, call.arguments.values()), result):
-            top.anchor = fold_int(top.anchor, _text_number(word))
 
     def _refuse(self, top: _Conversation, reason: str) -> None:
         self._invalid += 1

@@ -217,3 +217,10 @@ def test_the_python_face(capsys: pytest.CaptureFixture[str]) -> None:
         marl.load("nothing")
     with pytest.raises(AttributeError):
         _ = marl.nothing
+
+
+def test_check_names_faults_and_passes_what_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "scenarios.lifelong_mapf:parallel_env", "--steps", "40"]) == 0
+    assert main(["check", "planted_faults_for_cli:make", "--steps", "40"]) == 1
+    assert "reward" in capsys.readouterr().out
+    assert main(["check", "no_such_module:make"]) == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from marl.envs.chat import Message
@@ -23,11 +25,8 @@ _BEFORE: list[Message] = [{"role": "user", "content": "question"}, {"role": "ass
 def _libraries(adapters: bool) -> tuple[Any, Any]:
     # Imported here: they belong to an extra, and take seconds.
     try:
-        import transformers
-
-        peft = None
-        if adapters:
-            import peft
+        transformers = importlib.import_module("transformers")
+        peft = importlib.import_module("peft") if adapters else None
     except ImportError:
         raise UserError("policies of kind 'hf' need the extra 'llm': pip install 'marl-platform[llm]'") from None
     return transformers, peft
@@ -67,7 +66,7 @@ class HfPolicy:
             fast = (folder / "tokenizer.json").is_file()
             kind = transformers.PreTrainedTokenizerFast if fast else transformers.AutoTokenizer
             self._tokenizer = kind.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
         if self._tokenizer.chat_template is None:
             raise UserError(f"the tokenizer in {folder} has no chat template: use a model that was made for chats")

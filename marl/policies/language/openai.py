@@ -7,6 +7,7 @@ log-probabilities (vLLM's ``return_token_ids``) transcripts hold them, for trace
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -30,6 +31,7 @@ class OpenAIPolicy:
 
     key_variable: environment variable that holds the key; it may be unset for servers that ask for none.
     retries: further attempts after a failed one, with growing pauses. require_ids: refuse replies without token ids.
+    failures: reason -> how often an attempt failed.
     Raises ``UserError`` when the server refuses a request as wrong, which no repetition mends.
     """
 
@@ -96,18 +98,16 @@ class OpenAIPolicy:
             if 400 <= error.code < 500 and error.code not in (408, 409, 429):
                 detail = error.read(300).decode(errors="replace").strip()
                 raise UserError(f"the server at {self._url} refuses the request ({error.code}): {detail}") from None
-            return self._failed(f"status {error.code}")
-        except TimeoutError:
-            return self._failed("timeout")
+            why = f"status {error.code}"
         except OSError as error:
-            slow = isinstance(getattr(error, "reason", None), TimeoutError)
-            return self._failed("timeout" if slow else "no connection")
-        except (ValueError, LookupError, TypeError):
-            return self._failed("broken reply")
-        return choice | {"prompt_token_ids": data.get("prompt_token_ids")}
-
-    def _failed(self, why: str) -> None:
+            slow = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
+            why = "timeout" if slow else "no connection"
+        except (ValueError, LookupError, TypeError, http.client.HTTPException):
+            why = "broken reply"
+        else:
+            return choice | {"prompt_token_ids": data.get("prompt_token_ids")}
         self.failures[why] = self.failures.get(why, 0) + 1
+        return None
 
     def _read(self, request: Request, choice: dict[str, Any]) -> str:
         transcript = request.transcript

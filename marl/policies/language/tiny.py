@@ -75,6 +75,8 @@ class TinyPolicy:
     def complete(self, requests: Sequence[Request], greedy: bool = False) -> list[str | None]:
         for request in requests:
             transcript, messages = request.transcript, request.turn.messages
+            if transcript.ids and transcript.ids[-1] != self.tokenizer.end:  # the turn before was cut short
+                transcript.hear([self.tokenizer.end])
             transcript.hear(self.tokenizer.prompt(messages[transcript.read :]))
             transcript.read = len(messages) + 1
         fits: list[Request] = []

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,16 +122,20 @@ class Herd(ParallelEnv):
 
 
 class Fragile(Herd):
-    """Dies in its third step of the second episode, if a file says so, and takes the file away."""
+    """Dies in the third step of an episode if a file says so; the file is gone then, so only one copy dies."""
 
     def __init__(self, trap: str) -> None:
         super().__init__()
-        self._trap = trap
+        self._trap = Path(trap)
 
     def step(self, actions: dict[str, Any]) -> Any:
-        if self._time == 2 and os.path.exists(self._trap):  # noqa: PTH110 - a str, as it came through the pipe
-            os.remove(self._trap)  # noqa: PTH107
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._time == 2:
+            try:
+                self._trap.unlink()
+            except FileNotFoundError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().step(actions)
 
 

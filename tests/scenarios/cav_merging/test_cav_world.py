@@ -19,7 +19,7 @@ def random_actions(timestep, seed: int):
 
 
 def test_published_numbers_of_cars_and_places():
-    config = CavConfig(cavs=(3, 6), humans=(1, 4))
+    config = CavConfig(cavs=(3, 6), humans=(1, 4), contrast=True, max_humans=6)
     key = fold(torch.arange(500), 3)
     traffic = first_cars(config, key, draw_roads(config, key))
     cavs, humans = traffic.present[:, :6].sum(1), traffic.present[:, 6:].sum(1)
@@ -224,7 +224,7 @@ def test_flow_keeps_coming_and_slots_get_new_agents():
     ("options", "sentence"),
     [
         ({"cavs": (3, 7)}, "max_cavs"),
-        ({"humans": 5}, "contrasting pair"),
+        ({"humans": 4, "contrast": True}, "contrasting pair"),
         ({"cavs": 0}, "flow of arriving cars"),
         ({"edges": {"ramp": "a"}}, "needs net"),
         ({"edges": "ramp"}, "ramp=A,main=B"),

@@ -1,0 +1,39 @@
+"""Flow-GRPO: only the planner learns, while it is in the flow of a working system.
+
+Li et al., "In-the-Flow Agentic System Optimization", arXiv 2510.05592 (AgentFlow). The other modules stay as they are;
+every turn of the planner is a sample whose prompt is the memory so far, the outcome is broadcast to all of them, and a
+trajectory counts the same whatever its number of turns (``loss: turn``). Graph ``agent_flow`` has its four modules.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from marl.learning.group_norm import group_norm
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_learner import language_system
+
+
+class FlowGrpoConfig(LanguageConfig):
+    """Options of Flow-GRPO."""
+
+    loss: Literal["token", "turn"] = "turn"
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    found = group_norm(row_reward(batch, config, context.fraction), batch.group, scale=config.scale)
+    figures = {"zero_variance_groups": found.zero_variance}
+    return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)
+
+
+FLOW_GRPO = language_system(
+    name="flow_grpo",
+    summary="the planner alone learns in the flow, outcomes broadcast to its turns",
+    paper="arXiv 2510.05592",
+    advantages=advantages,
+    config=FlowGrpoConfig,
+    entry_only=True,
+)

@@ -1,0 +1,41 @@
+"""GDPO: several rewards, each normalised for itself before they are added.
+
+"GDPO: Group reward-Decoupled Normalization Policy Optimization", arXiv 2601.05242. A sum of rewards forgets which of
+them differ within a group; normalised apart, answer, format and thrift keep their say.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from marl.learning.turn_advantages import gdpo
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig
+from marl.systems.language_learner import language_system
+
+
+class GdpoConfig(LanguageConfig):
+    """Options of GDPO."""
+
+    weights: tuple[float, float, float] = (1.0, 0.2, 0.2)
+    """Of answer, format and thrift."""
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    assert isinstance(config, GdpoConfig)
+    legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
+    # Thrift counts among successes: a cheap failure is no merit.
+    thrift = batch.success * (1.0 - config.cost_weight(context.fraction) * batch.cost).clamp(min=0.0)
+    rewards = torch.stack([batch.success, legal, thrift])
+    found = gdpo(rewards, config.weights, batch.group, batch.level)
+    idle = float((found == 0).to(torch.float32).mean())
+    return Advantages(found[batch.turn_row], torch.ones(len(batch.rows)), {"rows_without_advantage": idle})
+
+
+GDPO = language_system(
+    name="gdpo",
+    summary="answer, format and thrift normalised apart",
+    paper="arXiv 2601.05242",
+    advantages=advantages,
+    config=GdpoConfig,
+)

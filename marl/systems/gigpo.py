@@ -1,0 +1,49 @@
+"""GiGPO: groups of trajectories, and within them groups of turns that start from the same state.
+
+Feng et al., "Group-in-Group Policy Optimization", arXiv 2505.10978. A turn's advantage is that of its trajectory plus
+that of its return among the turns of the question with the same anchor state (role, task and what was heard last).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from marl.learning.group_norm import group_norm
+from marl.learning.turn_advantages import gigpo, turn_returns
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_learner import language_system
+
+
+class GigpoConfig(LanguageConfig):
+    """Options of GiGPO."""
+
+    gamma: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    """Discount per turn."""
+    turn_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the advantage among turns with the same anchor."""
+    scale: Annotated[float, Field(gt=0.0)] | None = 1.0
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    assert isinstance(config, GigpoConfig)
+    row = batch.turn_row
+    reward = row_reward(batch, config, context.fraction)
+    whole = group_norm(reward, batch.group, batch.agent, scale=config.scale)
+    returns = turn_returns(batch.turn_reward, reward, row, config.gamma)
+    found = gigpo(
+        whole.advantage[row], returns, batch.group[row], batch.turn_anchor, config.turn_weight, config.scale
+    )
+    return Advantages(found, torch.ones(len(batch.rows)), {"zero_variance_groups": whole.zero_variance})
+
+
+GIGPO = language_system(
+    name="gigpo",
+    summary="trajectories of a question, and turns from the same state, compared",
+    paper="arXiv 2505.10978",
+    advantages=advantages,
+    config=GigpoConfig,
+)

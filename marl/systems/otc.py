@@ -1,0 +1,48 @@
+"""OTC: a success is worth less the more calls it took, measured against the thriftiest success of its group.
+
+Wang et al., "OTC: Optimal Tool Calls via Reinforcement Learning", arXiv 2504.14870, in its form for groups. The factor
+multiplies the correctness, so a wrong answer never gains by being cheap.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from marl.learning.group_norm import group_norm
+from marl.learning.rewards import tool_efficiency
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig
+from marl.systems.language_learner import language_system
+
+
+class OtcConfig(LanguageConfig):
+    """Options of OTC."""
+
+    smooth: Annotated[float, Field(gt=0.0)] = 1.0
+    """Constant c of the factor where the thriftiest success made no call."""
+    scale: Annotated[float, Field(gt=0.0)] | None = 0.25
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    assert isinstance(config, OtcConfig)
+    # An episode's factor is worked out once, from its first row: all rows of an episode share it.
+    _, first = np.unique(batch.episode.numpy(), return_index=True)
+    one = torch.from_numpy(first)
+    factor = tool_efficiency(batch.calls[one], batch.success[one], batch.group[one], config.smooth)
+    reward = batch.success * factor[batch.episode] - config.reward.invalid * batch.invalid
+    found = group_norm(reward, batch.group, batch.level, scale=config.scale)
+    figures = {"zero_variance_groups": found.zero_variance, "tool_efficiency": float(factor.mean())}
+    return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)
+
+
+OTC = language_system(
+    name="otc",
+    summary="success weighted by how few calls it took",
+    paper="arXiv 2504.14870",
+    advantages=advantages,
+    config=OtcConfig,
+)

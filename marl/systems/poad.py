@@ -1,0 +1,45 @@
+"""POAD: a critic of tokens whose backup does not depend on how an action is spelt; and its counterpart of turns.
+
+Wen et al., "Reinforcing Language Agents via Policy Optimization with Action Decomposition", arXiv 2405.15821. Within a
+turn nothing is discounted, at its end the value before the next turn's first token takes over. ``mappo_text`` is the
+same with one value per turn: MAPPO whose actions are texts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from marl.rollout.token_batch import TokenBatch
+from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language_critic import CriticConfig
+from marl.systems.language_learner import language_system
+
+
+class TurnCriticConfig(CriticConfig):
+    """Options of MAPPO on texts: POAD's with one value per turn."""
+
+    credit: Literal["token", "turn"] = "turn"
+
+
+def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
+    assert context.critic is not None
+    found, figures = context.critic.advantages(batch, row_reward(batch, config, context.fraction))
+    return Advantages(torch.zeros(len(batch.turn_row)), torch.ones(len(batch.rows)), figures, found)
+
+
+POAD = language_system(
+    name="poad",
+    summary="a critic of tokens, backed up within and between turns",
+    paper="arXiv 2405.15821",
+    advantages=advantages,
+    config=CriticConfig,
+)
+MAPPO_TEXT = language_system(
+    name="mappo_text",
+    summary="PPO with a critic of turns, for texts",
+    paper="arXiv 2103.01955",
+    advantages=advantages,
+    config=TurnCriticConfig,
+)
