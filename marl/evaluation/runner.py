@@ -7,7 +7,7 @@ difference of two policies is estimated from pairs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.envs.batched import BatchedEnv, EnvSpec
+from marl.envs.batched import BatchedEnv, EnvSpec, Metric
 from marl.errors import UserError
 from marl.evaluation.results import Pair, Results, Row
 from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
-from marl.policies.base import BoundPolicy
+from marl.policies.base import Accounts, BoundPolicy
 from marl.scenario import Scenario
 
 #: Builds a policy for one world; called twice per world, once for a warm-up.
@@ -74,7 +74,8 @@ def run_policy(
     Raises ``RuntimeError`` if a copy does not finish within its horizon.
     """
     clock = _Clock(env.device)
-    figures = {name: np.full((env.copies, episodes), np.nan) for name in env.spec.metrics}
+    names = [*env.spec.metrics, *_own_metrics(policy)]
+    figures = {name: np.full((env.copies, episodes), np.nan) for name in names}
     counts = np.zeros(env.copies, np.int64)
     steps, act_seconds = 0, 0.0
     began = time.perf_counter()
@@ -88,10 +89,13 @@ def run_policy(
             act_seconds += clock() - before
             timestep = env.step(actions)
             steps += 1
+            before = clock()
+            accounted = policy.account(timestep) if isinstance(policy, Accounts) else timestep
+            act_seconds += clock() - before
             ended = np.flatnonzero(timestep.done.cpu().numpy() & (counts < episodes))
             if len(ended):
                 for name, values in figures.items():
-                    values[ended, counts[ended]] = timestep.metrics[name].cpu().numpy()[ended]
+                    values[ended, counts[ended]] = accounted.metrics[name].cpu().numpy()[ended]
                 counts[ended] += 1
                 if on_finished is not None:
                     on_finished(len(ended))
@@ -126,6 +130,7 @@ def evaluate(
     rows: list[Row] = []
     paired: list[Pair] = []
     figures: dict[tuple[int, str], EpisodeFigures] = {}
+    meanings: dict[str, Metric] = {}
     for index, (instances, config) in enumerate(world_configs):
         for name, build in policies.items():
 
@@ -142,7 +147,9 @@ def evaluate(
                 try:
                     spec = env.spec
                     _warm_up(env, build, chunk)
-                    parts.append(run_policy(env, build(env), chunk, episodes, on_finished))
+                    policy = build(env)
+                    meanings |= _own_metrics(policy)
+                    parts.append(run_policy(env, policy, chunk, episodes, on_finished))
                 finally:
                     env.close()
             figures[index, name] = EpisodeFigures.concatenate(parts)
@@ -152,7 +159,7 @@ def evaluate(
     return Results(
         scenario=scenario.name,
         primary_metric=spec.primary_metric,
-        metrics=dict(spec.metrics),
+        metrics={**spec.metrics, **meanings},
         rows=tuple(rows),
         paired=tuple(paired),
         raw={key: value.metrics for key, value in figures.items()},
@@ -192,10 +199,14 @@ def _warm_up(env: BatchedEnv, build: PolicyBuilder, seeds: Tensor) -> None:
         build(env).act(env.reset(seeds))
 
 
-def _measures(spec: EnvSpec) -> list[tuple[str, str, Statistic]]:
-    """(name of the row, metric, statistic); the primary metric first, then its interquartile mean."""
+def _own_metrics(policy: BoundPolicy) -> Mapping[str, Metric]:
+    return policy.metrics if isinstance(policy, Accounts) else {}
+
+
+def _measures(spec: EnvSpec, found: Iterable[str]) -> list[tuple[str, str, Statistic]]:
+    """(name of the row, metric, statistic) of the metrics found; the primary one first, then its interquartile mean."""
     primary = spec.primary_metric
-    names = [primary, *(name for name in spec.metrics if name != primary)] if primary else list(spec.metrics)
+    names = [primary] * bool(primary) + [name for name in found if name != primary]
     measures: list[tuple[str, str, Statistic]] = [(name, name, mean) for name in names]
     if primary:
         measures.insert(1, (f"{primary}_iqm", primary, interquartile_mean))
@@ -204,7 +215,7 @@ def _measures(spec: EnvSpec) -> list[tuple[str, str, Statistic]]:
 
 def _rows(policy: str, instances: dict[str, Any], figures: EpisodeFigures, spec: EnvSpec) -> list[Row]:
     rows = []
-    for name, metric, statistic in _measures(spec):
+    for name, metric, statistic in _measures(spec, figures.metrics):
         found = estimate(figures.metrics[metric], statistic)
         rows.append(Row(policy, instances, name, found.value, found.low, found.high, found.n, figures.ms_per_step))
     return rows
@@ -214,7 +225,7 @@ def _pairs(
     a: str, b: str, instances: dict[str, Any], of_a: EpisodeFigures, of_b: EpisodeFigures, spec: EnvSpec
 ) -> list[Pair]:
     pairs = []
-    for name, metric, statistic in _measures(spec):
+    for name, metric, statistic in _measures(spec, [name for name in of_a.metrics if name in of_b.metrics]):
         found = paired_difference(of_a.metrics[metric], of_b.metrics[metric], statistic)
         pairs.append(Pair(a, b, instances, name, found.value, found.low, found.high, found.n))
     return pairs

@@ -1,7 +1,7 @@
 """Credit for single turns: returns of turns, anchor-state groups, nested contexts, several rewards.
 
-Turns are entries ``[U]`` in the order of their rows; ``row`` (int64 ``[U]``, non-decreasing) says which one each belongs
-to.
+Turns are entries ``[U]`` in the order of their rows; ``row`` (int64 ``[U]``, non-decreasing) says which one each
+belongs to.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gigpo(
 def contexts(anchor: Tensor, row: Tensor, number: Tensor, depth: int) -> list[Tensor]:
     """Keys of the last 1, 2, ..., ``depth`` observations of each turn, int64 ``[U]`` each.
 
-    number: int64 ``[U]``, of the turn in its row. A context that would reach before the row's begin includes that begin.
+    number: int64 ``[U]``, of the turn in its row. A context that would reach before the row's begin includes the begin.
     """
     keys = [anchor]
     index = torch.arange(len(anchor))
@@ -95,8 +95,8 @@ def gdpo(rewards: Tensor, weights: Sequence[float], *keys: Tensor, eps: float = 
 def token_gae(value: Tensor, reward: Tensor, ends: Tensor, gamma: float, lam: float) -> Tensor:
     """Advantages of tokens by Bellman backup with action decomposition, float ``[L]`` (POAD, arXiv 2405.15821, eq. 10).
 
-    Between the tokens of a turn nothing is discounted and nothing is earned; ``gamma`` and ``reward`` belong to the last
-    token of a turn, which bootstraps from the value before the first token of the next one.
+    Between the tokens of a turn nothing is discounted and nothing is earned; ``gamma`` and ``reward`` belong to the
+    last token of a turn, which bootstraps from the value before the first token of the next one.
 
     value: float ``[L]``, of the state before each own token of one row. reward: float ``[L]``, at the last tokens of
     turns. ends: bool ``[L]``, which tokens these are.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
-from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 
 
 class BoundPolicy(Protocol):
@@ -13,6 +13,19 @@ class BoundPolicy(Protocol):
 
     def act(self, timestep: TimeStep) -> Tree:
         """The actions of all agents of all copies, as ``BatchedEnv.step`` takes them."""
+
+
+@runtime_checkable
+class Accounts(Protocol):
+    """A bound policy with figures of its own, such as how often it was corrected.
+
+    metrics: what they mean, by name.
+    """
+
+    metrics: Mapping[str, Metric]
+
+    def account(self, timestep: TimeStep) -> TimeStep:
+        """The time step with these metrics, valid where ``done``; called once per time step, before ``act``."""
 
 
 #: Builds a rule or a search for one world; it may read that world's state, which a learned policy never does.

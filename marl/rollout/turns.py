@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marl.envs.chat import ConversationResult, LanguageEnv, Outcome, Turn
+from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn
 from marl.policies.language.base import LanguagePolicy, Request, Transcript
 from marl.seeding import fold_int
 
@@ -27,13 +27,14 @@ class TurnRecord:
 class Conversation:
     """One agent's stretch of an episode, from being called to answering; each prompt extends the ids before it.
 
-    number: within the episode. result: filled in when the episode is over.
+    number: within the episode. messages: all that was said, the world's own list. result: filled in when the episode is over.
     """
 
     number: int
     agent: str
     caller: str | None
     level: int
+    messages: list[Message] = field(default_factory=list)
     transcript: Transcript = field(default_factory=Transcript)
     turns: list[TurnRecord] = field(default_factory=list)
     result: ConversationResult | None = None
@@ -120,7 +121,8 @@ class _Running:
                 conversation.result = outcome.conversations[conversation.number]
                 conversation.transcript.cache = None
         elif turn.conversation == len(conversations):
-            conversations.append(Conversation(turn.conversation, turn.agent, turn.caller, turn.level))
+            new = Conversation(turn.conversation, turn.agent, turn.caller, turn.level, turn.messages)
+            conversations.append(new)
         return turn
 
     def request(self) -> Request:

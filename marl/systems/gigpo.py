@@ -34,9 +34,7 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     reward = row_reward(batch, config, context.fraction)
     whole = group_norm(reward, batch.group, batch.agent, scale=config.scale)
     returns = turn_returns(batch.turn_reward, reward, row, config.gamma)
-    found = gigpo(
-        whole.advantage[row], returns, batch.group[row], batch.turn_anchor, config.turn_weight, config.scale
-    )
+    found = gigpo(whole.advantage[row], returns, batch.group[row], batch.turn_anchor, config.turn_weight, config.scale)
     return Advantages(found, torch.ones(len(batch.rows)), {"zero_variance_groups": whole.zero_variance})
 
 

@@ -140,6 +140,8 @@ class LanguageConfig(Frozen):
     reward: RewardConfig = RewardConfig()
     cost_phase: CostPhaseConfig = CostPhaseConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
+    traces: Annotated[int, Field(ge=0)] = 0
+    """Write the rows of every so many updates to ``traces/`` in the run's folder; 0: none."""
     tree_tokens: Annotated[int, Field(ge=16)] = 192
     """Tokens of one tree of sequences that share beginnings; changes speed, not the result."""
     pass_tokens: Annotated[int, Field(ge=16)] = 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from marl.learning.surrogates import ppo_clip
 from marl.learning.token_trees import TokenRow, pack
 from marl.policies.language.base import LanguagePolicy
 from marl.rollout.token_batch import TokenBatch, token_batch
+from marl.rollout.traces import write_traces
 from marl.rollout.turns import Conversation, Episode
 from marl.seeding import Stream, fold_int
-from marl.systems.language import AdvantageFunction, Advantages, Context, LanguageConfig, LanguageRecipe
+from marl.systems.language import AdvantageFunction, Advantages, Context, LanguageConfig, LanguageRecipe, row_reward
 from marl.systems.language_critic import Critic, CriticConfig
 from marl.systems.language_policies import Speakers, Unit, build_speakers
 from marl.systems.system import System
@@ -73,10 +75,13 @@ class LanguageLearner:
 
     # Reinforcement
 
-    def update(self, episodes: Sequence[Episode], number: int, fraction: float) -> dict[str, float]:
+    def update(
+        self, episodes: Sequence[Episode], number: int, fraction: float, trace: Path | None = None
+    ) -> dict[str, float]:
         """Learn from finished episodes.
 
-        number: of this update. fraction: the part of the run that is done, for schedules. Returns named figures.
+        number: of this update. fraction: the part of the run that is done, for schedules. trace: a file for what was
+        learned. Returns named figures.
         """
         self._teachers = {}  # reinforcement begins with fresh moments
         batch = token_batch(episodes, self._roles, self.speakers.trained)
@@ -85,6 +90,8 @@ class LanguageLearner:
         key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
         found = self._recipe.advantages(batch, self.config, Context(fraction, key, self._critic))
         figures = dict(found.figures)
+        if trace is not None:
+            write_traces(trace, batch, row_reward(batch, self.config, fraction), _per_token(batch, found))
         rate = self.config.rate * min((number + 1) / max(self.config.warmup, 1), 1.0)
         rate *= 1.0 - fraction if self.config.anneal else 1.0
         for unit in self.speakers.units:
@@ -201,6 +208,14 @@ def language_system(
 def _set_rate(adam: ClippedAdam, rate: float) -> None:
     for group in adam.adam.param_groups:
         group["lr"] = rate
+
+
+def _per_token(batch: TokenBatch, found: Advantages) -> list[Tensor]:
+    """Advantages of each row's own tokens."""
+    if found.token is not None:
+        return list(found.token)
+    everything = found.turn.repeat_interleave(batch.turn_length)
+    return list(everything.split(batch.tokens_of_row.to(torch.int64).tolist()))
 
 
 def _row(conversation: Conversation, weight: np.ndarray | float) -> TokenRow:

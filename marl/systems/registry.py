@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
+from marl.systems.at_grpo import AT_GRPO, HIERARCHICAL_GRPO
 from marl.systems.dr_mas import DR_MAS
+from marl.systems.flow_grpo import FLOW_GRPO
+from marl.systems.gdpo import GDPO
+from marl.systems.gigpo import GIGPO
 from marl.systems.grpo import GRPO
+from marl.systems.hgpo import HGPO
 from marl.systems.m_grpo import M_GRPO
 from marl.systems.mappo import IPPO, MAPPO
+from marl.systems.otc import OTC
+from marl.systems.poad import MAPPO_TEXT, POAD
 from marl.systems.system import System
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (MAPPO, IPPO, GRPO, M_GRPO, DR_MAS)}
+_TENSOR = (MAPPO, IPPO)
+_LANGUAGE = (
+    GRPO,
+    M_GRPO,
+    DR_MAS,
+    FLOW_GRPO,
+    GIGPO,
+    HGPO,
+    POAD,
+    MAPPO_TEXT,
+    AT_GRPO,
+    HIERARCHICAL_GRPO,
+    OTC,
+    GDPO,
+)
+SYSTEMS: dict[str, System] = {system.name: system for system in (*_TENSOR, *_LANGUAGE)}
 
 
 def load_system(name: str) -> System:

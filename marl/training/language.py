@@ -65,6 +65,7 @@ class LanguageTrainer:
         self._dropped = 0
         self._cpu_before, self._cpu_began = 0.0, time.process_time()
         self._store = CheckpointStore(folder.path, config.checkpoint.keep)
+        self._traces = folder.path / "traces"
 
     def _imitates(self) -> bool:
         """Only models made from scratch need to be shown how to speak."""
@@ -189,7 +190,9 @@ class LanguageTrainer:
             episodes = self._player.play(seeds, self._key(number, Stream.TRAIN), seeds)
         fraction = min(self._tokens / self.total_agent_steps, 1.0)
         with self._clock.phase("update"):
-            learned = self.learner.update(episodes, number, fraction)
+            every = config.algorithm.traces
+            trace = self._traces / f"{number:06d}.jsonl" if every and number % every == 0 else None
+            learned = self.learner.update(episodes, number, fraction, trace)
         finished = [episode for episode in episodes if episode.outcome is not None]
         self._episodes += len(finished)
         self._dropped += len(episodes) - len(finished)

@@ -24,14 +24,24 @@ from marl.training.run_folder import read_config
 
 
 class PipelinePolicy:
-    """A joint policy at the end of a world's coordination pipeline (``marl.policies.base.BoundPolicy``)."""
+    """A joint policy at the end of a world's coordination pipeline (``BoundPolicy`` and ``Accounts``)."""
 
     def __init__(self, pipeline: Pipeline, policy: JointPolicy, greedy: bool):
         self._pipeline, self._policy, self._greedy = pipeline, policy, greedy
         self._memory: Memory | None = None
+        self._accounted: tuple[TimeStep, TimeStep] | None = None
+        self.metrics = pipeline.metrics
+
+    def account(self, timestep: TimeStep) -> TimeStep:
+        seen = self._pipeline.view(timestep)
+        self._accounted = (timestep, seen)
+        return seen
 
     def act(self, timestep: TimeStep) -> Tree:
-        seen = self._pipeline.view(timestep)
+        if self._accounted is not None and self._accounted[0] is timestep:
+            seen = self._accounted[1]
+        else:
+            seen = self._pipeline.view(timestep)
         if self._memory is None:
             self._memory = self._pipeline.begin(self._policy, seen)
         decision = self._pipeline.act(self._policy, seen, self._memory, self._greedy)

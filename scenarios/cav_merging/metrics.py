@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from marl.envs.batched import Metric
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.drivers import P
+from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.traffic import Traffic
 
 #: Times to collision and post-encroachment times are counted up to here, s.
 LONGEST_S = 10.0
+#: Time gaps to slower cars count as if they drove at this speed.
+SLOWEST_MPS = 1e-3
+_LENGTH = int(P.LENGTH)
 
 METRICS = {
     "collision_rate": Metric("share", "lower", "1 if the episode had a collision"),
@@ -49,7 +55,8 @@ class Tally:
 
     @classmethod
     def empty(cls, copies: int, device: torch.device) -> Tally:
-        tally = cls(*(torch.zeros(copies, dtype=torch.float64, device=device) for _ in fields(cls)))
+        """One table of sums, of which the fields are the rows."""
+        tally = cls(*torch.zeros(len(fields(cls)), copies, dtype=torch.float64, device=device))
         tally.min_ttc += LONGEST_S
         tally.min_pet += LONGEST_S
         return tally
@@ -84,6 +91,33 @@ class Tally:
         follow: Tensor,
     ) -> None:
         """One decision. merged_now, crashed, left: bool ``[B, V]``. before: accelerations a decision ago ``[B, V]``."""
+        if traffic.x.device.type != "cpu":
+            self.add_reference(traffic, crashed, left, hits, merged_now, before, lead, follow)
+            return
+        _add(
+            *(
+                tensor.numpy()
+                for tensor in (
+                    traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present, traffic.drivers,
+                    traffic.from_ramp, traffic.merged, crashed, left, hits, merged_now, before, lead, follow,
+                )
+            ),
+            traffic.target.shape[1],
+            *(tensor.numpy() for tensor in self.tensors().values()),
+        )  # fmt: skip
+
+    def add_reference(
+        self,
+        traffic: Traffic,
+        crashed: Tensor,
+        left: Tensor,
+        hits: Tensor,
+        merged_now: Tensor,
+        before: Tensor,
+        lead: Tensor,
+        follow: Tensor,
+    ) -> None:
+        """``add`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
         present, v, agents = traffic.present, traffic.v, traffic.target.shape[1]
         self.hits += hits
         speed = (v * present).sum(1)
@@ -98,16 +132,15 @@ class Tally:
         gap = pick(traffic.x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - traffic.x
         closing = v - pick(v, leader)
         ttc = torch.where(present & (leader >= 0) & (closing > 0.0), gap / closing, LONGEST_S)
-        self.min_ttc = torch.minimum(self.min_ttc, ttc.amin(1))
-        if bool(merged_now.any()):
-            behind = pick_lane(follow, traffic.lane)
-            room = traffic.x - traffic.drivers[..., P.LENGTH] - pick(traffic.x, behind)
-            times = (
-                torch.where(leader >= 0, gap / pick(v, leader).clamp(min=1e-3), LONGEST_S),
-                torch.where(behind >= 0, room / pick(v, behind).clamp(min=1e-3), LONGEST_S),
-            )
-            pet = torch.where(merged_now & present, torch.minimum(*times), LONGEST_S)
-            self.min_pet = torch.minimum(self.min_pet, pet.amin(1))
+        self.min_ttc.copy_(torch.minimum(self.min_ttc, ttc.amin(1)))
+        behind = pick_lane(follow, traffic.lane)
+        room = traffic.x - traffic.drivers[..., P.LENGTH] - pick(traffic.x, behind)
+        times = (
+            torch.where(leader >= 0, gap / pick(v, leader).clamp(min=SLOWEST_MPS), LONGEST_S),
+            torch.where(behind >= 0, room / pick(v, behind).clamp(min=SLOWEST_MPS), LONGEST_S),
+        )
+        pet = torch.where(merged_now & present, torch.minimum(*times), LONGEST_S)
+        self.min_pet.copy_(torch.minimum(self.min_pet, pet.amin(1)))
         driven = present[:, :agents]
         change = (traffic.gained - before)[:, :agents].abs() / DECISION_S
         self.jerk += (change * driven).sum(1)
@@ -131,3 +164,70 @@ class Tally:
             "flow_veh_per_h": self.left / seconds * 3600.0,
         }
         return {name: value.float() for name, value in values.items()}
+
+
+@njit(cache=True, error_model="numpy")
+def _add(
+    x: Floats,
+    v: Floats,
+    gained: Floats,
+    lane: Ints,
+    present: Flags,
+    drivers: Floats,
+    from_ramp: Flags,
+    merged: Flags,
+    crashed: Flags,
+    left: Flags,
+    new_hits: Ints,
+    merged_now: Flags,
+    before: Floats,
+    lead: Ints,
+    follow: Ints,
+    agents: int,
+    hits: Floats,
+    metres: Floats,
+    speed: Floats,
+    car_steps: Floats,
+    wrecks: Floats,
+    entered: Floats,
+    ramp_entered: Floats,
+    ramp_merged: Floats,
+    gone: Floats,
+    min_ttc: Floats,
+    min_pet: Floats,
+    jerk: Floats,
+    jerk_count: Floats,
+) -> None:
+    for b in range(x.shape[0]):
+        hits[b] += new_hits[b]
+        total = 0.0
+        for i in range(x.shape[1]):
+            if merged_now[b, i]:
+                ramp_merged[b] += 1.0
+            if crashed[b, i]:
+                wrecks[b] += 1.0
+                if from_ramp[b, i] and merged[b, i]:
+                    ramp_merged[b] -= 1.0
+            if left[b, i]:
+                gone[b] += 1.0
+            if not present[b, i]:
+                continue
+            total += v[b, i]
+            car_steps[b] += 1.0
+            if i < agents:
+                jerk[b] += abs(gained[b, i] - before[b, i]) / DECISION_S
+                jerk_count[b] += 1.0
+            p = lead[b, i, lane[b, i]]
+            gap = x[b, p] - drivers[b, p, _LENGTH] - x[b, i] if p >= 0 else np.inf
+            if p >= 0 and v[b, i] > v[b, p]:
+                min_ttc[b] = min(min_ttc[b], gap / (v[b, i] - v[b, p]))
+            if merged_now[b, i]:
+                if p >= 0:
+                    min_pet[b] = min(min_pet[b], gap / max(v[b, p], SLOWEST_MPS))
+                f = follow[b, i, lane[b, i]]
+                if f >= 0:
+                    room = x[b, i] - drivers[b, i, _LENGTH] - x[b, f]
+                    min_pet[b] = min(min_pet[b], room / max(v[b, f], SLOWEST_MPS))
+        speed[b] += total
+        metres[b] += total * DECISION_S
+        car_steps[b] += wrecks[b]

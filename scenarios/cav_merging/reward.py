@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from scenarios.cav_merging.config import Reward
 from scenarios.cav_merging.drivers import P
+from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.traffic import R, Traffic
 
@@ -21,6 +24,8 @@ SPEED_RANGE = (10.0, 30.0)
 HEADWAY_S = 1.2
 #: The logarithm of the headway is cut off here: a bumper-to-bumper standstill would have no finite price.
 LEAST_GAP_M = 0.5
+SLOWEST_MPS = 1e-3
+_LENGTH = int(P.LENGTH)
 
 
 class Neighbours(NamedTuple):
@@ -36,6 +41,50 @@ def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor)
 
     crashed: bool ``[B, V]``. lead: the neighbour table after the step, ``[B, V, L]``.
     """
+    if traffic.x.device.type != "cpu":
+        return own_rewards_reference(config, traffic, crashed, lead)
+    own = torch.empty_like(traffic.x)
+    tensors = (traffic.x, traffic.v, traffic.lane, traffic.present, traffic.drivers, traffic.road, crashed, lead, own)
+    _own(*(tensor.numpy() for tensor in tensors), config.crash, config.speed, config.merging, config.headway)
+    return own
+
+
+@njit(cache=True, error_model="numpy")
+def _own(
+    x: Floats,
+    v: Floats,
+    lane: Ints,
+    present: Flags,
+    drivers: Floats,
+    road: Floats,
+    crashed: Flags,
+    lead: Ints,
+    own: Floats,
+    crash: float,
+    speed: float,
+    merging: float,
+    headway: float,
+) -> None:
+    low, high = SPEED_RANGE
+    for b in range(x.shape[0]):
+        start, end = road[b, 0], road[b, 1]
+        for i in range(x.shape[1]):
+            earned = 0.0
+            if present[b, i]:
+                earned = speed * min(1.0, max(0.0, (v[b, i] - low) / (high - low)))
+                if lane[b, i] == 0 and x[b, i] >= start:
+                    earned -= merging * np.exp(-((x[b, i] - end) ** 2) / (10.0 * (end - start)))
+                p = lead[b, i, lane[b, i]]
+                if p >= 0 and v[b, i] > 0.0:
+                    gap = max(LEAST_GAP_M, x[b, p] - drivers[b, p, _LENGTH] - x[b, i])
+                    earned += headway * min(0.0, np.log(gap / (HEADWAY_S * max(v[b, i], SLOWEST_MPS))))
+            if crashed[b, i]:
+                earned -= crash
+            own[b, i] = earned
+
+
+def own_rewards_reference(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor) -> Tensor:
+    """``own_rewards`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
     x, v, lane = traffic.x, traffic.v, traffic.lane
     start, end = traffic.road[:, R.MERGE_START, None], traffic.road[:, R.MERGE_END, None]
     low, high = SPEED_RANGE
@@ -44,7 +93,7 @@ def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor)
     merging = torch.where((lane == 0) & (x >= start), near_end, 0.0)
     leader = pick_lane(lead, lane)
     gap = pick(x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - x
-    headway = torch.log(gap.clamp(min=LEAST_GAP_M) / (HEADWAY_S * v.clamp(min=1e-3))).clamp(max=0.0)
+    headway = torch.log(gap.clamp(min=LEAST_GAP_M) / (HEADWAY_S * v.clamp(min=SLOWEST_MPS))).clamp(max=0.0)
     headway = torch.where((leader >= 0) & (v > 0.0), headway, 0.0)
     driving = config.speed * speed - config.merging * merging + config.headway * headway
     return torch.where(traffic.present, driving, 0.0) - config.crash * crashed

@@ -61,6 +61,7 @@ class CavMerging(BatchedEnv):
         self._tally = Tally.empty(copies, self.device)
         self._seed = torch.zeros(copies, dtype=torch.int64, device=self.device)
         self._episode = torch.zeros_like(self._seed)
+        self._key = torch.zeros_like(self._seed)
         self._order = torch.arange(self.slots, device=self.device).repeat(copies, 1)
         table = (copies, self.slots, self._lanes)
         self.lead = torch.full(table, -1, dtype=torch.int64, device=self.device)
@@ -141,7 +142,7 @@ class CavMerging(BatchedEnv):
 
     def _let_arrive(self, there: Tensor) -> None:
         """New cars in slots that were free during the whole step."""
-        filled = arrive(self.config, self._episode_key(), self.traffic, ~there & ~self.traffic.present)
+        filled = arrive(self.config, self._key, self.traffic, ~there & ~self.traffic.present)
         self.traffic.controlled[:, : self.agents] &= not self._handed_over
         self._tally.arrived(self.traffic, filled)
         self.backend.insert(self.traffic, filled)
@@ -152,7 +153,6 @@ class CavMerging(BatchedEnv):
         terminated = acted & (outcome.crashed | outcome.left)[:, :n]
         done = (t.step >= self.config.horizon) | outcome.lost
         truncated = acted & ~terminated & done[:, None]
-        figures = self._figures(outcome.lost)
         observation, state = self._view()
         final = None
         self._final_plan = self._final_prediction = None
@@ -162,7 +162,9 @@ class CavMerging(BatchedEnv):
                 self._final_plan = plan_features(merge_plan(t, self._lanes), t)
             if self._announcing is not None:
                 self._final_prediction = self.predict(None)
+        figures = dict.fromkeys(self.spec.metrics, torch.zeros(self.copies, device=self.device))
         if bool(done.any()):
+            figures = self._figures(outcome.lost)
             self._reached = self._reached & ~done[:, None]
             self._episode += done
             self._begin(done.nonzero()[:, 0])
@@ -192,6 +194,7 @@ class CavMerging(BatchedEnv):
         for name, tensor in own.items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
+        self._key = fold(fold(self._seed, Stream.EPISODE), self._episode)
         self.backend.restore(self.traffic, snapshot, source, into)
         self._started = True
         self._reached[into] = False
@@ -236,14 +239,12 @@ class CavMerging(BatchedEnv):
 
     # Episodes
 
-    def _episode_key(self) -> Tensor:
-        return fold(fold(self._seed, Stream.EPISODE), self._episode)
-
     def _begin(self, rows: Tensor) -> None:
         """Copies ``rows`` start the episode of their seed and number."""
         if not len(rows):
             return
-        key = self._episode_key()[rows]
+        self._key = fold(fold(self._seed, Stream.EPISODE), self._episode)
+        key = self._key[rows]
         if self.network is not None:
             fixed = torch.tensor(road_row(self.network.geometry), dtype=torch.float64, device=self.device)
             road = fixed.repeat(len(rows), 1)
@@ -295,7 +296,7 @@ class CavMerging(BatchedEnv):
             alive=t.present[:, :n].clone(),
             agent_id=t.number[:, :n].clone(),
             action_mask=self._legal.clone(),
-            key=fold(self._episode_key(), t.step),
+            key=fold(self._key, t.step),
             final=final,
             metrics=figures,
         )

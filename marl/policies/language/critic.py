@@ -20,7 +20,7 @@ class TokenCritic(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, token: Tensor) -> Tensor:
-        """Values ``[B, L]`` of the states that each token of ``[B, L]`` leads to; a row's padding follows its tokens."""
+        """Values ``[B, L]`` of the states that each token of ``[B, L]`` leads to; padding follows a row's tokens."""
         batch, length = token.shape
         position = torch.arange(length, device=token.device).expand(batch, length)
         mask = torch.ones((1, length, length), dtype=torch.bool, device=token.device).tril().expand(batch, -1, -1)

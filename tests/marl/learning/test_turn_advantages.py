@@ -52,7 +52,9 @@ def test_gdpo_tells_apart_what_a_sum_does_not() -> None:
     found = gdpo(rewards, (1.0, 1.0), key)
     summed = group_norm(rewards.sum(0), key).advantage
     assert summed[0] == summed[1] and found[0] > found[1] + 0.1
-    assert float(found.mean()) == pytest.approx(0.0, abs=1e-6) and float(found.std(unbiased=False)) == pytest.approx(1, abs=1e-3)
+    assert float(found.mean()) == pytest.approx(0.0, abs=1e-6) and float(found.std(unbiased=False)) == pytest.approx(
+        1, abs=1e-3
+    )
 
 
 def test_token_gae_by_hand() -> None:

@@ -6,8 +6,9 @@ from marl.envs.batched import Snapshots
 from marl.seeding import fold
 from scenarios.cav_merging.actions import Action, drive, legal, next_target
 from scenarios.cav_merging.config import CavConfig, Reward
+from scenarios.cav_merging.metrics import Tally
 from scenarios.cav_merging.observation import observe, observe_reference
-from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
+from scenarios.cav_merging.reward import Neighbours, own_rewards, own_rewards_reference, shared_rewards
 from scenarios.cav_merging.spawn import draw_roads, first_cars
 from scenarios.cav_merging.world import CavMerging
 
@@ -110,6 +111,24 @@ def test_observation_and_state_equal_the_tensor_form():
         torch.testing.assert_close(timestep.observation, seen, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(timestep.state, state, rtol=1e-6, atol=1e-6)
         assert float(timestep.observation.abs().max()) <= 1.0 and float(timestep.state.abs().max()) <= 1.0
+
+
+def test_reward_and_figures_equal_the_tensor_form():
+    env = CavMerging(CavConfig(drivers="mixed", geometry={"main_lanes": (1, 2)}), 32)
+    timestep = env.reset(3)
+    compiled, plain = Tally.empty(32, env.device), Tally.empty(32, env.device)
+    random = torch.Generator().manual_seed(0)
+    for step in range(90):
+        timestep = env.step(random_actions(timestep, step))
+        t = env.traffic
+        crashed, left, merged = (torch.rand(t.x.shape, generator=random) < 0.1 for _ in range(3))
+        own = own_rewards(Reward(), t, crashed, env.lead)
+        torch.testing.assert_close(own, own_rewards_reference(Reward(), t, crashed, env.lead), rtol=1e-9, atol=1e-12)
+        event = (t, crashed, left, crashed.sum(1), merged, t.gained.roll(1), env.lead, env.follow)
+        compiled.add(*event)
+        plain.add_reference(*event)
+    for name, tensor in compiled.tensors().items():
+        torch.testing.assert_close(tensor, plain.tensors()[name], rtol=1e-9, atol=1e-9)
 
 
 def placed(*rows: tuple[int, float, float]) -> CavMerging:
