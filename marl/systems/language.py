@@ -142,7 +142,7 @@ class LanguageConfig(Frozen):
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: Annotated[int, Field(ge=0)] = 0
     """Write the rows of every so many updates to ``traces/`` in the run's folder; 0: none."""
-    tree_tokens: Annotated[int, Field(ge=16)] = 192
+    tree_tokens: Annotated[int, Field(ge=16)] = 112
     """Tokens of one tree of sequences that share beginnings; changes speed, not the result."""
     pass_tokens: Annotated[int, Field(ge=16)] = 4096
     """Tokens whose gradient is computed at once; changes speed and memory, not the result."""
