@@ -17,6 +17,7 @@ from marl.policies.base import BoundPolicy
 from marl.scenario import Scenario, load_scenario
 from marl.training.policy import load_policy
 from marl.training.run_folder import read_config
+from marl.training.tracking import read_metrics
 
 Echo = Callable[[str], None]
 
@@ -45,14 +46,17 @@ def record_episode(scenario: Scenario, world: Any, build: Callable[[Any], BoundP
 def learning_curves(folders: Mapping[str, list[Path]], metric: str, levels: Mapping[str, float]) -> list[Curve]:
     """The primary metric and the reward against agent-steps and CPU-minutes; legend -> the folders of its seeds."""
     logs = {legend: [folder / "metrics.csv" for folder in paths] for legend, paths in folders.items()}
-    return [
+    curves = [
         curve_from_csv(f"{metric} in training", logs, f"episode/{metric}", y_label=metric, levels=levels),
         curve_from_csv(
             f"{metric} by CPU time", logs, f"episode/{metric}", x="cpu_seconds", x_label="CPU-seconds", y_label=metric
         ),
         curve_from_csv("reward per agent-step", logs, "reward", y_label="reward"),
-        curve_from_csv("policy entropy", logs, "learn/entropy", y_label="nats"),
     ]
+    rows = [row for paths in logs.values() for path in paths for row in read_metrics(path)]
+    if any("learn/entropy" in row for row in rows):  # not every algorithm reports it
+        curves.append(curve_from_csv("policy entropy", logs, "learn/entropy", y_label="nats"))
+    return curves
 
 
 def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda _: None) -> Path:

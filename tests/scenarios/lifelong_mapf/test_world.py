@@ -267,7 +267,7 @@ def test_plans_follow_the_episodes() -> None:
     world = LifelongMapf(MIXED, 3)
     assert isinstance(world, Plans) and isinstance(world, Snapshots)
     spaces = world.enable_plan()
-    assert set(spaces) == {"path", "moves"}
+    assert set(spaces) == {"path", "moves", "contest"}
     timestep = world.reset(0)
     assert not world.plan().reached.any() and world.plan().final is None
     reached = 0
