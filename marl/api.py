@@ -24,6 +24,7 @@ from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import trainer
+from marl.training.language import language_plan
 from marl.training.policy import LearnedPolicy, load_policy
 from marl.training.run_folder import CONFIG, read_config
 
@@ -231,6 +232,8 @@ class Plan:
 def plan(config: AnyRunConfig) -> Plan:
     """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``."""
     device = _device(config)
+    if load_system(config.system).kind == "language":
+        return Plan(**language_plan(config))
     env = load_scenario(config.scenario).make(config.world, config.copies, device)
     try:
         observation_space = Pipeline(env, config.coordination).observation_space

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -147,6 +147,17 @@ class LanguageEnv(AECEnv):  # type: ignore[misc]
     @abstractmethod
     def outcome(self) -> Outcome:
         """How the finished episode went."""
+
+
+@runtime_checkable
+class Spoken(Protocol):
+    """A batched world that takes texts as well as numbers, so that policies of both kinds meet the same episodes."""
+
+    def turns(self) -> list[Turn]:
+        """The decision that each copy waits for."""
+
+    def say(self, texts: Sequence[str]) -> None:
+        """What each copy's acting agent says in the coming ``step``, whose actions are then ignored."""
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ class LanguageConfig(Frozen):
     """Gradient steps per batch. With one, the ratio to the sampling policy is 1 and is not computed."""
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     temperature: Positive = 1.0
+    greedy: bool = True
+    """Say the most probable tokens when evaluated by ``marl evaluate``, instead of sampling."""
     scale: Positive | None = None
     """Divide advantages by this constant instead of the group's standard deviation."""
     loss: Literal["token", "turn"] = "token"

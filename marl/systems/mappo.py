@@ -43,7 +43,7 @@ class MappoConfig(Frozen):
     """Steps of each copy between two updates."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 2
     minibatches: Annotated[int, Field(ge=1, le=1024)] = 2
-    micro_batch: Annotated[int, Field(ge=1)] = 8192
+    micro_batch: Annotated[int, Field(ge=1)] = 16384
     """Agent-steps whose gradient is computed at once; changes speed and memory, not the result."""
     actor_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     critic_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4

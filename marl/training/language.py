@@ -18,8 +18,9 @@ from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.turns import Episode, TurnPlayer
-from marl.scenario import Scenario
+from marl.scenario import Scenario, load_scenario
 from marl.seeding import Stream, fold_int
+from marl.systems.registry import load_system
 from marl.systems.system import System
 from marl.training.checkpoint import CheckpointStore
 from marl.training.progress import PhaseClock, Progress
@@ -222,6 +223,29 @@ class LanguageTrainer:
     def close(self) -> None:
         for player in (self._player, self._judge, self._teacher):
             player.close()
+
+
+def language_plan(config: AnyRunConfig) -> dict[str, Any]:
+    """What a run would do: the fields of ``marl.api.Plan``. Tokens per iteration are those of demonstrations."""
+    scenario = load_scenario(config.scenario)
+    if scenario.language is None:
+        raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
+    world = scenario.language(config.world)
+    learner = load_system(config.system).build(world, config.algorithm, config.seed, config.device)
+    demonstrator = ScriptedPolicy(world.expert, learner.speakers.tokenizer)
+    player = TurnPlayer(world.make, dict.fromkeys(world.roles, demonstrator))
+    shown = player.play(range(-1, -33, -1), 0)
+    words = sum(len(turn.text.split()) for episode in shown for c in episode.conversations for turn in c.turns)
+    each = max(sum(map(tokens_of, shown)), words) * config.copies // len(shown)
+    return {
+        "agents": len(world.roles),
+        "iterations": -(-config.algorithm.warm_start.steps // _IMITATION_STEPS) - (-config.total_steps // each),
+        "agent_steps_per_iteration": each,
+        "parameters": {
+            unit.name: sum(p.numel() for p in unit.model.parameters_of(unit.roles[0]))
+            for unit in learner.speakers.units
+        },
+    }
 
 
 def tokens_of(episode: Episode) -> int:

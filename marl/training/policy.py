@@ -19,7 +19,9 @@ from marl.errors import UserError
 from marl.policies.joint import JointPolicy, Unit, noise
 from marl.scenario import load_scenario
 from marl.seeding import Stream, fold, fold_int
+from marl.systems.registry import load_system
 from marl.training.checkpoint import CheckpointStore
+from marl.training.language_policy import LearnedSpeakers
 from marl.training.run_folder import read_config
 
 
@@ -187,8 +189,10 @@ def _stacked(observations: list[Any], space: spaces.Space[Any], agent: str) -> T
     return array
 
 
-def load_policy(path: Path, echo: Callable[[str], None] = lambda _: None) -> LearnedPolicy:
+def load_policy(path: Path, echo: Callable[[str], None] = lambda _: None) -> LearnedPolicy | LearnedSpeakers:
     """The policy of a run folder's newest whole checkpoint. Raises ``UserError`` if there is none."""
     config = read_config(path)
     tree, _, _ = CheckpointStore(path, keep=1).latest(echo)
+    if load_system(config.system).kind == "language":
+        return LearnedSpeakers(path.name, config, tree["algorithm"])
     return LearnedPolicy(path.name, config, tree["algorithm"]["policy"])

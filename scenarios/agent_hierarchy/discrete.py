@@ -8,6 +8,7 @@ complete choice is said to ``HierarchyEnv`` as text: rules, costs and tasks are 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
+from marl.envs.chat import Turn
 from marl.errors import UserError
 from marl.seeding import fold, fold_int, seeds_of
 from scenarios.agent_hierarchy.calls import Call, render
@@ -56,10 +58,8 @@ class DiscreteHierarchy(BatchedEnv):
         config = hierarchy.config
         if config.tasks.file is not None:
             raise UserError("world.tasks.file holds questions in words: the discrete face needs generated tasks")
-        if config.grammar != "compact":
-            hierarchy = Hierarchy(config.model_copy(update={"grammar": "compact"}))
         self.copies, self.device = copies, device
-        self._hierarchy = hierarchy
+        self.hierarchy = hierarchy
         self._envs = [HierarchyEnv(hierarchy) for _ in range(copies)]
         self._roles = list(hierarchy.roles.values())
         self._choices = {role.name: _choices(role) for role in self._roles}
@@ -100,6 +100,8 @@ class DiscreteHierarchy(BatchedEnv):
         self._count = torch.zeros(copies, dtype=torch.int64)
         self._history = torch.zeros((copies, self.spec.horizon), dtype=torch.int64)
         self._pending: list[list[int]] = [[] for _ in range(copies)]
+        self._said: list[str] | None = None
+        self._replayable = True
 
     # BatchedEnv
 
@@ -120,11 +122,15 @@ class DiscreteHierarchy(BatchedEnv):
         truncated = torch.zeros_like(ended)
         metrics = {name: torch.zeros(self.copies) for name in METRICS}
         before = self._views()[0]
+        said, self._said = self._said, None
         for copy, env in enumerate(self._envs):
-            action = int(chosen[copy, self._acting(copy)])
-            self._history[copy, self._count[copy]] = action
+            if said is None:
+                action = int(chosen[copy, self._acting(copy)])
+                self._history[copy, self._count[copy]] = action
+                reward[copy] = self._act(copy, action)
+            else:
+                reward[copy] = self._speak(copy, said[copy])
             self._count[copy] += 1
-            reward[copy] = self._act(copy, action)
             if env.turn() is None:
                 (truncated if any(env.truncations.values()) else ended)[copy] = True
                 outcome = env.outcome()
@@ -147,10 +153,24 @@ class DiscreteHierarchy(BatchedEnv):
             metrics={name: values.to(self.device) for name, values in metrics.items()},
         )
 
+    # Spoken
+
+    def turns(self) -> list[Turn]:
+        turns = [env.turn() for env in self._envs]
+        return [turn for turn in turns if turn is not None]
+
+    def say(self, texts: Sequence[str]) -> None:
+        self._said, self._replayable = list(texts), False
+
     # Snapshots
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Seeds, episodes and the choices made since their beginning: the episode is played again to restore it."""
+        """Seeds, episodes and the choices made since their beginning: the episode is played again to restore it.
+
+        Raises ``RuntimeError`` if texts were said, which are no choices.
+        """
+        if not self._replayable:
+            raise RuntimeError("a world that was spoken to cannot be restored from choices")
         return {
             "seed": self._seed.clone(),
             "episode": self._episode.clone(),
@@ -209,6 +229,11 @@ class DiscreteHierarchy(BatchedEnv):
         if len(pending) < _length(choice):
             return 0.0
         text = self._text(choice, seen, pending)
+        return self._speak(copy, text)
+
+    def _speak(self, copy: int, text: str) -> float:
+        """Say a text as the acting agent; returns its reward."""
+        env = self._envs[copy]
         self._pending[copy] = []
         speaker = env.agent_selection
         env.step(text)

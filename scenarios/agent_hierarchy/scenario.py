@@ -10,6 +10,7 @@ import torch
 from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
 from marl.scenario import Option, Scenario
+from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
 from scenarios.agent_hierarchy.expert import Expert
@@ -74,6 +75,7 @@ SCENARIO = Scenario(
         Option("--tasks", "world.tasks.file", "a JSON file of questions, answers and knowledge"),
         Option("--grammar", "world.grammar", "how calls are written: compact or json"),
     ),
+    baselines=BASELINES,
     system="m_grpo",
     maps=graph_names,
     held_out=_held_out,

@@ -102,6 +102,7 @@ class CavConfig(_Model):
     curriculum_episodes: int = Field(
         0, ge=0, description="episodes in which each copy goes from the easy numbers of cars to those above"
     )
+    gui: bool = Field(False, description="show SUMO's window (sumo backend, one copy)")
     exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
 
     @field_validator("edges", mode="before")
@@ -138,6 +139,8 @@ class CavConfig(_Model):
             raise ValueError("flow_veh_per_h is a span of non-negative numbers")
         if self.cavs[0] == 0 and self.flow_veh_per_h[0] == 0:
             raise ValueError("cavs may begin at 0 only with a flow of arriving cars")
+        if self.gui and self.backend != "sumo":
+            raise ValueError("gui needs backend sumo")
         if self.edges and self.net is None:
             raise ValueError("edges needs net, the network whose edges it names")
         return self

@@ -12,11 +12,10 @@ from marl.envs.batched import TimeStep, Tree
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.observation import lateral
+from scenarios.cav_merging.sumo_backend import PATH_POINTS
 from scenarios.cav_merging.traffic import R
 from scenarios.cav_merging.world import CavMerging
 
-#: Points of the announced path of each automated car that are drawn, 0.2 s apart.
-PATH_POINTS = 8
 _PLAYER = Path(__file__).parent / "player.html"
 
 

@@ -55,6 +55,7 @@ SCENARIO = Scenario(
         Option("--drivers", "world.drivers", "human drivers: timid (SUMO's defaults), assertive or mixed"),
         Option("--net", "world.net", "a SUMO network (.net.xml) or a shipped one"),
         Option("--edges", "world.edges", "its edges: ramp=A,main=B,merge=C,after=D"),
+        Option("--sumo-gui", "world.gui", "true: show SUMO's window (with --backend sumo)"),
         Option("--horizon", "world.horizon", "decisions of 0.2 s in an episode"),
     ),
     system="mappo",

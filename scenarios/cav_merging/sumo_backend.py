@@ -16,13 +16,17 @@ from marl.errors import UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
 from scenarios.cav_merging.geometry import RoadGeometry
+from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
+from scenarios.cav_merging.sumo_gui import GuiSimulator, require_screen
 from scenarios.cav_merging.sumo_install import sumo_home
 from scenarios.cav_merging.sumo_simulator import Column, Command, Op, Status, SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin import Outcome
 
 LOST = Metric("1", "lower", "episode cut short by the loss of its SUMO process; its other figures do not count")
+#: Points of 0.2 s that the window draws of a car's announced path.
+PATH_POINTS = 8
 _HISTORY, _LENGTH, _SEED = "sumo/history", "sumo/length", "sumo/seed"
 
 
@@ -55,9 +59,14 @@ class SumoBackend:
         if network is None:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
+        simulator = SumoSimulator
+        if config.gui:
+            require_screen()
+            simulator = GuiSimulator
         self.pool = WorkerPool(
-            partial(SumoSimulator, network, self._slots, config.exact_reset), copies, workers=copies, timeout_s=30.0
+            partial(simulator, network, self._slots, config.exact_reset), copies, workers=copies, timeout_s=30.0
         )
+        self._marks = torch.zeros(copies, self._agents, dtype=torch.bool) if config.gui else None
         self._exact = config.exact_reset
         self._pending = torch.zeros(copies, self._slots, dtype=torch.bool)
         self._seeds = torch.zeros(copies, dtype=torch.int64)
@@ -87,11 +96,16 @@ class SumoBackend:
         while mask.any():
             mask = self.pool.step(mask)
 
+    def mark(self, corrected: Tensor) -> None:
+        """Show these agents (bool ``[B, N]``) as corrected in the next step."""
+        if self._marks is not None:
+            self._marks |= corrected.cpu()
+
     def insert(self, traffic: Traffic, slots: Tensor) -> None:
         self._pending |= slots.cpu()
 
     def _insertions(self, traffic: Traffic, slots: Tensor, ahead_s: float = 0.0) -> Tensor:
-        """Commands ``[B, V + 1, 9]`` that place the cars of ``slots``, ``ahead_s`` seconds further on."""
+        """Commands ``[B, V + 1, 11]`` that place the cars of ``slots``, ``ahead_s`` seconds further on."""
         commands = torch.zeros(len(slots), self._slots + 1, len(Command), dtype=torch.float64)
         rows = commands[:, :-1]
         drivers = traffic.drivers.cpu()
@@ -121,6 +135,11 @@ class SumoBackend:
         rows[..., Command.OP] += control * float(Op.CONTROL)
         rows[..., Command.ACCEL] = accel.cpu()
         rows[..., Command.TURN] = turn.cpu().double()
+        if self._marks is not None:
+            rows[:, : self._agents, Command.MARK] = self._marks.double()
+            path = rollout(traffic, None, PATH_POINTS)[:, :, -1, 0]
+            rows[:, : self._agents, Command.REACH] = (path - traffic.x[:, : self._agents]).cpu()
+            self._marks[:] = False
         self._pending[:] = False
         everywhere = np.ones(len(commands), dtype=bool)
         self._tell(commands, everywhere)

@@ -30,7 +30,7 @@ class Op(IntEnum):
 
 
 class Command(IntEnum):
-    """Columns of the actions, float64 ``[V + 1, 9]``; the last row's OP is 1 to place cars without driving on."""
+    """Columns of the actions, float64 ``[V + 1, 11]``; the last row's OP is 1 to place cars without driving on."""
 
     OP = 0
     LANE = 1
@@ -41,6 +41,8 @@ class Command(IntEnum):
     CONTROLLED = 6
     ACCEL = 7
     TURN = 8
+    MARK = 9  # for a window: the supervisor corrected the car,
+    REACH = 10  # and the metres that its announced path reaches
 
 
 class Column(IntEnum):

@@ -205,6 +205,11 @@ class CavMerging(BatchedEnv):
 
     # Abilities for coordination
 
+    def post_decision(self, corrected: Tensor) -> None:
+        """Show the agents whose actions were corrected (bool ``[B, N]``) in SUMO's window, if there is one."""
+        if isinstance(self.backend, SumoBackend):
+            self.backend.mark(corrected)
+
     def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
         self._planning = enabled
         return dict(PLAN_SPACE) if enabled else {}
