@@ -25,6 +25,7 @@ from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import trainer
 from marl.training.language import language_plan
+from marl.training.language_policy import LearnedSpeakers
 from marl.training.policy import LearnedPolicy, load_policy
 from marl.training.run_folder import CONFIG, read_config
 
@@ -58,7 +59,7 @@ def train(
     return trainer.train(resolved, Path(out) if out is not None else None, echo, live)
 
 
-def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy:
+def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy | LearnedSpeakers:
     """The learned policy that a run folder holds, or a shipped one (``scenario/name``).
 
     echo: told of broken checkpoints that are passed over. Raises ``UserError``.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The plainest MAPPO loop on lifelong MAPF: the yardstick for what the platform's own loop costs; prints one JSON object.
+"""The plainest MAPPO loop on lifelong MAPF, a yardstick for what the platform's own loop costs; prints one JSON object.
 
     .venv/bin/python scripts/raw_loop.py [--copies 128] [--agents 32] ...
 

@@ -27,7 +27,8 @@ class TurnRecord:
 class Conversation:
     """One agent's stretch of an episode, from being called to answering; each prompt extends the ids before it.
 
-    number: within the episode. messages: all that was said, the world's own list. result: filled in when the episode is over.
+    number: within the episode. messages: all that was said, the world's own list. result: filled in when the episode
+    is over.
     """
 
     number: int

@@ -215,7 +215,8 @@ def _per_token(batch: TokenBatch, found: Advantages) -> list[Tensor]:
     if found.token is not None:
         return list(found.token)
     everything = found.turn.repeat_interleave(batch.turn_length)
-    return list(everything.split(batch.tokens_of_row.to(torch.int64).tolist()))
+    ends = batch.tokens_of_row.to(torch.int64).cumsum(0)
+    return list(torch.tensor_split(everything, ends[:-1].tolist()))
 
 
 def _row(conversation: Conversation, weight: np.ndarray | float) -> TokenRow:

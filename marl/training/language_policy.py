@@ -35,7 +35,7 @@ class LearnedSpeakers:
             learner.take_weights(self._state["policy"])
         except (KeyError, RuntimeError):
             raise UserError(f"policy '{self.name}' does not fit the configuration in its own config.yaml") from None
-        unknown = {turn.agent for turn in env.turns()} - set(learner.policies)
+        unknown = set(env.spec.agents) - set(learner.policies)
         if unknown:
             raise UserError(f"policy '{self.name}' has no role '{min(unknown)}': evaluate it with its own --graph")
         return BoundSpeakers(env, learner.policies, self.config.algorithm.greedy)

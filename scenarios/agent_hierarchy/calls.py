@@ -1,4 +1,4 @@
-"""How calls are written: compact (``ask r1 e5 north``) or as JSON; both are read, whatever is written."""
+"""How calls are written: compact (``ask e5 r1 north``) or as JSON; both are read, whatever is written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ Grammar = Literal["compact", "json"]
 MAX_TEXT = 4096
 _MAX_DIGITS = 9
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_NO_MARKS = str.maketrans(dict.fromkeys("\"'{}[]():,", " "))
 
 
 class Call(NamedTuple):
@@ -109,26 +110,37 @@ def render(call: Call, grammar: Grammar) -> str:
 
 
 def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
-    """The legal call that a faulty text comes closest to: its tool where one is recognised, else ``fallback``."""
-    words = [word for word in text[:MAX_TEXT].replace('"', " ").split() if word] if isinstance(text, str) else []
-    for word in words[:8]:
-        close = get_close_matches(word, list(tools), n=1, cutoff=0.75)
+    """The legal call that a faulty text comes closest to, or ``fallback`` if none of its first words names a tool.
+
+    Misspelt tools and agents are corrected, words too many dropped; quotes and brackets count as spaces.
+    """
+    bare = text[:MAX_TEXT].translate(_NO_MARKS).split() if isinstance(text, str) else []
+    for place, word in enumerate(bare[:8]):
+        close = get_close_matches(word, list(tools), n=1, cutoff=0.7)
         if close:
-            mended = _mended(tools[close[0]], words[words.index(word) + 1 :])
-            return mended or fallback
+            return _mended(tools[close[0]], bare[place + 1 :]) or fallback
     return fallback
 
 
 def _mended(tool: Tool, words: list[str]) -> Call | None:
-    """A call of this tool from words that nearly fit: names of agents are corrected, surplus words dropped."""
+    """A call of this tool from words that nearly fit it, or None."""
     names = list(tool.parameters)
-    for name, schema in tool.parameters.items():
-        if "enum" in schema:
-            close = [get_close_matches(word, schema["enum"], n=1, cutoff=0.6) for word in words]
-            found = next((match[0] for match in close if match), schema["enum"][0])
-            rest = [word for word, match in zip(words, close, strict=True) if not match]
-            values = [" ".join(rest[:2])] if name != names[0] and len(names) == 2 else None
-            if values and values[0]:
-                return Call(tool.name, {names[0]: values[0], name: found})
-    parsed = _from_words([tool.name, *words[: len(names)]], {tool.name: tool})
-    return parsed if isinstance(parsed, Call) else None
+    arguments: dict[str, Any] = {}
+    rest = list(words)
+    for name in names:
+        allowed = tool.parameters[name].get("enum")
+        if allowed:
+            found = [(word, close[0]) for word in rest if (close := get_close_matches(word, allowed, n=1))]
+            if not found:
+                return None
+            rest.remove(found[0][0])
+            arguments[name] = found[0][1]
+    free = [name for name in names if name not in arguments]
+    if len(free) == 1:
+        arguments[free[0]] = " ".join(rest[:3])
+    else:
+        arguments |= dict(zip(free, rest, strict=False))
+    if set(arguments) != set(names):
+        return None
+    typed = _typed(tool, {name: arguments[name] for name in names})
+    return typed if isinstance(typed, Call) else None

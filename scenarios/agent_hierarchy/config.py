@@ -98,7 +98,7 @@ class ExpertConfig(_Frozen):
     """It asks the first of its sub-agents, whoever knows the relation."""
     prefers_cache: Probability = 0.65
     """It uses the first of its tools, whether or not it is reliable for the relation."""
-    stops_early: Probability = 0.6
+    stops_early: Probability = 0.55
     """It answers questions of three and more steps one step early."""
     useless_check: Probability = 0.6
     """It makes a check that tells it nothing."""
@@ -115,7 +115,7 @@ class HierarchyConfig(_Frozen):
     costs: CostConfig = CostConfig()
     expert: ExpertConfig = ExpertConfig()
     grammar: Literal["compact", "json"] = "compact"
-    """How calls are written: ``ask r1 e5 north``, or as JSON. Both are always understood."""
+    """How calls are written: ``ask e5 r1 north``, or as JSON. Both are always understood."""
     max_turns: int = Field(48, ge=1, le=10_000)
     """Turns of an episode, of all roles together; more end it."""
     max_calls: int = Field(24, ge=1, le=10_000)

@@ -22,7 +22,7 @@ from marl.errors import UserError
 from marl.seeding import fold, fold_int, seeds_of
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
-from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, steps_of
+from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, spoken_task
 from scenarios.agent_hierarchy.world import HierarchyEnv
 
 _OPERATIONS = ("add", "sub", "mul")
@@ -245,7 +245,7 @@ class DiscreteHierarchy(BatchedEnv):
             return f"{choice.tool} {value}"
         step = seen.steps[min(pending[1], len(seen.steps) - 1)] if seen.steps else Step(NOTHING)
         if choice.tool == "ask":
-            return render(Call("ask", {"task": f"{step.words} {value}".strip(), "agent": choice.agent}), "compact")
+            return render(Call("ask", {"task": f"{value} {step.words}", "agent": choice.agent}), "compact")
         return f"{choice.tool} {step.words} {value}"
 
     # Views
@@ -318,8 +318,7 @@ def _seen(env: HierarchyEnv, agent: str) -> _Seen | None:
     messages = env.observe(agent)
     if not messages:
         return None
-    words = messages[1]["content"].split()
-    start, rest = (words[0], words[1:]) if agent == env.hierarchy.entry else (words[-1], words[:-1])
+    start, steps = spoken_task(messages[1]["content"])
     values, calls, checked = [start], 0, False
     for message, after in itertools.pairwise(messages[2:]):
         if "call" not in message or after["role"] != "tool":
@@ -329,7 +328,7 @@ def _seen(env: HierarchyEnv, agent: str) -> _Seen | None:
         else:
             values.append(after["content"])
             calls += after["content"] != NOTHING
-    return _Seen(steps_of(rest), values, calls, checked)
+    return _Seen(steps, values, calls, checked)
 
 
 def _choices(role: Role) -> list[_Choice]:

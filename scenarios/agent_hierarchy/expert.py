@@ -14,7 +14,7 @@ from marl.envs.chat import Message, Turn
 from marl.seeding import fold_int
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
-from scenarios.agent_hierarchy.tasks import NOTHING, Step, steps_of
+from scenarios.agent_hierarchy.tasks import NOTHING, Step, spoken_task
 
 _LOOKUPS = ("cache", "fresh")
 
@@ -37,7 +37,7 @@ class Expert:
 
     def _decide(self, turn: Turn, chance: _Chance) -> Call:
         role = self._hierarchy.roles[turn.agent]
-        value, steps = _task(turn.messages[1]["content"], turn.level)
+        value, steps = spoken_task(turn.messages[1]["content"])
         if role.options.final and turn.level > 0:  # it was handed what it is to say
             return Call("answer", {"text": value})
         if not self._flawless and self._options.mistake and chance(7) < self._options.mistake:
@@ -81,7 +81,7 @@ class Expert:
                 return Call(tool, {"operation": step.name, "operand": int(step.operand), "value": _int(value)})
             return Call(tool, {"relation": step.name, "entity": value})
         agent = self._favourite(others, self._options.prefers_first, chance(4))
-        return Call("ask", {"task": f"{step.words} {value}", "agent": agent})
+        return Call("ask", {"task": f"{value} {step.words}", "agent": agent})
 
     def _favourite(self, names: list[str], share: float, chance: float) -> str:
         if self._flawless or len(names) == 1 or chance < share:
@@ -114,14 +114,6 @@ class _Chance:
 
     def __call__(self, purpose: int) -> float:
         return (fold_int(self._key, purpose) & ((1 << 53) - 1)) / (1 << 53)
-
-
-def _task(text: str, level: int) -> tuple[str, tuple[Step, ...]]:
-    """Start value and steps of a user's question (value first) or of a delegated task (value last)."""
-    words = text.split()
-    if level == 0:
-        return words[0], steps_of(words[1:])
-    return words[-1], steps_of(words[:-1])
 
 
 def _results(messages: list[Message]) -> list[tuple[dict[str, object], str]]:

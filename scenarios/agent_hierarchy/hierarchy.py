@@ -13,11 +13,11 @@ from marl.errors import UserError
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.config import GraphConfig, HierarchyConfig, RoleConfig
 from scenarios.agent_hierarchy.graph import call_graph, levels, load_graph
-from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, Task
+from scenarios.agent_hierarchy.tasks import MARKS, NOTHING, SIZE, Task
 from scenarios.agent_hierarchy.tools import ANSWER, Tool, delegation, load_tool
 
 _LOOKUPS = ("cache", "fresh")
-_WORLD_WORDS = ("ok", "invalid", "over", "executed", "plan", "above")
+_WORLD_WORDS = ("ok", "invalid", "over", "executed", *MARKS)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Hierarchy:
         grammar = self.config.grammar
         texts = [render(Call("answer", {"text": "e1"}), grammar), "answer", "ask r0", '{"name":', "cache r0 e0 e0"]
         for name in self.roles:
-            texts.append(render(Call("ask", {"task": "r0 e1", "agent": name}), grammar))
+            texts.append(render(Call("ask", {"task": "e1 r0", "agent": name}), grammar))
         texts.append(render(Call("cache", {"relation": "r0", "entity": "e1"}), grammar))
         return tuple(texts)
 
@@ -124,11 +124,3 @@ def _role(name: str, options: RoleConfig) -> Role:
     tools["answer"] = ANSWER
     knows = None if options.knows is None else frozenset(f"r{n}" for n in options.knows)
     return Role(name, options, tools, tuple(tool.schema() for tool in tools.values()), knows)
-
-
-def step_of_task(text: str) -> tuple[Step, str] | None:
-    """The step and the value that a delegated task names, such as ``r1 e5`` or ``add 3 7``."""
-    words = text.split()
-    if len(words) == 2:
-        return Step(words[0]), words[1]
-    return (Step(words[0], words[1]), words[2]) if len(words) == 3 else None

@@ -19,6 +19,8 @@ from scenarios.agent_hierarchy.config import TaskConfig
 
 #: What a lookup says that finds nothing.
 NOTHING = "none"
+#: Words after which a message holds something else than the task.
+MARKS = ("asked", "seen", "above", "plan")
 #: The relation from an entity to a number, known to every lookup.
 SIZE = "size"
 
@@ -132,6 +134,13 @@ def steps_of(words: list[str]) -> tuple[Step, ...]:
         word = rest.pop(0)
         steps.append(Step(word, rest.pop(0)) if word in _OPERATIONS and rest else Step(word))
     return tuple(steps)
+
+
+def spoken_task(text: str) -> tuple[str, tuple[Step, ...]]:
+    """Start and steps of a question or a delegated task, which are spelt alike; a mark ends them."""
+    words = text.split()
+    end = next((place for place, word in enumerate(words) if word in MARKS), len(words))
+    return (words[0] if words else NOTHING), steps_of(words[1:end])
 
 
 def read_tasks(path: Path) -> list[Task]:

@@ -157,7 +157,7 @@ def load_tool(name: str) -> Tool:
 def delegation(callees: tuple[str, ...]) -> Tool:
     """The call that hands a task to another role."""
     parameters = {
-        "task": {"type": "string", "description": "what to find out, such as a relation and an entity"},
+        "task": {"type": "string", "description": "what to find out: a value and what to do with it"},
         "agent": {"type": "string", "enum": list(callees), "description": "who is asked"},
     }
     return Tool("ask", "Hand a task to a sub-agent and get its answer.", parameters)

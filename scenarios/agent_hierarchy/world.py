@@ -17,8 +17,8 @@ from marl.envs.chat import (
 )
 from marl.seeding import Stream, fold_int
 from scenarios.agent_hierarchy.calls import MAX_TEXT, Call, Fault, nearest_legal, parse, render
-from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role, step_of_task
-from scenarios.agent_hierarchy.tasks import NOTHING, Task, generate, read_tasks
+from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
+from scenarios.agent_hierarchy.tasks import NOTHING, Task, generate, read_tasks, spoken_task
 from scenarios.agent_hierarchy.tools import Tool, run
 
 #: Shares of the seeds: the two never meet.
@@ -244,20 +244,21 @@ class HierarchyEnv(LanguageEnv):
 
     def _request(self, new: _Conversation, caller: _Conversation | None, task: str) -> str:
         """What a role sees of its task, of the question, and of what its caller has seen."""
-        parts = []
+        parts = [task]
         reads = new.role.options.reads
         if caller is not None and reads == "caller":
-            parts += [m["content"] for m in caller.messages if m["role"] in ("user", "tool")]
+            parts += ["seen", *(m["content"] for m in caller.messages if m["role"] in ("user", "tool"))]
         elif caller is not None and reads == "question":
-            parts.append(self.task.question)
+            parts += ["asked", self.task.question]
         config = self.hierarchy.config
         if config.announce and caller is not None:
-            parts.append(f"above {self._last_text}")
+            parts += ["above", self._last_text]
         if config.plan:
-            known = step_of_task(task)
-            steps = self.task.steps if caller is None else [s for s in self.task.steps if known and s == known[0]]
-            parts.append("plan " + " ".join(step.words for step in steps))
-        return " ".join([*parts, task])
+            # The planner is told the steps, a sub-agent which of them its task is.
+            known = spoken_task(task)[1]
+            steps = [step for step in self.task.steps if caller is None or step in known]
+            parts += ["plan", *(f"{step.words}" for step in steps)]
+        return " ".join(parts)
 
     def _close(self, text: str, by_itself: bool) -> None:
         """The innermost conversation ends with an answer."""
@@ -275,11 +276,10 @@ class HierarchyEnv(LanguageEnv):
     def _is_right(self, closed: _Conversation, text: str) -> bool | None:
         if closed.result.level == 0 or closed.role.options.final:
             return text.strip() == self.task.answer
-        known = step_of_task(closed.task)
-        if known is None:
-            return None
-        truth = self.task.knowledge.take(*known)
-        return None if truth == NOTHING else text.strip() == truth
+        value, steps = spoken_task(closed.task)
+        for step in steps:
+            value = self.task.knowledge.take(step, value)
+        return None if value == NOTHING or not steps else text.strip() == value
 
     # Bookkeeping
 

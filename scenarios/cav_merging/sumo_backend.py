@@ -18,7 +18,7 @@ from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
 from scenarios.cav_merging.geometry import RoadGeometry
 from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
-from scenarios.cav_merging.sumo_gui import GuiSimulator, require_screen
+from scenarios.cav_merging.sumo_gui import GuiSimulator, screen
 from scenarios.cav_merging.sumo_install import sumo_home
 from scenarios.cav_merging.sumo_simulator import Column, Command, Op, Status, SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
@@ -59,13 +59,10 @@ class SumoBackend:
         if network is None:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
-        simulator = SumoSimulator
+        factory = partial(SumoSimulator, network, self._slots, config.exact_reset)
         if config.gui:
-            require_screen()
-            simulator = GuiSimulator
-        self.pool = WorkerPool(
-            partial(simulator, network, self._slots, config.exact_reset), copies, workers=copies, timeout_s=30.0
-        )
+            factory = partial(GuiSimulator, network, self._slots, config.exact_reset, screen())
+        self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0)
         self._marks = torch.zeros(copies, self._agents, dtype=torch.bool) if config.gui else None
         self._exact = config.exact_reset
         self._pending = torch.zeros(copies, self._slots, dtype=torch.bool)

@@ -17,21 +17,25 @@ CORRECTED, PATH = (220, 20, 40, 255), (22, 104, 199, 140)
 #: Milliseconds that the window waits after a simulation step, so that eyes can follow: real time.
 DELAY_MS = 100
 #: Metres of road in view, around the acceleration lane.
-BEFORE_M, AFTER_M, BESIDE_M = 220.0, 60.0, 40.0
+BEFORE_M, AFTER_M, BESIDE_M = 90.0, 30.0, 15.0
 VIEW = "View #0"
 
 
-def require_screen() -> None:
-    """``UserError`` where no window can open."""
+def screen() -> str:
+    """The name of the display; ``UserError`` where no window can open."""
     sumo_binary("sumo-gui")
-    if not os.environ.get("DISPLAY"):
+    display = os.environ.get("DISPLAY", "")
+    if not display:
         raise UserError("sumo-gui needs a screen, but DISPLAY is not set; start one (Xvfb :1 & export DISPLAY=:1)")
+    return display
 
 
 class GuiSimulator(SumoSimulator):
-    """``SumoSimulator`` in a window."""
+    """``SumoSimulator`` in a window on a display."""
 
-    def __init__(self, network: RoadNetwork, slots: int, exact: bool):
+    def __init__(self, network: RoadNetwork, slots: int, exact: bool, display: str):
+        # A worker process may have been forked from one that began before the display was known.
+        os.environ["DISPLAY"] = display
         start = ("sumo-gui", "--start=true", "--quit-on-end=true", f"--delay={DELAY_MS}", "--window-size=1200,320")
         super().__init__(network, slots, exact, start)
         self._paths: dict[int, str] = {}
@@ -39,11 +43,9 @@ class GuiSimulator(SumoSimulator):
     def reset(self, seed: int) -> None:
         super().reset(seed)
         self._paths.clear()
-        geometry = self._network.geometry
         self._sumo.gui.setSchema(VIEW, "real world")
-        self._sumo.gui.setBoundary(
-            VIEW, geometry.merge_start - BEFORE_M, -BESIDE_M, geometry.merge_end + AFTER_M, BESIDE_M
-        )
+        (left, y), (right, _) = (self._point(1, x) for x in (self._merge_start, self._merge_end - 1.0))
+        self._sumo.gui.setBoundary(VIEW, left - BEFORE_M, y - BESIDE_M, right + AFTER_M, y + BESIDE_M)
 
     def _insert(self, slot: int, row: NDArray[Any]) -> None:
         super()._insert(slot, row)

@@ -53,7 +53,7 @@ def test_a_question_by_choices() -> None:
     choose(0)  # for the first step of the question
     choose(0)  # of its start
     worker = inner.turn()
-    assert worker is not None and worker.messages[1]["content"] == f"{relation} {start}"
+    assert worker is not None and worker.messages[1]["content"] == f"{start} {relation}"
     for number in (0, 0, 0):  # cache, the step, the value
         choose(number)
     choose(2)  # answer

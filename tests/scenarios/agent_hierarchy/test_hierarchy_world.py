@@ -62,9 +62,9 @@ def test_call_stack_and_rewards_by_hand() -> None:
     knower = "north" if int(relation[1:]) < 5 else "south"
     assert env.observe("north") == ()
     assert env.agent_selection == "planner"
-    env.step(f"ask {relation} {env.task.start} {knower}")
+    env.step(f"ask {env.task.start} {relation} {knower}")
     assert env.agent_selection == knower
-    assert env.observe(knower)[1]["content"] == f"{relation} {env.task.start}"
+    assert env.observe(knower)[1]["content"] == f"{env.task.start} {relation}"
     env.step("nonsense")
     assert env.rewards[knower] == -0.01
     assert env.observe(knower)[-1]["content"] == "invalid"
@@ -106,7 +106,7 @@ def test_turn_budget_truncates_and_calls_are_refused_when_over() -> None:
 def test_a_worker_out_of_turns_hands_back_nothing() -> None:
     env = make()
     env.reset(seed=1)
-    env.step("ask r0 e1 north")
+    env.step("ask e1 r0 north")
     for _ in range(4):
         env.step("garbage")
     assert env.agent_selection == "planner" and env.observe("planner")[-1]["content"] == "none"
@@ -143,8 +143,8 @@ def test_cycles_are_named_or_bounded() -> None:
     env = HierarchyEnv(Hierarchy(HierarchyConfig.model_validate({"graph": graph})))
     env.reset(seed=0)
     for callee in ("b", "a", "b"):
-        env.step(f"ask r1 e1 {callee}")
-    env.step("ask r1 e1 a")
+        env.step(f"ask e1 r1 {callee}")
+    env.step("ask e1 r1 a")
     assert env.observe("b")[-1]["content"] == "over"
 
 
@@ -202,7 +202,7 @@ def test_unhelpful_worker_fails_alike_for_every_policy() -> None:
         answers = []
         for _ in range(2):
             env.reset(seed=seed)
-            env.step(f"ask r1 {env.task.start or 'e1'} w")
+            env.step("ask e1 r1 w")
             env.step("fresh r1 e1")
             answers.append(env.observe("w")[-1]["content"])
         assert answers[0] == answers[1]

@@ -1,7 +1,9 @@
 """The SUMO backend: same world, same episodes, and what happens when SUMO is not there, dies, or is asked too much."""
 
 import os
+import shutil
 import signal
+import subprocess
 
 import pytest
 import torch
@@ -186,3 +188,37 @@ def test_flow_enters_without_a_jolt(make):
         assert float(moved.max()) < 7.0 and float(moved.min()) >= 0.0
         seen |= set(world.traffic.number[world.traffic.present].tolist())
     assert len(seen) > 22
+
+
+def test_a_window_needs_a_screen(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(UserError, match="DISPLAY"):
+        CavMerging(CavConfig(backend="sumo", gui=True), 1)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A virtual screen."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Xvfb is missing; install the package xvfb")
+        pytest.skip("Xvfb is not installed")
+    reader, writer = os.pipe()
+    process = subprocess.Popen([program, "-displayfd", str(writer), "-screen", "0", "1280x400x24"], pass_fds=(writer,))
+    os.close(writer)
+    with os.fdopen(reader) as number:
+        monkeypatch.setenv("DISPLAY", ":" + number.readline().strip())
+    yield
+    process.terminate()
+    process.wait()
+
+
+def test_the_window_shows_an_episode_like_any_other(make, screen):
+    world, plain = make(copies=1, gui=True), make(copies=1)
+    a, b = world.reset(3), plain.reset(3)
+    for step in range(5):
+        actions = random_actions(a, step)
+        world.post_decision(a.alive)
+        a, b = world.step(actions), plain.step(actions)
+        assert torch.equal(a.observation, b.observation)
