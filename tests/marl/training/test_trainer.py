@@ -129,3 +129,11 @@ def test_no_gpu_is_one_sentence(tmp_path: Path) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="device=cuda"):
         train(tiny_config(device="cuda"), tmp_path / "run", live=False)
+
+
+def test_the_kl_stop_ends_an_update_early(tmp_path: Path) -> None:
+    options = {"epochs": 4, "minibatches": 2, "actor_rate": 1e-2}
+    free = train(tiny_config(algorithm=options), tmp_path / "free", live=False)
+    held = train(tiny_config(algorithm=options | {"target_kl": 1e-6}), tmp_path / "held", live=False)
+    assert {row["learn/minibatch_steps"] for row in read_metrics(free / "metrics.csv")} == {8}
+    assert max(row["learn/minibatch_steps"] for row in read_metrics(held / "metrics.csv")) < 8

@@ -96,12 +96,12 @@ def test_compiled_form_equals_tensor_form(case):
         "flow": {"flow_veh_per_h": 2500, "max_cavs": 12, "max_humans": 12},
     }[case]
     config = CavConfig(**options)
-    key = fold(torch.arange(24), 7)
+    key = fold(torch.arange(12), 7)
     compiled = first_cars(config, key, draw_roads(config, key))
     plain = copy.deepcopy(compiled)
-    backend = TwinBackend(24, config.vehicles, torch.device("cpu"))
+    backend = TwinBackend(12, config.vehicles, torch.device("cpu"))
     random = torch.Generator().manual_seed(0)
-    for step in range(100):
+    for step in range(80):
         shape = compiled.x.shape
         accel = (torch.rand(shape, generator=random, dtype=torch.float64) - 0.6) * 4
         turn = torch.randint(-1, 2, shape, generator=random)

@@ -225,16 +225,16 @@ def test_drivers_at_the_wheel_of_every_car():
 
 
 def test_flow_keeps_coming_and_slots_get_new_agents():
-    config = CavConfig(flow_veh_per_h=2000, horizon=600, max_cavs=24, max_humans=24, cav_share=0.5)
+    config = CavConfig(flow_veh_per_h=2000, horizon=300, max_cavs=24, max_humans=24, cav_share=0.5)
     env = CavMerging(config, 2)
     env.hand_over()
     timestep = env.reset(0)
     newcomers = 0
-    for _ in range(599):
+    for _ in range(299):
         before = timestep.agent_id
         timestep = env.step(torch.zeros(2, 24, dtype=torch.int64))
         newcomers += int((timestep.agent_id != before).sum())
-    assert newcomers > 20
+    assert newcomers > 10
     figures = env.current().metrics
     assert float(figures["flow_veh_per_h"].min()) > 700.0
 

@@ -1,0 +1,93 @@
+"""The collector's batch: true successors, cuts and masks, checked against the world itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl.config import CoordinationConfig
+from marl.coordination.pipeline import Pipeline
+from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.policies.config import DEFAULT_NETWORK
+from marl.policies.joint import JointPolicy
+from marl.rollout.batch import Batch, stretches
+from marl.rollout.collector import Collector
+from marl.testing.worlds import TinyWorld
+
+OFF = CoordinationConfig.model_validate({"guidance": {"enabled": False}})
+
+
+class StateSum:
+    """A critic whose value of an agent is the sum of its share of the state."""
+
+    def initial_hidden(self, copies: int) -> dict[str, Tensor]:
+        return {}
+
+    def value(
+        self, observation: Tree, state: Tree | None, alive: Tensor, hidden: dict[str, Tensor], start: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(state, Tensor)
+        return state.sum(-1), {}
+
+
+class Recording(BatchedEnv):
+    """Passes everything on and remembers what the world returned."""
+
+    def __init__(self, env: TinyWorld):
+        self.env, self.spec, self.copies, self.device = env, env.spec, env.copies, env.device
+        self.steps: list[TimeStep] = []
+
+    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+        self.steps = [self.env.reset(seed, mask)]
+        return self.steps[0]
+
+    def step(self, actions: Tree) -> TimeStep:
+        self.steps.append(self.env.step(actions))
+        return self.steps[-1]
+
+
+def collected(steps: int, **options: object) -> tuple[Batch, list[TimeStep]]:
+    env = Recording(TinyWorld(4, 3, **options))  # type: ignore[arg-type]
+    pipeline = Pipeline(env, OFF)
+    policy = JointPolicy(
+        env.spec, pipeline.observation_space, DEFAULT_NETWORK, generator=torch.Generator().manual_seed(0)
+    )
+    collector = Collector(pipeline, policy, StateSum())
+    collector.reset(0)
+    batch, episodes = collector.collect(steps)
+    assert episodes.count == sum(int(step.done.sum()) for step in env.steps)
+    return batch, env.steps
+
+
+def test_next_value_is_that_of_the_final_state_where_an_episode_was_truncated() -> None:
+    batch, steps = collected(10, horizon=4)
+    for t in range(10):
+        after = steps[t + 1]
+        expected = after.state.sum(-1)
+        if after.final is not None:
+            ended = after.terminated | after.truncated
+            expected = torch.where(ended, after.final.state.sum(-1), expected)
+        assert torch.equal(batch.next_value[t], expected)
+        assert torch.equal(batch.cut[t], torch.full((4, 3), (t + 1) % 4 == 0))
+        assert not batch.terminated[t].any()
+        assert torch.equal(batch.start[t], torch.full((4, 3), t % 4 == 0))
+
+
+def test_agents_that_die_are_masked_and_their_successors_start_anew() -> None:
+    batch, steps = collected(24, horizon=12, mortal=True, refill=2)
+    for t in range(24):
+        assert torch.equal(batch.mask[t], steps[t].alive)
+        assert torch.equal(batch.terminated[t], steps[t + 1].terminated)
+        new = (steps[t].agent_id != steps[t - 1].agent_id) | steps[t].done.unsqueeze(1) if t else torch.ones(4, 3) > 0
+        assert torch.equal(batch.start[t], new)
+    assert batch.terminated.any() and not batch.mask.all()
+
+
+def test_stretches_keep_steps_together() -> None:
+    """T = 4, B = 2, L = 2: rows are (steps 0-1, copy 0), (0-1, copy 1), (2-3, copy 0), (2-3, copy 1)."""
+    x = torch.arange(8).view(4, 2)
+    rows = stretches(x, 2)
+    assert isinstance(rows, Tensor)
+    assert rows.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    flat = stretches(x, 1)
+    assert isinstance(flat, Tensor) and flat.tolist() == [list(range(8))]
