@@ -66,7 +66,7 @@ def test_a_question_by_choices() -> None:
 
 
 def test_mappo_trains_on_it(tmp_path: Path) -> None:
-    overrides = ["total_steps=1500", "copies=8", "algorithm.rollout=16", "coordination.guidance.enabled=false"]
-    config = configure("agent_hierarchy", system="mappo", overrides=[*overrides, "evaluation.every_iterations=0"])
+    overrides = ["total_steps=1500", "copies=8", "algorithm.rollout=16"]
+    config = configure("agent_hierarchy", preset="discrete", overrides=overrides)
     rows = read_metrics(train(config, tmp_path / "run", live=False) / METRICS)
     assert "episode/success" in rows[-1]
