@@ -54,9 +54,7 @@ class TaskConfig(_Frozen):
     entities: int = Field(24, ge=2, le=1000)
     relations: int = Field(8, ge=1, le=100)
     hops: tuple[int, ...] = (1, 2, 3)
-    """Numbers of lookups in a question; each is equally likely."""
-    hop_weights: tuple[float, ...] | None = None
-    """Or these weights."""
+    """Numbers of lookups in a question; each entry is equally likely, and one may be named several times."""
     arithmetic: Probability = 0.0
     """Share of questions that go on with arithmetic (with hops 0: that are arithmetic only)."""
     operations: tuple[int, ...] = (1, 2)
@@ -70,10 +68,6 @@ class TaskConfig(_Frozen):
     def _consistent(self) -> TaskConfig:
         if not self.hops or min(self.hops) < 0 or max(self.hops) > 10:
             raise ValueError("hops must be numbers from 0 to 10")
-        if self.hop_weights is not None and (
-            len(self.hop_weights) != len(self.hops) or min(self.hop_weights) < 0 or sum(self.hop_weights) <= 0
-        ):
-            raise ValueError("hop_weights must be one number of 0 or more for each of hops, not all 0")
         if not self.operations or min(self.operations) < 1 or max(self.operations) > 10:
             raise ValueError("operations must be numbers from 1 to 10")
         return self
@@ -98,7 +92,7 @@ class ExpertConfig(_Frozen):
     """It asks the first of its sub-agents, whoever knows the relation."""
     prefers_cache: Probability = 0.65
     """It uses the first of its tools, whether or not it is reliable for the relation."""
-    stops_early: Probability = 0.55
+    stops_early: Probability = 0.5
     """It answers questions of three and more steps one step early."""
     useless_check: Probability = 0.6
     """It makes a check that tells it nothing."""

@@ -55,7 +55,7 @@ def _language(config: HierarchyConfig) -> LanguageWorld:
 
 def _instance(config: HierarchyConfig) -> dict[str, Any]:
     graph = config.graph if isinstance(config.graph, str) else "own"
-    return {"graph": graph, "hops": "-".join(map(str, config.tasks.hops))}
+    return {"graph": graph, "hops": "-".join(map(str, sorted(set(config.tasks.hops))))}
 
 
 def _held_out(config: HierarchyConfig) -> HierarchyConfig:

@@ -103,7 +103,7 @@ def generate(config: TaskConfig, key: int) -> Task:
     """The task of a key."""
     key = fold_int(key, _TASK)
     draws = _Draws(key)
-    hops = config.hops[draws.weighted(config.hop_weights or (1.0,) * len(config.hops))]
+    hops = config.hops[draws.below(len(config.hops))]
     calculates = hops == 0 or draws.unit() < config.arithmetic
     knowledge = Knowledge(key, config.entities, config.modulus, frozenset(f"r{n}" for n in config.stale))
     steps = [Step(f"r{draws.below(config.relations)}") for _ in range(hops)]
@@ -187,14 +187,6 @@ class _Draws:
 
     def below(self, n: int) -> int:
         return int(self.unit() * n)
-
-    def weighted(self, weights: tuple[float, ...]) -> int:
-        left = self.unit() * sum(weights)
-        for index, weight in enumerate(weights):
-            left -= weight
-            if left < 0:
-                return index
-        return len(weights) - 1
 
 
 def _unsigned(x: int) -> int:

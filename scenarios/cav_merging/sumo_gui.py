@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from marl.errors import UserError
 from scenarios.cav_merging.networks import RoadNetwork
 from scenarios.cav_merging.sumo_install import sumo_binary
-from scenarios.cav_merging.sumo_simulator import TYPES, Column, Command, SumoSimulator
+from scenarios.cav_merging.sumo_simulator import TYPES, Command, SumoSimulator
 
 AUTOMATED, TIMID_HUMAN, ASSERTIVE_HUMAN = (22, 104, 199, 255), (138, 109, 59, 255), (194, 65, 12, 255)
 CORRECTED, PATH = (220, 20, 40, 255), (22, 104, 199, 140)
@@ -47,7 +47,7 @@ class GuiSimulator(SumoSimulator):
         (left, y), (right, _) = (self._point(1, x) for x in (self._merge_start, self._merge_end - 1.0))
         self._sumo.gui.setBoundary(VIEW, left - BEFORE_M, y - BESIDE_M, right + AFTER_M, y + BESIDE_M)
 
-    def _insert(self, slot: int, row: NDArray[Any]) -> None:
+    def _insert(self, slot: int, row: list[float]) -> None:
         super()._insert(slot, row)
         _, bold = TYPES[int(row[Command.TYPE])]
         human = ASSERTIVE_HUMAN if bold > 1.0 else TIMID_HUMAN
@@ -67,7 +67,7 @@ class GuiSimulator(SumoSimulator):
         """A thin polygon from a car's front to where it announces to be, ``reach`` metres further on."""
         if slot in self._paths:
             self._sumo.polygon.remove(self._paths.pop(slot))
-        x, _, lane = self._cars[slot, : Column.LANE + 1].tolist()
+        x, _, lane, _ = self._cars[slot]
         if reach <= 0.0:
             return
         steps = [x + reach * k / 8 for k in range(9)]

@@ -64,6 +64,15 @@ class Status(IntEnum):
     LEFT = 3
 
 
+# Plain integers for the loops: looking up an enumeration's member costs as much as asking SUMO for a speed.
+_OP, _LANE, _X, _V, _CONTROLLED, _ACCEL, _TURN = (
+    int(column)
+    for column in (
+        Command.OP, Command.LANE, Command.X, Command.V, Command.CONTROLLED, Command.ACCEL, Command.TURN,
+    )
+)  # fmt: skip
+_INSERT, _ABSENT, _PRESENT = int(Op.INSERT), int(Status.ABSENT), int(Status.PRESENT)
+
 #: Vehicle types in the order of ``Command.TYPE``: styles by assertiveness.
 TYPES = tuple((style, bold) for style in STYLES for bold in (TIMID, ASSERTIVE))
 #: SUMO's own checks of speed and lane changes, off for cars under control: a policy's faults have to show.
@@ -106,7 +115,8 @@ class SumoSimulator:
         self._types.write_text(vehicle_types())
         self._ids: dict[int, str] = {}
         self._serial = 0
-        self._cars = np.zeros((slots, len(Column)))
+        self._cars = [[0.0] * Column.STATUS for _ in range(slots)]
+        self._status: list[int] = [_ABSENT] * slots
         self._hits = 0
         self._started = False
         geometry = network.geometry
@@ -128,7 +138,7 @@ class SumoSimulator:
         else:
             self._load(seed)
         self._ids.clear()
-        self._cars[:] = 0.0
+        self._status = [_ABSENT] * self._slots
         self._hits = 0
 
     def _load(self, seed: int) -> None:
@@ -146,23 +156,24 @@ class SumoSimulator:
 
     def step(self, actions: NDArray[Any], next_seed: int) -> None:
         self._hits = 0
-        gone = self._cars[:, Column.STATUS] != Status.PRESENT
-        self._cars[gone] = 0.0
-        for slot in np.flatnonzero(actions[:-1, Command.OP] == Op.INSERT):
-            self._insert(int(slot), actions[slot])
-        controlled = [slot for slot in self._ids if actions[slot, Command.CONTROLLED] > 0.0]
-        if actions[-1, Command.OP] > 0.0:
+        self._status = [status if status == _PRESENT else _ABSENT for status in self._status]
+        rows = actions.tolist()
+        for slot in np.flatnonzero(actions[:-1, _OP] == Op.INSERT).tolist():
+            self._insert(slot, rows[slot])
+        if rows[-1][_OP] > 0.0:
             self._sumo.simulationStep()
             self._read()
             return
         for substep in range(SUBSTEPS):
-            self._steer(controlled, actions, first=substep == 0)
+            self._steer(rows, first=substep == 0)
             self._sumo.simulationStep()
             self._sort_out()
-            self._read()
+        self._read()
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        outputs["cars"][:] = self._cars
+        cars = outputs["cars"]
+        cars[:, : Column.STATUS] = self._cars
+        cars[:, Column.STATUS] = self._status
         outputs["hits"][0] = self._hits
 
     def close(self) -> None:
@@ -171,11 +182,11 @@ class SumoSimulator:
             self._started = False
         self._folder.cleanup()
 
-    def _insert(self, slot: int, row: NDArray[Any]) -> None:
+    def _insert(self, slot: int, row: list[float]) -> None:
         vehicle = self._sumo.vehicle
         self._serial += 1
         name = f"{slot}.{self._serial}"
-        lane, x, v = int(row[Command.LANE]), float(row[Command.X]), float(row[Command.V])
+        lane, x, v = int(row[_LANE]), row[_X], row[_V]
         role, index, offset = self._network.place(lane, x)
         vehicle.add(
             name,
@@ -185,62 +196,69 @@ class SumoSimulator:
             departPos=repr(x - offset),
             departSpeed=repr(v),
         )
-        vehicle.setSpeedFactor(name, float(row[Command.DESIRED]) / self._limit)
-        if row[Command.CONTROLLED] > 0.0:
+        vehicle.setSpeedFactor(name, row[Command.DESIRED] / self._limit)
+        if row[_CONTROLLED] > 0.0:
             vehicle.setSpeedMode(name, SPEED_MODE)
             vehicle.setLaneChangeMode(name, LANE_CHANGE_MODE)
             vehicle.setSpeed(name, v)
         self._ids[slot] = name
-        self._cars[slot] = (x, v, lane, 0.0, Status.PRESENT)
+        self._cars[slot] = [x, v, lane, 0.0]
+        self._status[slot] = _PRESENT
 
-    def _steer(self, controlled: list[int], actions: NDArray[Any], first: bool) -> None:
-        """Commands to the cars under control; takes off those that are about to run off the acceleration lane."""
-        for slot in controlled:
-            if slot not in self._ids:
+    def _steer(self, rows: list[list[float]], first: bool) -> None:
+        """Commands to the cars under control; takes off those that are about to run off the acceleration lane.
+
+        A car under control does what it is told, so that its state after the step is known without asking.
+        """
+        vehicle = self._sumo.vehicle
+        for slot, name in list(self._ids.items()):
+            row = rows[slot]
+            if row[_CONTROLLED] <= 0.0 or (first and row[_OP] == _INSERT):
                 continue
-            name, (x, v, lane, _, _) = self._ids[slot], self._cars[slot].tolist()
-            new = max(0.0, v + float(actions[slot, Command.ACCEL]) * SIM_STEP_S)
+            car = self._cars[slot]
+            x, v, lane, _ = car
+            new = max(0.0, v + row[_ACCEL] * SIM_STEP_S)
             after = x + new * SIM_STEP_S
             if lane == 0 and after >= self._merge_end:
                 # SUMO stops such a car at the lane end without a word.
                 self._hits += 1
-                self._take_off(slot, Status.CRASHED)
+                self._take_off(slot)
                 continue
-            if actions[slot, Command.OP] == Op.INSERT and first:
-                continue
-            self._sumo.vehicle.setSpeed(name, new)
-            turn = int(actions[slot, Command.TURN])
+            vehicle.setSpeed(name, new)
+            car[0], car[1] = after, new
+            turn = int(row[_TURN])
             if first and turn and 1 <= lane + turn <= self._main_lanes and (lane > 0 or x >= self._merge_start):
-                self._sumo.vehicle.changeLane(name, self._sumo.vehicle.getLaneIndex(name) + turn, SIM_STEP_S)
+                vehicle.changeLane(name, vehicle.getLaneIndex(name) + turn, SIM_STEP_S)
+                car[2] = lane + turn
 
     def _sort_out(self) -> None:
         """Take off the cars of this step's collisions, and forget those that arrived."""
+        simulation = self._sumo.simulation
+        arrived, collisions = simulation.getArrivedIDList(), simulation.getCollisions()
+        if not arrived and not collisions:
+            return
         slots = {name: slot for slot, name in self._ids.items()}
-        for name in self._sumo.simulation.getArrivedIDList():
+        for name in arrived:
             slot = slots.get(name)
             if slot is not None:
                 del self._ids[slot]
-                self._cars[slot, Column.STATUS] = Status.LEFT
-        for collision in self._sumo.simulation.getCollisions():
+                self._status[slot] = Status.LEFT
+        for collision in collisions:
             pair = [slots[name] for name in (collision.collider, collision.victim) if name in slots]
             present = [slot for slot in pair if slot in self._ids]
             if present:
                 self._hits += 1
             for slot in present:
-                self._take_off(slot, Status.CRASHED)
+                self._take_off(slot)
 
-    def _take_off(self, slot: int, status: Status) -> None:
+    def _take_off(self, slot: int) -> None:
         self._sumo.vehicle.remove(self._ids.pop(slot))
-        self._cars[slot, Column.STATUS] = status
+        self._status[slot] = Status.CRASHED
 
     def _read(self) -> None:
         vehicle, lanes = self._sumo.vehicle, self._network.lanes
+        lane_of, position, speed = vehicle.getLaneID, vehicle.getLanePosition, vehicle.getSpeed
         for slot, name in self._ids.items():
-            place = lanes.get(vehicle.getLaneID(name))
-            if place is None:
-                continue
-            row = self._cars[slot]
-            row[Column.X] = place[1] + vehicle.getLanePosition(name)
-            row[Column.V] = vehicle.getSpeed(name)
-            row[Column.LANE] = place[0]
-            row[Column.GAINED] = vehicle.getAcceleration(name)
+            place = lanes.get(lane_of(name))
+            if place is not None:
+                self._cars[slot] = [place[1] + position(name), speed(name), place[0], vehicle.getAcceleration(name)]
