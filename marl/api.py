@@ -21,12 +21,13 @@ from marl.errors import UserError, nearest
 from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
+from marl.plugins import trust_named_in
 from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import trainer
 from marl.training.language import language_plan
 from marl.training.language_policy import LearnedSpeakers
-from marl.training.policy import LearnedPolicy, load_policy
+from marl.training.policy import LearnedPolicy, load_policy, supervise
 from marl.training.run_folder import CONFIG, read_config
 
 Echo = Callable[[str], None]
@@ -34,6 +35,7 @@ Echo = Callable[[str], None]
 
 def make(scenario: str, preset: str | None = None, copies: int = 1, device: str = "cpu", **options: Any) -> BatchedEnv:
     """A batched world of ``copies`` copies. Raises ``UserError``."""
+    trust_named_in([scenario])
     config = configure(scenario, preset=preset, options=options, overrides=[f"device={device}"])
     return load_scenario(scenario).make(config.world, copies, _device(config))
 
@@ -55,6 +57,7 @@ def train(
     preset, config: a preset's name, a configuration file, or both; see ``configure``. out: the folder, new or empty.
     live: show progress.
     """
+    trust_named_in([scenario, system or "", *overrides])
     resolved = configure(scenario, preset=preset, config=config, system=system, options=options, overrides=overrides)
     return trainer.train(resolved, Path(out) if out is not None else None, echo, live)
 
@@ -94,6 +97,7 @@ def evaluate(
     options: a shorthand with a list of values gives one set of instances for each of them, and all combinations of
         several such lists.
     """
+    trust_named_in([scenario, *overrides])
     found = load_scenario(scenario)
     builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
     worlds = []
@@ -170,22 +174,37 @@ def policy_builders(scenario: Scenario, names: Iterable[str], echo: Echo = lambd
 
 
 def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -> PolicyBuilder:
-    """One policy by its name: a baseline, a run folder, or a shipped policy. Raises ``UserError``."""
-    if name in scenario.baselines:
-        return scenario.baselines[name]
+    """One policy by its name: a baseline, a run folder, or a shipped policy. Raises ``UserError``.
+
+    ``NAME+safety`` and ``NAME-safety`` are the same policy with the world's supervisor put on or taken away.
+    """
     own = shipped(scenario)
-    if name in own or name in [f"{scenario.name}/{policy}" for policy in own]:
+    known = [*scenario.baselines, *(f"{scenario.name}/{policy}" for policy in own)]
+    wanted, supervised = name, None
+    if name not in known and name not in own and not Path(name).is_dir():
+        for sign in "+-":
+            if name.endswith(f"{sign}safety"):
+                wanted, supervised = name.removesuffix(f"{sign}safety"), sign == "+"
+    if wanted in scenario.baselines:
+        rule = scenario.baselines[wanted]
+        if supervised is False:
+            raise UserError(f"policy '{name}': {wanted} has no supervisor that could be taken away")
+        return supervise(rule) if supervised else rule
+    if wanted in own or wanted in known:
         assert scenario.checkpoints is not None
-        policy = load_policy(scenario.checkpoints / name.removeprefix(f"{scenario.name}/"), echo)
-    elif Path(name).is_dir():
-        policy = load(name, echo)
+        policy = load_policy(scenario.checkpoints / wanted.removeprefix(f"{scenario.name}/"), echo)
+    elif Path(wanted).is_dir():
+        policy = load(wanted, echo)
     else:
-        known = [*scenario.baselines, *(f"{scenario.name}/{policy}" for policy in own)]
-        raise UserError(f"policy '{name}' is no baseline, shipped policy or run folder{nearest(name, known)}")
+        raise UserError(f"policy '{wanted}' is no baseline, shipped policy or run folder{nearest(wanted, known)}")
     trained_in = load_scenario(policy.config.scenario).name
     if trained_in != scenario.name:
-        raise UserError(f"policy '{name}' was trained in {trained_in}, not in {scenario.name}")
-    return policy.bind
+        raise UserError(f"policy '{wanted}' was trained in {trained_in}, not in {scenario.name}")
+    if supervised is None:
+        return policy.bind
+    if not isinstance(policy, LearnedPolicy):
+        raise UserError(f"policy '{name}': +safety and -safety are for policies of tensor worlds")
+    return policy.supervised(supervised).bind
 
 
 def run_folder_of(policy: Path) -> Path:

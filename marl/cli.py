@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from marl.errors import UserError, nearest
+from marl.plugins import trust, trust_named_in
 
 if TYPE_CHECKING:
     from marl.config import AnyRunConfig
@@ -44,6 +45,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the configuration; repeatable.")
 ]
 PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="See 'marl list presets'.")]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="NAME", help="A module or server that the files of a run may name; repeatable."),
+]
 
 
 class Listed(StrEnum):
@@ -84,10 +89,13 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the run in this folder.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
+    trusted: TrustOption = None,
 ) -> None:
     """Train a policy. Options of the scenario, such as --map, come after its name."""
     from marl import api
     from marl.training import trainer
+
+    trust(*(trusted or []))
 
     if resume is not None:
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
@@ -123,7 +131,11 @@ def evaluate(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")],
     policies: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Baselines, run folders or shipped policies (scenario/name).")
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Baselines, run folders or shipped policies (scenario/name); NAME+safety, NAME-safety.",
+        ),
     ],
     preset: PresetOption = None,
     set_: SetOption = None,
@@ -131,11 +143,14 @@ def evaluate(
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Instances, one per seed: 0:16 or 0,1,5.")] = "0:16",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the table as a page.")] = None,
+    trusted: TrustOption = None,
 ) -> None:
     """Compare policies on the same instances. An option of the scenario may list values: --agents 32,64."""
     from marl import api
     from marl.evaluation.report import write_report
     from marl.evaluation.tables import show
+
+    trust(*(trusted or []))
 
     options = _scenario_options(context, scenario, lists=True)
     names = _words(policies, "--policies")
@@ -170,6 +185,7 @@ def watch(
     set_: SetOption = None,
     seed: Annotated[int, typer.Option(help="The instance to show.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page.")] = None,
+    trusted: TrustOption = None,
 ) -> None:
     """Record one episode as a page that plays in a browser, without a network."""
     from marl import api
@@ -178,6 +194,7 @@ def watch(
     from marl.training.report import record_episode
     from marl.training.run_folder import CONFIG
 
+    trust(*(trusted or []))
     of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
     name = scenario or api.scenario_of(policy)
     found = load_scenario(name)
@@ -365,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is loaded: on busy machines a second thread costs many times what it gains.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = sys.argv[1:] if arguments is None else list(arguments)
+    trust_named_in(words)
     try:
         code = app(args=words or ["--help"], standalone_mode=False)
         return code if isinstance(code, int) else 0

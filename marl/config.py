@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from marl.errors import UserError, nearest
+from marl.plugins import check_server
 from marl.yaml_io import dump_yaml, parse_scalar, read_yaml
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -126,8 +127,19 @@ class Layer(NamedTuple):
 
 
 def read_layer(path: Path) -> Layer:
-    """The partial configuration in a YAML file. Raises ``UserError``."""
-    return Layer(str(path), read_yaml(path))
+    """The partial configuration in a YAML file. Raises ``UserError``, also for servers that the user did not name."""
+    values = read_yaml(path)
+    for url in _servers(values):
+        check_server(url, str(path))
+    return Layer(str(path), values)
+
+
+def _servers(values: Any) -> Iterator[str]:
+    """The addresses in a configuration: they receive conversations, and a key from the environment."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if key == "base_url":
+            yield str(value)
+        yield from _servers(value)
 
 
 def assignment(text: str, source: str = "--set") -> Layer:

@@ -6,8 +6,18 @@ import difflib
 from collections.abc import Sequence
 
 
+_LONGEST = 800
+
+
 class UserError(Exception):
-    """One sentence that names the place and the mend. The command line prints it and exits with code 2."""
+    """One sentence that names the place and the mend. The command line prints it and exits with code 2.
+
+    What it quotes may come from a hostile file, so its text is one line of bounded length without control characters.
+    """
+
+    def __str__(self) -> str:
+        text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(super().__str__().split()))
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

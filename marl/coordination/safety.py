@@ -41,6 +41,14 @@ class Supervised(Protocol):
         """
 
 
+@runtime_checkable
+class ShowsCorrections(Protocol):
+    """A world that wants to know who was corrected, for example to show it."""
+
+    def post_decision(self, corrected: Tensor) -> None:
+        """corrected: bool ``[B, N]``, for the step that comes."""
+
+
 class Correction(NamedTuple):
     """executed: int64 ``[B, N]``. corrected: bool ``[B, N]``, where it is not what was proposed."""
 
@@ -98,6 +106,8 @@ class Safety:
         corrected = alive & (executed != proposed)
         self._interventions += corrected.sum(1)
         self._decisions += alive.sum(1)
+        if isinstance(self._env, ShowsCorrections):
+            self._env.post_decision(corrected)
         return Correction(executed, corrected)
 
     def account(self, timestep: TimeStep) -> TimeStep:

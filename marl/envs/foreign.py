@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ def from_parallel(
     workers: int | None = None,
     horizon: int | None = None,
     deterministic: bool = False,
+    metrics: Mapping[str, Metric] | None = None,
     device: torch.device | str = "cpu",
     timeout_s: float = 60.0,
 ) -> BatchedEnv:
@@ -40,6 +41,8 @@ def from_parallel(
     horizon: steps after which the agents alive are truncated; None: the environment's own ``max_cycles`` or the like.
     deterministic: an episode is a function of its seed and the actions; the world then gives snapshots, which are
         restored by replay (``marl.testing.check_parallel`` tests the claim).
+    metrics: figures that the environment gives with the end of an episode, as ``info["metrics"]`` of any agent; the
+        first of them leads tables. Those of an episode that was lost are 0.
     device: where the tensors go; the environments stay on the CPU.
     timeout_s: the longest that one step may take before its worker is replaced.
 
@@ -49,15 +52,23 @@ def from_parallel(
     Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
     """
     count = min(copies, os.cpu_count() or 1) if workers is None else workers
-    pool = WorkerPool(partial(ForeignSimulator, factory, horizon), copies, count, timeout_s=timeout_s)
+    simulator = partial(ForeignSimulator, factory, horizon, tuple(metrics or ()))
+    pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
     kind = ReplayableForeignEnv if deterministic else ForeignEnv
-    return kind(pool, pool.layout.info, torch.device(device))
+    return kind(pool, pool.layout.info, torch.device(device), metrics)
 
 
 class ForeignEnv(BatchedEnv):
-    """The batched face of a pool of ``ForeignSimulator``."""
+    """The batched face of a pool of ``ForeignSimulator``; metrics: the figures that its simulators read."""
 
-    def __init__(self, pool: WorkerPool, foreign: ForeignSpec, device: torch.device):
+    def __init__(
+        self,
+        pool: WorkerPool,
+        foreign: ForeignSpec,
+        device: torch.device,
+        metrics: Mapping[str, Metric] | None = None,
+    ):
+        own = dict(metrics or {})
         self.pool, self.copies, self.device = pool, pool.copies, device
         self._foreign = foreign
         self.spec = EnvSpec(
@@ -68,13 +79,15 @@ class ForeignEnv(BatchedEnv):
             state_space=foreign.state_space,
             horizon=foreign.horizon,
             state_per_agent=False,
-            metrics={
+            metrics=own
+            | {
                 "return": Metric("1", "higher", "sum of rewards over the episode, mean over agents"),
                 "length_steps": Metric("step", "neither", "length of the episode"),
                 "lost": Metric("1", "lower", "episode cut short by the loss of its worker"),
             },
-            primary_metric="return",
+            primary_metric=next(iter(own), "return"),
         )
+        self._own_metrics = tuple(own)
         self._seed = torch.zeros(self.copies, dtype=torch.int64)
         self._episode = torch.zeros_like(self._seed)
         self._time = torch.zeros_like(self._seed)
@@ -108,6 +121,8 @@ class ForeignEnv(BatchedEnv):
         self._time = self._time + 1
         self._return = self._return + out["reward"].mean(1)
         metrics = {"return": self._return, "length_steps": self._time.float(), "lost": lost.float()}
+        for k, name in enumerate(self._own_metrics):
+            metrics[name] = torch.from_numpy(self.pool.outputs["metrics"][:, k].copy())
         ended = (out["terminated"] | out["truncated"]).any()
         now = self._begin(done)
         return now._replace(
@@ -207,8 +222,14 @@ class ForeignEnv(BatchedEnv):
 class ReplayableForeignEnv(ForeignEnv):
     """A deterministic foreign world: a snapshot is (seed, episode, actions since reset), restored by replay."""
 
-    def __init__(self, pool: WorkerPool, foreign: ForeignSpec, device: torch.device):
-        super().__init__(pool, foreign, device)
+    def __init__(
+        self,
+        pool: WorkerPool,
+        foreign: ForeignSpec,
+        device: torch.device,
+        metrics: Mapping[str, Metric] | None = None,
+    ):
+        super().__init__(pool, foreign, device, metrics)
         self._log = torch.zeros(self.copies, foreign.horizon, *pool.layout.actions.shape, dtype=torch.float64)
 
     def snapshot(self) -> dict[str, Tensor]:

@@ -45,9 +45,16 @@ class ForeignSimulator:
     Actions: float64 [N, A] with A the largest flat size of an agent's action; exact for every integer below 2**53.
     Continuous actions are clipped to their bounds. An agent that disappears without a flag counts as terminated;
     one that is flagged twice as terminated. Agents alive at the horizon are truncated.
+    metrics: figures of an episode that the environment gives with its end, in ``info["metrics"]`` of any agent.
     """
 
-    def __init__(self, factory: Callable[[], ParallelEnv[Any, Any, Any]] | str, horizon: int | None):
+    def __init__(
+        self,
+        factory: Callable[[], ParallelEnv[Any, Any, Any]] | str,
+        horizon: int | None,
+        metrics: tuple[str, ...] = (),
+    ):
+        self._metrics = metrics
         self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
         agents = getattr(self._env, "possible_agents", None)
         if not agents:
@@ -81,6 +88,8 @@ class ForeignSimulator:
         for name in ("terminated", "truncated", "alive"):
             outputs[name] = Block((n,), "bool")
         outputs |= {"reward": Block((n,), "float32"), "agent_id": Block((n,), "int64"), "done": Block((), "bool")}
+        if self._metrics:
+            outputs["metrics"] = Block((len(self._metrics),), "float32")
         return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec)
 
     def reset(self, seed: int) -> None:
@@ -114,6 +123,7 @@ class ForeignSimulator:
             self._final_state = self._state()
         if not self._alive.any():
             self._done = True
+            self._figures = self._read_metrics()
             self._observations, self._infos = self._env.reset(seed=next_seed)
             self._start_agents()
 
@@ -122,6 +132,8 @@ class ForeignSimulator:
             outputs[name][:] = getattr(self, "_" + name)
         outputs["agent_id"][:] = np.arange(len(self._keys)) + len(self._keys) * self._births
         outputs["done"][()] = self._done
+        if self._metrics:
+            outputs["metrics"][:] = self._figures
         for group, slots in self.spec.groups.items():
             for row, slot in enumerate(slots):
                 seen = self._observations.get(self._keys[slot]) if self._alive[slot] else None
@@ -151,6 +163,7 @@ class ForeignSimulator:
         self._reward = np.zeros(n, np.float32)
         self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
         self._done = False
+        self._figures = [0.0] * len(self._metrics)
         self._final, self._final_state = {}, None
 
     def _start_agents(self) -> None:
@@ -172,6 +185,14 @@ class ForeignSimulator:
     def _mask(self, slot: int) -> Array | None:
         key = self._keys[slot]
         return _mask_of(self._observations.get(key), self._infos.get(key)) if self._alive[slot] else None
+
+    def _read_metrics(self) -> list[float]:
+        ends: list[Mapping[str, Any]] = [info["metrics"] for info in self._infos.values() if "metrics" in info]
+        given = ends[0] if ends else {}
+        missing = [name for name in self._metrics if name not in given]
+        if missing:
+            raise UserError(f"{self._env} ends an episode without info['metrics'] of {', '.join(missing)}")
+        return [float(given[name]) for name in self._metrics]
 
     def _state(self) -> Array | None:
         return np.asarray(self._env.state()) if self.spec.state_space is not None else None

@@ -43,6 +43,10 @@ else:
     _context = multiprocessing.get_context("spawn")
 
 _ALIGNMENT = 64
+#: A killed process is gone at once, unless the system itself holds it; that is waited for, but not for ever.
+_KILL_PATIENCE_S = 10.0
+#: Times the owner's patience after which a worker that hangs ends by itself: its owner has been killed.
+_ORPHAN_FACTOR = 2.0
 _LOG_LIMIT = 1 << 20
 _LOG_TAIL = 3
 #: Calls without a failure after which a worker's earlier failures are forgotten: more than an episode of most worlds,
@@ -238,7 +242,7 @@ class WorkerPool:
         self._held.folder = folder
         shares = np.array_split(np.arange(self.copies), count)
         self._held.workers = [
-            _Worker(index, factory, int(share[0]), len(share), folder / f"worker-{index}.log")
+            _Worker(index, factory, int(share[0]), len(share), folder / f"worker-{index}.log", self._timeout_s)
             for index, share in enumerate(shares)
         ]
         try:
@@ -308,14 +312,17 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
 
-    def __init__(self, index: int, factory: Callable[[], Simulator], first: int, count: int, log: Path):
+    def __init__(
+        self, index: int, factory: Callable[[], Simulator], first: int, count: int, log: Path, timeout_s: float
+    ):
         self.index, self.first, self.count = index, first, count
         self.failures = self.steady = 0
-        self._factory, self._log = factory, log
+        self._factory, self._log, self._timeout_s = factory, log, timeout_s
 
     def launch(self) -> None:
         self.pipe, theirs = _context.Pipe()
-        arguments = (theirs, self._factory, self.first, self.count, str(self._log))
+        limit_s = _ORPHAN_FACTOR * self._timeout_s
+        arguments = (theirs, self._factory, self.first, self.count, str(self._log), limit_s)
         self.process = _context.Process(target=_serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
         self.process.start()
         theirs.close()
@@ -350,7 +357,7 @@ class _Worker:
         self.process.join(patience_s)
         if self.process.is_alive():
             self.process.kill()
-            self.process.join()
+            self.process.join(_KILL_PATIENCE_S)
         self.pipe.close()
 
     def last_words(self) -> str:
@@ -374,9 +381,17 @@ def _ended(process: BaseProcess) -> str:
 # The worker's side
 
 
-def _serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count: int, log: str) -> None:
-    """The worker process: simulators for ``count`` copies, a command at a time."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle; it then closes the pipe.
+def _serve(
+    pipe: Connection, factory: Callable[[], Simulator], first: int, count: int, log: str, limit_s: float
+) -> None:
+    """The worker process: simulators for ``count`` copies, a command at a time, each within ``limit_s`` seconds."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # The owner's to handle, who saves first and then closes the pipe.
+    # Should the owner be killed while a simulator hangs, nobody else ends this process: the system's own timer does,
+    # also where a simulator never returns to Python.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # What simulators leave behind when they are killed lies in the pool's folder and goes with it.
+    tempfile.tempdir = str(Path(log).parent)
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -393,7 +408,9 @@ def _serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count
         memory = SharedMemory(name)
         arrays.update(_views(_blocks(layout, copies), memory))
         while (command := pipe.recv()) != "close":
+            signal.setitimer(signal.ITIMER_REAL, limit_s)
             _serve_command(command, simulators, first, arrays)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             pipe.send(None)
             if os.fstat(descriptor).st_size > _LOG_LIMIT:
                 os.ftruncate(descriptor, 0)

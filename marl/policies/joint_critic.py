@@ -57,6 +57,8 @@ class JointCritic(nn.Module):
                 )
             source, mixer = "observation", "deep_sets"
         self.source: CriticInput = source
+        #: An agent's value is a function of its own row of observations or states only.
+        self.independent = mixer == "none" and (source == "observation" or spec.state_per_agent)
         self._shared = source == "state" and not spec.state_per_agent and spec.shared_reward
         self._indexed = source == "state" and not spec.state_per_agent and not spec.shared_reward
         self.critics = nn.ModuleDict()

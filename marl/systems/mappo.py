@@ -122,6 +122,14 @@ class Mappo:
         )
         recurrent = "gru" in (config.actor.recurrent, config.critic.recurrent)
         self._stretch = config.stretch if recurrent else 1
+        # Agents whose losses do not depend on the slot they are in: the living can be moved together.
+        self._exchangeable = (
+            not recurrent
+            and len(spec.groups) == 1
+            and config.sharing == "group"
+            and not config.agent_index
+            and self.critic.independent
+        )
 
     def state(self) -> dict[str, object]:
         """Parameters, buffers and moments, as a tree of tensors."""
@@ -161,7 +169,7 @@ class Mappo:
         if config.advantage_norm:
             advantage = normalize(advantage, batch.mask)
 
-        rows = _Rows(batch, advantage, target, old_value, self._stretch)
+        rows = _Rows(batch, advantage, target, old_value, self._stretch, self._exchangeable)
         agents = self._stretch * self._spec.n_agents
         sums: dict[str, float] = {}
         count = 0
@@ -247,26 +255,45 @@ class _Taken:
 class _Rows:
     """A batch cut into stretches of L steps: every column ``[L, rows, N, *]``."""
 
-    def __init__(self, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int):
+    def __init__(
+        self, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int, exchangeable: bool
+    ):
+        living = None
+        if exchangeable and bool(batch.mask.any()) and not bool(batch.mask.all()):
+            living = _packed(batch.mask)
+
         def cut(x: Tensor) -> Tensor:
+            if living is not None:
+                return x.flatten(0, 2)[living].unsqueeze(0)
             result = stretches(x, length)
             assert isinstance(result, Tensor)
             return result
 
         def tree(x: Tree | None) -> Tree | None:
-            return None if x is None else stretches(x, length)
+            return None if x is None else map_tree(cut, x)
 
-        self.observation, self.action = stretches(batch.observation, length), stretches(batch.action, length)
+        observation, action = tree(batch.observation), tree(batch.action)
+        assert observation is not None and action is not None
+        self.observation, self.action = observation, action
         self.action_mask, self.state = tree(batch.action_mask), tree(batch.state)
         self.log_prob, self.advantage = cut(batch.log_prob), cut(advantage)
         self.target, self.old_value = cut(target), cut(old_value)
         self.start, self.mask = cut(batch.start), cut(batch.mask)
         self.actor_hidden = {name: cut(x) for name, x in batch.actor_hidden.items()}
         self.critic_hidden = {name: cut(x) for name, x in batch.critic_hidden.items()}
+        if living is not None:
+            self.mask.view(-1)[int(batch.mask.sum()) :] = False
         self.count = self.mask.shape[1]
 
     def take(self, index: Tensor) -> _Taken:
         return _Taken(self, index)
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """Where the living of bool ``[T, B, N]`` stand, int64 ``[ceil(K / N), N]``; the last row is filled up with some."""
+    living = mask.flatten().nonzero()[:, 0]
+    agents = mask.shape[2]
+    return torch.cat((living, living[:1].expand(-len(living) % agents))).view(-1, agents)
 
 
 def _explained_variance(value: Tensor, returns: Tensor, mask: Tensor) -> float:

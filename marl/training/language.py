@@ -88,20 +88,22 @@ class LanguageTrainer:
 
     # State
 
-    def start(self, init: Path | None = None) -> None:
-        """Begin a new run; with the folder of another one, from its weights instead of by imitation."""
-        if init is not None:
-            tree, _, path = CheckpointStore(init).latest(self._echo)
-            try:
-                self.learner.take_weights(tree["algorithm"]["policy"])
-            except (KeyError, TypeError, RuntimeError, AttributeError):
-                raise UserError(
-                    f"the weights in {path} do not fit this run: train with the world and policy options in "
-                    f"{init / 'config.yaml'}, or leave --init out"
-                ) from None
-            self._imitations = 0
-            self._echo(f"starting from the weights in {path}")
+    def start(self) -> None:
+        """Begin a new run."""
         self.save()  # so that there is always something to resume from
+
+    def take_weights(self, init: Path) -> None:
+        """Before ``start``: begin with the weights of another run's newest checkpoint instead of by imitation."""
+        tree, _, path = CheckpointStore(init).latest(self._echo)
+        try:
+            self.learner.take_weights(tree["algorithm"]["policy"])
+        except (KeyError, TypeError, RuntimeError):
+            raise UserError(
+                f"the weights in {path} do not fit this run: train with the world and policy options in "
+                f"{init / 'config.yaml'}, or leave --init out"
+            ) from None
+        self._imitations = 0
+        self._echo(f"starting from the weights in {path}")
 
     def load(self) -> None:
         """Continue from the newest checkpoint that is whole."""

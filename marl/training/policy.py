@@ -13,9 +13,12 @@ from torch import Tensor
 
 from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Memory, Pipeline
+from marl.coordination.safety import METRICS as SAFETY_METRICS
+from marl.coordination.safety import Safety
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
+from marl.policies.base import Baseline, BoundPolicy
 from marl.policies.joint import JointPolicy, Unit, noise
 from marl.scenario import load_scenario
 from marl.seeding import Stream, fold, fold_int
@@ -51,6 +54,28 @@ class PipelinePolicy:
         return decision.executed
 
 
+class SupervisedRule:
+    """A rule whose actions the world's supervisor corrects (``BoundPolicy`` and ``Accounts``)."""
+
+    metrics = SAFETY_METRICS
+
+    def __init__(self, rule: BoundPolicy, safety: Safety):
+        self._rule, self._safety = rule, safety
+
+    def account(self, timestep: TimeStep) -> TimeStep:
+        return self._safety.account(timestep)
+
+    def act(self, timestep: TimeStep) -> Tree:
+        proposed = self._rule.act(timestep)
+        assert isinstance(proposed, Tensor)
+        return self._safety.correct(timestep, proposed).executed
+
+
+def supervise(rule: Baseline) -> Baseline:
+    """A baseline under the world's supervisor; binding it raises ``UserError`` where the world has none."""
+    return lambda env: SupervisedRule(rule(env), Safety(env))
+
+
 class LearnedPolicy:
     """A policy as a run left it.
 
@@ -67,6 +92,13 @@ class LearnedPolicy:
         """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
         pipeline = Pipeline(env, self.config.coordination)
         return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), self.config.algorithm.greedy)
+
+    def supervised(self, enabled: bool) -> LearnedPolicy:
+        """The same policy with the supervisor put on or taken away."""
+        coordination = self.config.coordination
+        safety = coordination.safety.model_copy(update={"enabled": enabled})
+        changed = self.config.model_copy(update={"coordination": coordination.model_copy(update={"safety": safety})})
+        return LearnedPolicy(self.name, changed, self._state)
 
     def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
         options = self.config.algorithm

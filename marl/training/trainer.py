@@ -218,8 +218,6 @@ def train(
     with RunFolder.create(config, out) as folder:
         trainer = _trainer(config, scenario, system, folder, echo)
         if init is not None:
-            if not isinstance(trainer, Trainer):
-                raise UserError(f"--init is not for system {config.system}: name a folder of weights in its options")
             trainer.take_weights(init)
         trainer.start()
         _finish(trainer, folder, echo, live)

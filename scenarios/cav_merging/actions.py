@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL
+from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.traffic import R, Traffic
 
 
@@ -31,6 +34,9 @@ class Action(IntEnum):
 SPEED_STEP, TOP_SPEED = 5.0, 30.0
 #: The speed controller's time constant, s.
 SPEED_TIME_S = 0.6
+# Plain integers for the kernels.
+_LEFT, _IDLE, _RIGHT, _FASTER, _SLOWER = (int(action) for action in Action)
+_MERGE_START, _MERGE_END, _MAIN_LANES = int(R.MERGE_START), int(R.MERGE_END), int(R.MAIN_LANES)
 
 
 def next_target(speed: Tensor, target: Tensor, actions: Tensor) -> Tensor:
@@ -56,6 +62,16 @@ def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, T
 
     mask: as ``legal`` gives it; an illegal lane change is not made.
     """
+    if traffic.x.device.type != "cpu":
+        return commands_reference(traffic, actions, mask)
+    accel, turn = torch.zeros_like(traffic.v), torch.zeros_like(traffic.lane)
+    tensors = (traffic.v, traffic.target, actions, mask, accel, turn)
+    _commands(*(tensor.numpy() for tensor in tensors))
+    return accel, turn
+
+
+def commands_reference(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``commands`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
     agents = actions.shape[1]
     speed = traffic.v[:, :agents]
     traffic.target.copy_(next_target(speed, traffic.target, actions))
@@ -66,8 +82,51 @@ def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, T
     return accel, turn
 
 
+@njit(cache=True, error_model="numpy")
+def _commands(v: Floats, target: Floats, actions: Ints, mask: Flags, accel: Floats, turn: Ints) -> None:
+    for b in range(target.shape[0]):
+        for i in range(target.shape[1]):
+            action = actions[b, i]
+            if action == _FASTER or action == _SLOWER:
+                level = np.rint(v[b, i] / SPEED_STEP) + (1.0 if action == _FASTER else -1.0)
+                target[b, i] = min(max(level * SPEED_STEP, 0.0), TOP_SPEED)
+            accel[b, i] = min(max((target[b, i] - v[b, i]) / SPEED_TIME_S, -CAV_DECEL), CAV_ACCEL)
+            if mask[b, i, action]:
+                turn[b, i] = int(action == _LEFT) - int(action == _RIGHT)
+
+
 def legal(traffic: Traffic) -> Tensor:
     """bool ``[B, N, 5]``: lane changes where a lane is, never back onto the acceleration lane; speeds in range."""
+    if traffic.x.device.type != "cpu":
+        return legal_reference(traffic)
+    mask = torch.empty(*traffic.target.shape, len(Action), dtype=torch.bool)
+    tensors = (traffic.x, traffic.v, traffic.lane, traffic.present, traffic.road, traffic.target, mask)
+    _legal(*(tensor.numpy() for tensor in tensors))
+    return mask
+
+
+@njit(cache=True, error_model="numpy")
+def _legal(x: Floats, v: Floats, lane: Ints, present: Flags, road: Floats, target: Floats, mask: Flags) -> None:
+    for b in range(target.shape[0]):
+        for i in range(target.shape[1]):
+            if not present[b, i]:
+                mask[b, i] = False
+                mask[b, i, _IDLE] = True
+                continue
+            level = np.rint(v[b, i] / SPEED_STEP)
+            if lane[b, i] == 0:
+                left = road[b, _MERGE_START] <= x[b, i] < road[b, _MERGE_END]
+            else:
+                left = lane[b, i] < road[b, _MAIN_LANES]
+            mask[b, i, _LEFT] = left
+            mask[b, i, _IDLE] = True
+            mask[b, i, _RIGHT] = lane[b, i] > 1
+            mask[b, i, _FASTER] = level * SPEED_STEP < TOP_SPEED or target[b, i] < TOP_SPEED
+            mask[b, i, _SLOWER] = level > 0.0 or target[b, i] > 0.0
+
+
+def legal_reference(traffic: Traffic) -> Tensor:
+    """``legal`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
     agents = traffic.target.shape[1]
     x, v, lane = traffic.x[:, :agents], traffic.v[:, :agents], traffic.lane[:, :agents]
     road = traffic.road

@@ -26,6 +26,7 @@ METRICS = {
     "collision_rate": Metric("share", "lower", "1 if the episode had a collision"),
     "collisions_per_km": Metric("1/km", "lower", "collisions per kilometre that all cars drove together"),
     "merged_share": Metric("share", "higher", "ramp cars that reached the main road safely / those that entered"),
+    "cav_merged_share": Metric("share", "higher", "merged_share of the automated cars alone"),
     "mean_speed_mps": Metric("m/s", "higher", "over all cars and steps to the scheduled end; a crashed car stands"),
     "travel_time_s": Metric("s", "lower", "mean time a car was on the road by the scheduled end"),
     "min_ttc_s": Metric("s", "higher", f"least time to collision with the leader, at most {LONGEST_S:g}"),
@@ -47,6 +48,8 @@ class Tally:
     entered: Tensor
     ramp_entered: Tensor
     ramp_merged: Tensor
+    cavs_entered: Tensor
+    cavs_merged: Tensor
     left: Tensor
     min_ttc: Tensor
     min_pet: Tensor
@@ -73,11 +76,14 @@ class Tally:
         self.min_pet[rows] = LONGEST_S
         self.entered[rows] = traffic.present[rows].sum(1).double()
         self.ramp_entered[rows] = traffic.from_ramp[rows].sum(1).double()
+        self.cavs_entered[rows] = traffic.from_ramp[rows, : traffic.target.shape[1]].sum(1).double()
 
     def arrived(self, traffic: Traffic, slots: Tensor) -> None:
         """Cars just entered, bool ``[B, V]``."""
         self.entered += slots.sum(1)
-        self.ramp_entered += (slots & traffic.from_ramp).sum(1)
+        from_ramp = slots & traffic.from_ramp
+        self.ramp_entered += from_ramp.sum(1)
+        self.cavs_entered += from_ramp[:, : traffic.target.shape[1]].sum(1)
 
     def add(
         self,
@@ -127,7 +133,10 @@ class Tally:
         self.car_steps += present.sum(1) + self.wrecks
         self.left += left.sum(1)
         self.ramp_merged += merged_now.sum(1)
-        self.ramp_merged -= (crashed & traffic.from_ramp & traffic.merged).sum(1)
+        wrecked = crashed & traffic.from_ramp & traffic.merged
+        self.ramp_merged -= wrecked.sum(1)
+        self.cavs_merged += merged_now[:, :agents].sum(1)
+        self.cavs_merged -= wrecked[:, :agents].sum(1)
         leader = pick_lane(lead, traffic.lane)
         gap = pick(traffic.x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - traffic.x
         closing = v - pick(v, leader)
@@ -155,6 +164,9 @@ class Tally:
             "collisions_per_km": self.hits / (self.metres / 1000.0).clamp(min=1e-3),
             "merged_share": torch.where(
                 self.ramp_entered > 0, self.ramp_merged / self.ramp_entered.clamp(min=1.0), 1.0
+            ),
+            "cav_merged_share": torch.where(
+                self.cavs_entered > 0, self.cavs_merged / self.cavs_entered.clamp(min=1.0), 1.0
             ),
             "mean_speed_mps": self.speed / car_steps,
             "travel_time_s": self.car_steps * DECISION_S / self.entered.clamp(min=1.0),
@@ -192,6 +204,8 @@ def _add(
     entered: Floats,
     ramp_entered: Floats,
     ramp_merged: Floats,
+    cavs_entered: Floats,
+    cavs_merged: Floats,
     gone: Floats,
     min_ttc: Floats,
     min_pet: Floats,
@@ -204,10 +218,14 @@ def _add(
         for i in range(x.shape[1]):
             if merged_now[b, i]:
                 ramp_merged[b] += 1.0
+                if i < agents:
+                    cavs_merged[b] += 1.0
             if crashed[b, i]:
                 wrecks[b] += 1.0
                 if from_ramp[b, i] and merged[b, i]:
                     ramp_merged[b] -= 1.0
+                    if i < agents:
+                        cavs_merged[b] -= 1.0
             if left[b, i]:
                 gone[b] += 1.0
             if not present[b, i]:

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from marl.errors import UserError, nearest
+from marl.xml_io import read_xml
 from scenarios.cav_merging.geometry import LANE_WIDTH, RoadGeometry
 from scenarios.cav_merging.sumo_install import sumo_binary
 
@@ -25,6 +26,7 @@ NETWORKS: Mapping[str, RoadGeometry] = {
     "unseen": RoadGeometry(merge_start=410.0, merge_end=590.0, road_end=760.0, speed_limit=27.0, converge=140.0),
 }
 SUFFIX = ".net.xml"
+_NETCONVERT_S = 60.0
 _NETCONVERT = {"nod": "node", "edg": "edge", "con": "connection"}
 
 
@@ -107,7 +109,10 @@ def build_network(geometry: RoadGeometry, target: Path, keep_sources: bool = Fal
         raw = Path(scratch) / "raw.net.xml"
         command += [f"--output-file={raw}", "--no-internal-links", "--no-turnarounds"]
         command += ["--offset.disable-normalization", "--no-warnings"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_NETCONVERT_S)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"netconvert took longer than {_NETCONVERT_S:g} s to build {target.name}") from None
         if result.returncode != 0:
             raise UserError(f"netconvert could not build {target.name}: {result.stderr.strip().splitlines()[-1]}")
         # netconvert's header names the date and the folders of the machine it ran on.
@@ -142,12 +147,7 @@ def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetw
     for role in ROLES:
         if role not in edges:
             raise UserError(f"--edges names no '{role}' edge; give ramp=...,main=...,merge=...,after=...")
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise UserError(f"the network {path} does not exist; name a .net.xml file") from None
-    except (ElementTree.ParseError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the network {path} cannot be read as XML: {error}") from None
+    root = read_xml(path)
     known = {edge.get("id", ""): edge for edge in root.iter("edge")}
     found = {}
     for role in ROLES:
@@ -169,7 +169,7 @@ def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetw
     return _assemble(path, edges, found, links, known)
 
 
-def _lanes_of(edge: ElementTree.Element, path: Path) -> list[tuple[str, float, float]]:
+def _lanes_of(edge: Element, path: Path) -> list[tuple[str, float, float]]:
     """(name, length, limit) of an edge's lanes, by index."""
     try:
         lanes = sorted(edge.iter("lane"), key=lambda lane: int(lane.attrib["index"]))
@@ -178,7 +178,7 @@ def _lanes_of(edge: ElementTree.Element, path: Path) -> list[tuple[str, float, f
         raise UserError(f"edge '{edge.get('id')}' of {path} has a lane without a readable {error}") from None
 
 
-def _links(root: ElementTree.Element) -> dict[tuple[str, int, str], tuple[int, str]]:
+def _links(root: Element) -> dict[tuple[str, int, str], tuple[int, str]]:
     """(from edge, from lane, to edge) -> (to lane, name of the internal lane between or '')."""
     links = {}
     for link in root.iter("connection"):
@@ -193,7 +193,7 @@ def _assemble(
     edges: Mapping[str, str],
     found: Mapping[str, list[tuple[str, float, float]]],
     links: Mapping[tuple[str, int, str], tuple[int, str]],
-    known: Mapping[str, ElementTree.Element],
+    known: Mapping[str, Element],
 ) -> RoadNetwork:
     count = len(found["main"])
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import Metric
-from marl.envs.workers import WorkerPool
+from marl.envs.workers import Array, WorkerPool
 from marl.errors import UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
@@ -27,7 +27,9 @@ from scenarios.cav_merging.twin import Outcome
 LOST = Metric("1", "lower", "episode cut short by the loss of its SUMO process; its other figures do not count")
 #: Points of 0.2 s that the window draws of a car's announced path.
 PATH_POINTS = 8
-_HISTORY, _LENGTH, _SEED = "sumo/history", "sumo/length", "sumo/seed"
+_HISTORY, _LENGTH, _SEED, _PENDING = "sumo/history", "sumo/length", "sumo/seed", "sumo/pending"
+#: Headway times of the styles in their order, which tell the styles apart.
+_TAUS = np.array([style[0] for style in STYLES.values()])
 
 
 def fixed_geometry(geometry: Geometry) -> RoadGeometry:
@@ -63,13 +65,13 @@ class SumoBackend:
         if config.gui:
             factory = partial(GuiSimulator, network, self._slots, config.exact_reset, screen())
         self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0)
-        self._marks = torch.zeros(copies, self._agents, dtype=torch.bool) if config.gui else None
+        self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
         self._exact = config.exact_reset
-        self._pending = torch.zeros(copies, self._slots, dtype=torch.bool)
-        self._seeds = torch.zeros(copies, dtype=torch.int64)
+        self._pending = np.zeros((copies, self._slots), dtype=bool)
+        self._seeds = np.zeros(copies, dtype=np.int64)
         # What the simulators were told since the episode's beginning: a snapshot is replayed from it.
-        self._history = torch.zeros(copies, config.horizon + 2, self._slots + 1, len(Command), dtype=torch.float64)
-        self._length = torch.zeros(copies, dtype=torch.int64)
+        self._history = np.zeros((copies, config.horizon + 2, self._slots + 1, len(Command)))
+        self._length = np.zeros(copies, dtype=np.int64)
 
     def _network(self, geometry: RoadGeometry) -> RoadNetwork:
         for name, known in NETWORKS.items():
@@ -80,14 +82,16 @@ class SumoBackend:
         return read_network(path)
 
     def begin(self, traffic: Traffic, rows: Tensor, seeds: Tensor) -> None:
-        self._seeds[rows] = seeds.cpu() & 0x7FFFFFFF
-        self._length[rows] = 0
-        self._pending[rows] = False
+        chosen = _host(rows)
+        self._seeds[chosen] = _host(seeds) & 0x7FFFFFFF
+        self._length[chosen] = 0
+        self._pending[chosen] = False
         mask = np.zeros(len(self._length), dtype=bool)
-        mask[rows.cpu().numpy()] = True
-        self.pool.seeds[:] = self._seeds.numpy()
+        mask[chosen] = True
+        self.pool.seeds[:] = self._seeds
         self.pool.reset(mask)
-        commands = self._insertions(traffic, traffic.present.cpu())
+        commands = self._no_commands()
+        self._insert(commands, traffic, _host(traffic.present))
         commands[:, -1, Command.OP] = 1.0
         self._tell(commands, mask)
         while mask.any():
@@ -96,86 +100,106 @@ class SumoBackend:
     def mark(self, corrected: Tensor) -> None:
         """Show these agents (bool ``[B, N]``) as corrected in the next step."""
         if self._marks is not None:
-            self._marks |= corrected.cpu()
+            self._marks |= _host(corrected)
 
     def insert(self, traffic: Traffic, slots: Tensor) -> None:
-        self._pending |= slots.cpu()
+        self._pending |= _host(slots)
 
-    def _insertions(self, traffic: Traffic, slots: Tensor, ahead_s: float = 0.0) -> Tensor:
-        """Commands ``[B, V + 1, 11]`` that place the cars of ``slots``, ``ahead_s`` seconds further on."""
-        commands = torch.zeros(len(slots), self._slots + 1, len(Command), dtype=torch.float64)
+    def _no_commands(self) -> Array:
+        return np.zeros((len(self._length), self._slots + 1, len(Command)))
+
+    def _insert(self, commands: Array, traffic: Traffic, slots: Array, ahead_s: float = 0.0) -> None:
+        """Write into ``commands`` what places the cars of ``slots`` (bool ``[B, V]``), ``ahead_s`` seconds further."""
         rows = commands[:, :-1]
-        drivers = traffic.drivers.cpu()
-        taus = torch.tensor([style[0] for style in STYLES.values()], dtype=torch.float64)
-        style = (drivers[..., P.TAU, None] - taus).abs().argmin(-1)
+        drivers, v = _host(traffic.drivers), _host(traffic.v)
+        style = np.abs(drivers[..., P.TAU, None] - _TAUS).argmin(-1)
         rows[..., Command.OP] = slots * float(Op.INSERT)
-        rows[..., Command.LANE] = traffic.lane.cpu().double()
-        rows[..., Command.X] = (traffic.x + ahead_s * traffic.v).cpu()
-        rows[..., Command.V] = traffic.v.cpu()
-        rows[..., Command.TYPE] = (2 * style + (drivers[..., P.ASSERTIVE] == ASSERTIVE)).double()
+        rows[..., Command.LANE] = _host(traffic.lane)
+        rows[..., Command.X] = _host(traffic.x) + ahead_s * v
+        rows[..., Command.V] = v
+        rows[..., Command.TYPE] = 2 * style + (drivers[..., P.ASSERTIVE] == ASSERTIVE)
         rows[..., Command.DESIRED] = drivers[..., P.DESIRED]
-        rows[..., Command.CONTROLLED] = traffic.controlled.cpu().double()
-        return commands
+        rows[..., Command.CONTROLLED] = _host(traffic.controlled)
 
-    def _tell(self, commands: Tensor, mask: np.ndarray) -> None:
+    def _tell(self, commands: Array, mask: Array) -> None:
         """Hand out commands and remember them."""
-        rows = torch.from_numpy(np.flatnonzero(mask))
-        self.pool.actions[mask] = commands.numpy()[mask]
+        rows = np.flatnonzero(mask)
+        self.pool.actions[rows] = commands[rows]
         self._history[rows, self._length[rows]] = commands[rows]
         self._length[rows] += 1
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
-        # A car appears at the end of SUMO's first step and drives in the second: place it where it would be by then.
-        commands = self._insertions(traffic, self._pending, ahead_s=SIM_STEP_S)
-        rows = commands[:, :-1]
-        control = (traffic.present & traffic.controlled).cpu() & ~self._pending
-        rows[..., Command.OP] += control * float(Op.CONTROL)
-        rows[..., Command.ACCEL] = accel.cpu()
-        rows[..., Command.TURN] = turn.cpu().double()
+        commands = self._no_commands()
+        if self._pending.any():
+            # A car appears at the end of SUMO's first step and drives in the second: place it where it is by then.
+            self._insert(commands, traffic, self._pending, ahead_s=SIM_STEP_S)
+        rows, controlled = commands[:, :-1], _host(traffic.controlled)
+        rows[..., Command.OP] += (_host(traffic.present) & controlled & ~self._pending) * float(Op.CONTROL)
+        rows[..., Command.CONTROLLED] = controlled
+        rows[..., Command.ACCEL] = _host(accel)
+        rows[..., Command.TURN] = _host(turn)
         if self._marks is not None:
-            rows[:, : self._agents, Command.MARK] = self._marks.double()
+            rows[:, : self._agents, Command.MARK] = self._marks
             path = rollout(traffic, None, PATH_POINTS)[:, :, -1, 0]
-            rows[:, : self._agents, Command.REACH] = (path - traffic.x[:, : self._agents]).cpu()
+            rows[:, : self._agents, Command.REACH] = _host(path - traffic.x[:, : self._agents])
             self._marks[:] = False
         self._pending[:] = False
-        everywhere = np.ones(len(commands), dtype=bool)
-        self._tell(commands, everywhere)
-        lost = torch.from_numpy(self.pool.step())
-        cars = torch.from_numpy(self.pool.outputs["cars"].copy())
+        self._tell(commands, np.ones(len(commands), dtype=bool))
+        lost = self.pool.step()
+        cars = self.pool.outputs["cars"]
         status = cars[..., Column.STATUS]
         known = ~lost[:, None] & (status != Status.ABSENT)
-        device = traffic.x.device
-        for tensor, column in ((traffic.x, Column.X), (traffic.v, Column.V), (traffic.gained, Column.GAINED)):
-            tensor.copy_(torch.where(known, cars[..., column], tensor.cpu()))
-        traffic.lane.copy_(torch.where(known, cars[..., Column.LANE].long(), traffic.lane.cpu()))
-        crashed = known & (status == Status.CRASHED)
-        left = known & (status == Status.LEFT)
-        traffic.present.copy_(torch.where(lost[:, None], traffic.present.cpu(), status == Status.PRESENT))
-        hits = torch.where(lost, 0, torch.from_numpy(self.pool.outputs["hits"][:, 0].copy()))
-        return Outcome(crashed.to(device), left.to(device), hits.to(device), lost.to(device))
+        _update(traffic.x, cars[..., Column.X], known)
+        _update(traffic.v, cars[..., Column.V], known)
+        _update(traffic.gained, cars[..., Column.GAINED], known)
+        _update(traffic.lane, cars[..., Column.LANE], known)
+        _update(traffic.present, status == Status.PRESENT, ~lost[:, None])
+        found = (
+            known & (status == Status.CRASHED),
+            known & (status == Status.LEFT),
+            np.where(lost, 0, self.pool.outputs["hits"][:, 0]),
+            lost,
+        )
+        return Outcome(*(torch.from_numpy(array).to(traffic.x.device) for array in found))
 
     def snapshot(self) -> dict[str, Tensor]:
         if not self._exact:
             raise UserError("world.exact_reset=false cannot be snapshot: SUMO's random stream runs on; set it to true")
-        saved = {_HISTORY: self._history, _LENGTH: self._length, _SEED: self._seeds, "sumo/pending": self._pending}
-        return {name: tensor.clone() for name, tensor in saved.items()}
+        return {name: torch.from_numpy(array.copy()) for name, array in self._own().items()}
+
+    def _own(self) -> dict[str, Array]:
+        return {_HISTORY: self._history, _LENGTH: self._length, _SEED: self._seeds, _PENDING: self._pending}
 
     def restore(self, traffic: Traffic, snapshot: dict[str, Tensor], source: Tensor | None, rows: Tensor) -> None:
         """Play the commands since the beginning of the episodes again."""
-        rows = rows.cpu()
-        own = {_HISTORY: self._history, _LENGTH: self._length, _SEED: self._seeds, "sumo/pending": self._pending}
-        for name, tensor in own.items():
-            tensor[rows] = snapshot[name] if source is None else snapshot[name][source.cpu()]
+        into = _host(rows)
+        for name, array in self._own().items():
+            saved = _host(snapshot[name])
+            array[into] = saved if source is None else saved[_host(source)]
         chosen = np.zeros(len(self._length), dtype=bool)
-        chosen[rows.numpy()] = True
-        self.pool.seeds[:] = self._seeds.numpy()
+        chosen[into] = True
+        self.pool.seeds[:] = self._seeds
         self.pool.reset(chosen)
-        for k in range(int(self._length[rows].max())):
-            mask = chosen & (self._length > k).numpy()
-            self.pool.actions[mask] = self._history[:, k].numpy()[mask]
+        for k in range(int(self._length[into].max())):
+            mask = chosen & (self._length > k)
+            self.pool.actions[mask] = self._history[mask, k]
             if self.pool.step(mask).any():
                 raise UserError("a SUMO process was lost while a snapshot was being restored; restore it again")
 
     def close(self) -> None:
         self.pool.close()
         self._folder.cleanup()
+
+
+def _host(tensor: Tensor) -> Array:
+    """The tensor as an array on the CPU, its own memory if it is there already."""
+    array: Array = tensor.cpu().numpy()
+    return array
+
+
+def _update(tensor: Tensor, values: Array, where: Array) -> None:
+    """Overwrite the entries of ``where``."""
+    array = _host(tensor)
+    np.copyto(array, values, where=where, casting="unsafe")
+    if tensor.device.type != "cpu":
+        tensor.copy_(torch.from_numpy(array))

@@ -158,8 +158,9 @@ class SumoSimulator:
         self._hits = 0
         self._status = [status if status == _PRESENT else _ABSENT for status in self._status]
         rows = actions.tolist()
-        for slot in np.flatnonzero(actions[:-1, _OP] == Op.INSERT).tolist():
-            self._insert(slot, rows[slot])
+        for slot in range(self._slots):
+            if rows[slot][_OP] == _INSERT:
+                self._insert(slot, rows[slot])
         if rows[-1][_OP] > 0.0:
             self._sumo.simulationStep()
             self._read()
@@ -171,9 +172,7 @@ class SumoSimulator:
         self._read()
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        cars = outputs["cars"]
-        cars[:, : Column.STATUS] = self._cars
-        cars[:, Column.STATUS] = self._status
+        outputs["cars"][:] = [(*car, status) for car, status in zip(self._cars, self._status, strict=True)]
         outputs["hits"][0] = self._hits
 
     def close(self) -> None:
@@ -257,8 +256,9 @@ class SumoSimulator:
 
     def _read(self) -> None:
         vehicle, lanes = self._sumo.vehicle, self._network.lanes
-        lane_of, position, speed = vehicle.getLaneID, vehicle.getLanePosition, vehicle.getSpeed
+        lane_of, position = vehicle.getLaneID, vehicle.getLanePosition
+        speed, acceleration = vehicle.getSpeed, vehicle.getAcceleration
         for slot, name in self._ids.items():
             place = lanes.get(lane_of(name))
             if place is not None:
-                self._cars[slot] = [place[1] + position(name), speed(name), place[0], vehicle.getAcceleration(name)]
+                self._cars[slot] = [place[1] + position(name), speed(name), place[0], acceleration(name)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +37,11 @@ class Counter:
             time.sleep(60)
         elif fault == -3:
             raise ValueError("no such action")
+        elif fault == -4:
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            np.ones(1 << 28)
+        elif fault == -5:
+            time.sleep(0.3)
         self.sum += float(actions.sum())
 
     def write(self, outputs: Mapping[str, Array]) -> None:
@@ -42,6 +49,13 @@ class Counter:
 
     def close(self) -> None:
         pass
+
+
+class Littering(Counter):
+    """Keeps a temporary file, as SUMO does."""
+
+    def __init__(self) -> None:
+        self.file = Path(tempfile.mkstemp(prefix="marl-litter-")[1])
 
 
 class NeverStarts(Counter):

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators import Counter, NeverStarts
+from simulators import Counter, Littering, NeverStarts
 
 from marl.envs.workers import WorkerPool
 from marl.errors import UserError
@@ -96,6 +100,88 @@ def test_a_stopped_worker_is_replaced() -> None:
         assert pool.step().tolist() == [True]
     finally:
         pool.close()
+
+
+def test_a_worker_out_of_memory_is_replaced() -> None:
+    pool = WorkerPool(Counter, 2, 2)
+    try:
+        pool.reset()
+        pool.actions[:] = [[1, 1], [-4, 1]]
+        assert pool.step().tolist() == [False, True]
+        pool.actions[:] = 1
+        assert not pool.step().any()
+        pool.actions[1] = -4
+        with pytest.raises(UserError, match="MemoryError"):
+            for _ in range(4):
+                pool.step()
+    finally:
+        pool.close()
+
+
+def test_a_slow_worker_is_waited_for(pool: WorkerPool) -> None:
+    pool.actions[:, 0] = [1, 1, 1, -5, 1]
+    assert not pool.step().any()
+    assert pool.restarts == 0
+
+
+def test_signals_to_the_whole_group_are_left_to_the_owner(pool: WorkerPool) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too; the owner still has to save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for pid in pool.pids:
+            os.kill(pid, number)
+    pool.actions[:] = 1
+    assert not pool.step().any()
+    assert pool.restarts == 0
+
+
+OWNER = """
+import sys
+from simulators import Counter
+from marl.envs.workers import WorkerPool
+
+if __name__ == "__main__":
+    pool = WorkerPool(Counter, 2, 2, timeout_s=2.0)
+    pool.reset()
+    print(*pool.pids, pool._held.memory.name, flush=True)
+    pool.actions[:] = [[1, 1], [-2, 1]]
+    pool.step()
+"""
+
+
+def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
+    """One worker waits for a command, the other hangs in a step."""
+    (tmp_path / "owner.py").write_text(OWNER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "owner.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        *pids, name = process.stdout.readline().split()
+        time.sleep(0.3)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while (any(map(alive, pids)) or Path("/dev/shm", name).exists()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, pids))
+    assert not Path("/dev/shm", name).exists()
+
+
+def alive(pid: str) -> bool:
+    """Whether a process runs; one that has ended but was not asked for its exit code does not."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_a_killed_worker_leaves_goes_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pool = WorkerPool(Littering, 1, 1)
+    pool.reset()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    assert pool.step().tolist() == [True]
+    assert len(list(tmp_path.rglob("marl-litter-*"))) == 2
+    pool.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_leaves_no_process_and_no_memory() -> None:

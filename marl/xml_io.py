@@ -1,0 +1,60 @@
+"""XML as simulators' files use it: elements and attributes, read within limits.
+
+Refused are document type declarations: they hold nothing that a network needs, but entities, which can expand without
+bound and name other files and servers. Simulators that read the same file later meet none either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+from xml.parsers import expat
+
+from marl.errors import UserError
+
+#: A network of a large city; its elements take about ten times as much memory.
+MAX_BYTES = 200_000_000
+MAX_DEPTH = 100
+_CHUNK = 1 << 16
+
+
+def read_xml(path: Path, max_bytes: int = MAX_BYTES) -> Element:
+    """The root element of an XML file. Raises ``UserError`` that names the file and, where known, the line."""
+    parser = expat.ParserCreate()
+    builder = TreeBuilder()
+    depth = 0
+
+    def refuse(*_: Any) -> None:
+        raise UserError(f"{path}, line {parser.CurrentLineNumber}: a document type declaration is not allowed")
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise UserError(f"{path}, line {parser.CurrentLineNumber}: elements are nested too deeply")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    size = 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise UserError(f"{path} is larger than {max_bytes:,} bytes, use a smaller file")
+                parser.Parse(chunk, False)
+            parser.Parse(b"", True)
+        return builder.close()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (expat.ExpatError, ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{path} cannot be read as XML: {error}") from None

@@ -1,0 +1,42 @@
+"""The declaration of the scenario: what the platform and the command line know about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl.envs.batched import BatchedEnv
+from marl.scenario import Option, Scenario
+from scenarios.traffic_signals.baselines import BASELINES
+from scenarios.traffic_signals.config import SignalConfig
+from scenarios.traffic_signals.networks import NETWORKS
+from scenarios.traffic_signals.world import TrafficSignals
+
+
+def _make(config: SignalConfig, copies: int, device: torch.device) -> BatchedEnv:
+    return TrafficSignals(config, copies, device)
+
+
+def _instance(config: SignalConfig) -> dict[str, Any]:
+    return {"net": Path(config.net).name, "seconds": config.seconds}
+
+
+SCENARIO = Scenario(
+    name="traffic_signals",
+    summary="traffic lights of a road network, sumo-rl's environment in libsumo processes",
+    config=SignalConfig,
+    make=_make,
+    instance=_instance,
+    presets=Path(__file__).parent / "presets",
+    default_preset="grid",
+    baselines=BASELINES,
+    options=(
+        Option("--net", "world.net", "one of sumo-rl's networks, or a .net.xml file"),
+        Option("--routes", "world.routes", "the demand, a .rou.xml file"),
+        Option("--seconds", "world.seconds", "simulated seconds of an episode"),
+    ),
+    system="mappo",
+    maps=lambda: sorted(NETWORKS),
+)

@@ -1,0 +1,55 @@
+"""``TrafficSignals``: B simulations of a road network, each in a process of its own, and the lights as agents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl.envs.batched import Metric
+from marl.envs.foreign import ReplayableForeignEnv
+from marl.envs.foreign_simulator import ForeignSimulator
+from marl.envs.workers import WorkerPool
+from scenarios.traffic_signals.config import SignalConfig
+from scenarios.traffic_signals.networks import find_network
+from scenarios.traffic_signals.simulator import SignalGrid, light_name
+
+METRICS: Mapping[str, Metric] = {
+    "mean_waiting_s": Metric("s", "lower", "seconds a car stood or waited to enter, mean over the cars of the demand"),
+    "queue_veh": Metric("veh", "lower", "cars standing (below 0.1 m/s) in the network, mean over time"),
+    "mean_speed_mps": Metric("m/s", "higher", "mean over all cars in the network and over time"),
+    "arrived_veh": Metric("veh", "higher", "cars that reached their destination"),
+}
+
+
+class TrafficSignals(ReplayableForeignEnv):
+    """Lights of a network, all of which decide every ``delta_s`` seconds which phase is to be green next.
+
+    Episodes are a function of the seed, so that snapshots can be replayed. Shapes: see the scenario's README.
+    Raises ``UserError`` if SUMO or sumo-rl is not installed or a file cannot be used.
+    """
+
+    def __init__(self, config: SignalConfig, copies: int, device: torch.device | str = "cpu"):
+        network = find_network(config)
+        simulator = partial(ForeignSimulator, partial(SignalGrid, config, network), None, tuple(METRICS))
+        pool = WorkerPool(simulator, copies, workers=copies)
+        super().__init__(pool, pool.layout.info, torch.device(device), METRICS)
+        #: Decisions that the network's own program gives to each green of each light, in the order of the agents.
+        self.programs = tuple(
+            tuple(max(1, round(seconds / config.delta_s)) for seconds in network.programs[light])
+            for light in sorted(network.programs, key=lambda light: self.spec.agents.index(light_name(light)))
+        )
+
+    def pressures(self, state: Tensor) -> list[Tensor]:
+        """Of each light, how much the incoming lanes of each phase hold more than the outgoing ones, ``[B, A]``."""
+        widths = [0] * self.spec.n_agents
+        sizes = 0
+        for group, slots in self.spec.groups.items():
+            for slot in slots:
+                space = self.spec.action_space[group]
+                widths[slot] = int(space.n)  # type: ignore[attr-defined]
+                sizes += int(np.prod(self.spec.observation_space[group].shape))  # type: ignore[arg-type]
+        return list(torch.split(state[:, sizes:], widths, dim=1))

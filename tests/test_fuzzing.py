@@ -1,0 +1,27 @@
+"""Every reader of foreign files and texts, with random ones: accepted, or refused in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fuzzing import TARGETS, Target, attempt
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+TRIES = 60
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_reader_accepts_or_refuses_in_one_sentence(
+    target: Target, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+
+    @settings(max_examples=TRIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        tried: Any = data.draw(target.tries)
+        attempt(target, folder, tried)
+
+    run()
