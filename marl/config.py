@@ -56,6 +56,9 @@ class SafetyConfig(Frozen):
     """Replacing actions whose prediction conflicts."""
 
     enabled: bool = Field(default=False, description="correct conflicting actions before the world executes them")
+    penalty: float = Field(
+        default=0.0, ge=0, description="price of a correction, taken off the corrected agent's reward"
+    )
 
 
 class CoordinationConfig(Frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-
 _LONGEST = 800
 
 
@@ -17,7 +16,8 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(super().__str__().split()))
-        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+        # The reason and the mend stand at the end, so it is the middle that is left out.
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -12,11 +12,11 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from marl.errors import UserError
+from marl.files import read_limited
 
 #: A network of a large city; its elements take about ten times as much memory.
 MAX_BYTES = 200_000_000
 MAX_DEPTH = 100
-_CHUNK = 1 << 16
 
 
 def read_xml(path: Path, max_bytes: int = MAX_BYTES) -> Element:
@@ -42,19 +42,9 @@ def read_xml(path: Path, max_bytes: int = MAX_BYTES) -> Element:
 
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler, parser.EndElementHandler = start, end
-    size = 0
+    data = read_limited(path, max_bytes)
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise UserError(f"{path} is larger than {max_bytes:,} bytes, use a smaller file")
-                parser.Parse(chunk, False)
-            parser.Parse(b"", True)
+        parser.Parse(data, True)
         return builder.close()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except (expat.ExpatError, ParseError, ValueError, LookupError) as error:
         raise UserError(f"{path} cannot be read as XML: {error}") from None

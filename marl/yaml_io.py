@@ -14,8 +14,10 @@ from typing import Any
 import yaml
 
 from marl.errors import UserError
+from marl.files import read_text
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 250_000
+_MAX_DEPTH = 50
 _MAX_DIGITS = 400
 
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
@@ -38,6 +40,17 @@ class _Loader(yaml.SafeLoader):
     """``SafeLoader`` with the scalars above and without aliases."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the name is PyYAML's
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        # The scanner's time grows with the brackets that are open, and it reads far ahead of the composer.
+        if self.flow_level >= _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=self.get_mark())
+        return bool(super().add_indent(column))
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -129,18 +142,7 @@ def parse_scalar(text: str, source: str) -> Any:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping. Raises ``UserError``."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} cannot be read: it is not UTF-8 text") from None
-    value = parse_yaml(text, str(path))
+    value = parse_yaml(read_text(path, MAX_BYTES), str(path))
     if value is None:
         return {}
     if not isinstance(value, dict):

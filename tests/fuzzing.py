@@ -1,7 +1,7 @@
 """What is read from elsewhere, as targets for fuzzing: random and mutated files and texts for every reader.
 
 A reader either accepts what it is given or refuses it with a ``UserError`` of one short line, within two seconds of CPU
-time; anything else is a fault. ``tests/test_fuzzing.py`` makes some tries of each, ``scripts/check_trust parsers`` many.
+time; anything else is a fault. ``test_fuzzing.py`` makes some tries of each, ``scripts/check_trust readers`` many.
 """
 
 from __future__ import annotations
@@ -69,7 +69,21 @@ def attempt(target: Target, folder: Path, tried: Any) -> bool:
 
 # Tries
 
-_ODD = ["\0", "\ufeff", "\x1b[2J", "\u2028", "\ud800", "é", "𝟙", "-", "1e999", "nan", "9" * 500, "[" * 3000, "{" * 3000]
+_ODD = [
+    "\0",
+    "\ufeff",
+    "\x1b[2J",
+    "\u2028",
+    "\ud800",
+    "é",
+    "\u0663",
+    "-",
+    "1e999",
+    "nan",
+    "9" * 500,
+    "[" * 3000,
+    "{" * 3000,
+]
 _HARM = [
     "../../etc/passwd",
     "/dev/zero",
@@ -139,6 +153,7 @@ def _file(name: str, read: Callable[[Path], Any]) -> Reader:
 _GRID = GridMap.open_everywhere("open", np.zeros((4, 5), bool))
 _MAP = "type octile\nheight 3\nwidth 4\nmap\n....\n.@T.\nG.S.\n"
 _SET = 'one: |-\n  ..#\n  a.A\n"two": |-\n  .@.\n  $!.\n'
+_LETTERS = "one: |-\n  a.A\n  .b.\n  #.B\n"
 _SCEN = "version 1\n0\tm.map\t5\t4\t0\t0\t4\t3\t7\n1\tm.map\t5\t4\t1\t0\t2\t2\t3.4\n"
 _TASKS = {"schema_version": 1, "map": "warehouse", "agents": [{"start": [0, 0], "goals": [[1, 2], [0, 0]]}]}
 _QUESTIONS = {
@@ -252,9 +267,9 @@ def _load_checkpoint(folder: Path, tried: tuple[bool, bool, bytes]) -> None:
 
 _HEADER = '{"000000":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
 _SAFETENSORS = len(_HEADER).to_bytes(8, "little").decode("latin-1") + _HEADER + "\0" * 16
-_MANIFESTS = json_file_of(
-    {}, ("format", "format_version", "info", "tree", "tensors", "files", "sha256")
-) | file_of('{"tree": {"dict": [["x", {"tensor": "000000"}], ["n", {"list": [1, {"float": "0x1p0"}]}]]}}')
+_MANIFESTS = json_file_of({}, ("format", "format_version", "info", "tree", "tensors", "files", "sha256")) | file_of(
+    '{"tree": {"dict": [["x", {"tensor": "000000"}], ["n", {"list": [1, {"float": "0x1p0"}]}]]}}'
+)
 _CHECKPOINTS = st.tuples(st.just(True), st.booleans(), _MANIFESTS) | st.tuples(
     st.just(False),
     st.booleans(),
@@ -266,7 +281,11 @@ TARGETS = [
     Target("MovingAI map (.map)", file_of(_MAP), _file("m.map", lambda path: load_maps(str(path)))),
     Target("MovingAI scenario (.scen)", file_of(_SCEN), _file("s.scen", lambda path: load_tasks(str(path), _GRID))),
     Target("POGEMA map set (.yaml)", file_of(_SET), _file("p.yaml", lambda path: load_maps(str(path)))),
-    Target("letters of a POGEMA map", file_of(_SET), _file("p.yaml", lambda path: load_tasks(str(path)))),
+    Target(
+        "letters of a POGEMA map",
+        file_of("one: |-\n  a.A\n  .b.\n  #.B\n"),
+        _file("p.yaml", lambda path: load_tasks(str(path))),
+    ),
     Target(
         "path-finding tasks (.json)",
         json_file_of(_TASKS, ("schema_version", "map", "agents", "x")),

@@ -13,9 +13,7 @@ TRIES = 60
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_a_reader_accepts_or_refuses_in_one_sentence(
-    target: Target, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_reader_accepts_or_refuses_in_one_sentence(target: Target, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
 
     @settings(max_examples=TRIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)

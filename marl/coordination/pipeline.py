@@ -85,7 +85,7 @@ class Pipeline:
             self.observation_space = {
                 group: self._intent.extend(space) for group, space in self.observation_space.items()
             }
-        self._safety = Safety(env) if config.safety.enabled else None
+        self._safety = Safety(env, config.safety.penalty) if config.safety.enabled else None
         #: Metrics that the modules add to those of the world.
         self.metrics: Mapping[str, Metric] = SAFETY_METRICS if self._safety else {}
 

@@ -59,10 +59,12 @@ class Correction(NamedTuple):
 class Safety:
     """The supervisor of one world, with its account of interventions.
 
+    penalty: what a correction costs the corrected agent, in the reward of the step that follows. Without a price the
+    policy learns to lean on the supervisor; with one, corrections are a frequent and early sign of danger.
     Raises ``UserError`` if the world cannot be supervised.
     """
 
-    def __init__(self, env: BatchedEnv):
+    def __init__(self, env: BatchedEnv, penalty: float = 0.0):
         if not isinstance(env, Supervised):
             raise UserError(f"{type(env).__name__} has no supervisor: set coordination.safety.enabled=false")
         if len(env.spec.groups) != 1:
@@ -70,6 +72,8 @@ class Safety:
         self._env: Supervised = env
         self._interventions = torch.zeros(env.copies, device=env.device)
         self._decisions = torch.zeros(env.copies, device=env.device)
+        self._penalty = penalty
+        self._unpaid: Tensor | None = None
 
     def correct(self, timestep: TimeStep, proposed: Tensor, scores: Tensor | None = None) -> Correction:
         """Replace conflicting actions.
@@ -106,16 +110,24 @@ class Safety:
         corrected = alive & (executed != proposed)
         self._interventions += corrected.sum(1)
         self._decisions += alive.sum(1)
+        self._unpaid = corrected
         if isinstance(self._env, ShowsCorrections):
             self._env.post_decision(corrected)
         return Correction(executed, corrected)
 
     def account(self, timestep: TimeStep) -> TimeStep:
-        """Add ``interventions_per_step`` of the episode to the metrics; call once after each ``reset`` and ``step``."""
+        """Add ``interventions_per_step`` of the episode to the metrics, and take the penalties off the rewards.
+
+        Call once after each ``reset`` and ``step``.
+        """
         share = self._interventions / self._decisions.clamp(min=1.0)
         self._interventions = torch.where(timestep.done, 0.0, self._interventions)
         self._decisions = torch.where(timestep.done, 0.0, self._decisions)
-        return timestep._replace(metrics={**timestep.metrics, "interventions_per_step": share})
+        reward = timestep.reward
+        if self._penalty and self._unpaid is not None:
+            reward = reward - self._penalty * self._unpaid
+        self._unpaid = None
+        return timestep._replace(reward=reward, metrics={**timestep.metrics, "interventions_per_step": share})
 
     def state(self) -> dict[str, Tensor]:
         """The account of the present episodes, for checkpoints."""

@@ -15,7 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from marl.errors import UserError
+from marl.files import read_text
 from marl.rollout.token_batch import TokenBatch
+
+#: Of a file of traces.
+MAX_BYTES = 1 << 30
 
 
 def trace_rows(batch: TokenBatch, reward: Tensor, advantage: Sequence[Tensor]) -> Iterator[dict[str, Any]]:
@@ -60,9 +64,11 @@ def write_traces(path: Path, batch: TokenBatch, reward: Tensor, advantage: Seque
 
 def read_traces(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of traces. Raises ``UserError``."""
+    lines = read_text(path, MAX_BYTES).split("\n")
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
+        rows = [json.loads(line) for line in lines if line]
+    except (ValueError, RecursionError):
         raise UserError(f"{path} holds no traces: not every line is JSON") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} holds no traces: not every line is an object")
+    return rows

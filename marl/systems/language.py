@@ -92,9 +92,8 @@ class RewardConfig(Frozen):
     format: Annotated[float, Field(ge=0.0)] = 0.0
     """Added for a row whose turns were all legal calls and that answered within its budgets."""
     own: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of a sub-agent's reward that is its own answer's correctness, where that can be verified."""
-    own_cost: Annotated[float, Field(ge=0.0)] = 0.0
-    """A right answer of its own is worth 1 minus this times the cost of the sub-agent's own calls."""
+    """Share of a sub-agent's reward that is its own answer's correctness, where that can be verified, less the price of
+    its own calls."""
     invalid: Annotated[float, Field(ge=0.0)] = 0.01
     """Subtracted for each own turn that was no legal call."""
 
@@ -206,7 +205,7 @@ def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Te
     """What each row is worth, float ``[R]``: outcome, format, own answer and penalties (``RewardConfig``)."""
     options = config.reward
     team = outcome_reward(batch.success, batch.cost, config.cost_weight(fraction))
-    thrifty = outcome_reward(batch.correct, batch.own_cost, options.own_cost)
+    thrifty = outcome_reward(batch.correct, batch.own_cost, config.cost_weight(fraction))
     own = torch.where(batch.correct.isnan() | (batch.level == 0), team, thrifty)
     legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
     return (1.0 - options.own) * team + options.own * own + options.format * legal - options.invalid * batch.invalid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from marl.evaluation.results import Results
 from marl.policies.base import BoundPolicy
 from marl.scenario import Scenario, load_scenario
 from marl.training.policy import load_policy
-from marl.training.run_folder import read_config
+from marl.training.run_folder import read_config, read_provenance
 from marl.training.tracking import read_metrics
 
 Echo = Callable[[str], None]
@@ -73,7 +72,7 @@ def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda 
         levels = {
             row.policy: row.mean for row in results.rows if row.metric == metric and row.policy in scenario.baselines
         }
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(folder)
     path = folder / "report.html"
     write_report(
         path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Self, TextIO
 
 from marl.config import AnyRunConfig, dump, read_layer, resolve
 from marl.errors import UserError
+from marl.files import read_text
 from marl.scenario import load_scenario
 from marl.systems.registry import load_system
 from marl.training.provenance import provenance
@@ -25,12 +27,14 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.csv"
 REPORT = "report.html"
 _LOCK = ".lock"
+_MAX_PROVENANCE = 10_000_000
 
 
 def default_path(config: AnyRunConfig) -> Path:
     """``runs/SCENARIO-SYSTEM-PRESET-sSEED-TIME``, below the working directory."""
     parts = [config.scenario, config.system, config.preset, f"s{config.seed}", time.strftime("%Y%m%d-%H%M%S")]
-    return Path("runs") / "-".join(part for part in parts if part)
+    # The preset's name may come from a file: it must not lead elsewhere.
+    return Path("runs") / re.sub(r"[^\w.:-]", "_", "-".join(part for part in parts if part))
 
 
 def read_config(path: Path) -> AnyRunConfig:
@@ -43,6 +47,15 @@ def read_config(path: Path) -> AnyRunConfig:
     if not isinstance(scenario, str) or not isinstance(system, str):
         raise UserError(f"{file} does not say its scenario and system: it is not the configuration of a run")
     return resolve(load_scenario(scenario).config, load_system(system).config, [layer])
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The record of a run folder's starts; an empty one if there is none, or one that is damaged."""
+    with suppress(UserError, ValueError, RecursionError):
+        record = json.loads(read_text(path / PROVENANCE, _MAX_PROVENANCE))
+        if isinstance(record, dict) and isinstance(record.get("starts"), list):
+            return record
+    return {"schema_version": 1, "starts": []}
 
 
 class RunFolder:
@@ -104,10 +117,7 @@ class RunFolder:
     def _note_start(self) -> None:
         """Add this process to ``provenance.json``: one entry for the first start and one for each resumption."""
         file = self.path / PROVENANCE
-        starts: list[Any] = []
-        # A damaged record of the past is no reason not to go on.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            starts = list(json.loads(file.read_text(encoding="utf-8"))["starts"])
+        starts = read_provenance(self.path)["starts"]
         record = {"schema_version": 1, "starts": [*starts, provenance(self.config)]}
         try:
             _replace(file, json.dumps(record, indent=2) + "\n")

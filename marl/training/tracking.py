@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marl.errors import UserError
+from marl.files import read_text
 from marl.training.run_folder import METRICS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 KEY = "iteration"
+_MAX_BYTES = 1 << 30
 
 Figures = Mapping[str, float]
 
@@ -167,12 +169,10 @@ def _lines(columns: list[str], rows: Iterable[Mapping[str, str]]) -> str:
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and whole rows of a table."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _MAX_BYTES)
         lines = text[: text.rfind("\n") + 1]
         header, *rows = csv.reader(io.StringIO(lines), strict=True)
         return header, [dict(zip(header, row, strict=True)) for row in rows]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path} is damaged: move the file away to start a new one") from None
 

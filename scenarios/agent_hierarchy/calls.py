@@ -1,8 +1,4 @@
-"""How calls are written: compact (``ask e5 r1 north``, ``e5 r1 cache``) or as JSON; both are read, whatever is written.
-
-In the compact form whoever is asked, or the tool that is used, comes last: it is chosen for what is wanted, and a small
-model that had to say it first would choose before it has spelt the rest.
-"""
+"""How calls are written: compact (``ask e5 r1 north``) or as JSON; both are read, whatever is written."""
 
 from __future__ import annotations
 
@@ -58,8 +54,6 @@ def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
 
 
 def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
-    if words and words[0] not in tools and words[-1] in tools:
-        words = words[::-1]
     if not words or words[0] not in tools:
         return Fault("unknown call")
     tool = tools[words[0]]
@@ -112,8 +106,7 @@ def render(call: Call, grammar: Grammar) -> str:
     """The text of a call; ``parse`` reads it back."""
     if grammar == "json":
         return json.dumps({"name": call.name, "arguments": call.arguments}, separators=(",", ":"))
-    words = [call.name, *map(str, call.arguments.values())]
-    return " ".join(words[::-1] if len(words) > 2 and call.name != "ask" else words)
+    return " ".join([call.name, *map(str, call.arguments.values())])
 
 
 def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
@@ -125,8 +118,7 @@ def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
     for place, word in enumerate(bare[:8]):
         close = get_close_matches(word, list(tools), n=1, cutoff=0.7)
         if close:
-            words = bare[place + 1 :] or bare[:place][::-1]
-            return _mended(tools[close[0]], words) or fallback
+            return _mended(tools[close[0]], bare[place + 1 :]) or fallback
     return fallback
 
 

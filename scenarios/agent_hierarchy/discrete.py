@@ -23,7 +23,7 @@ from marl.seeding import fold, fold_int, seeds_of
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
 from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, spoken_task
-from scenarios.agent_hierarchy.world import HierarchyEnv
+from scenarios.agent_hierarchy.world import Conversation, HierarchyEnv
 
 _OPERATIONS = ("add", "sub", "mul")
 
@@ -161,6 +161,10 @@ class DiscreteHierarchy(BatchedEnv):
 
     def say(self, texts: Sequence[str]) -> None:
         self._said, self._replayable = list(texts), False
+
+    def said(self, copy: int) -> list[Conversation]:
+        """All conversations of a copy's episode; the list and its messages grow until the episode is over."""
+        return self._envs[copy].said
 
     # Snapshots
 

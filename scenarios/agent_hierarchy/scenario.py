@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
-from marl.scenario import Option, Scenario
+from marl.scenario import Option, Recorder, Scenario
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
+from scenarios.agent_hierarchy.render import HierarchyRecorder
 from scenarios.agent_hierarchy.world import HierarchyEnv
 
 _PACKAGE = Path(__file__).parent
@@ -62,6 +63,10 @@ def _held_out(config: HierarchyConfig) -> HierarchyConfig:
     return config.model_copy(update={"held_out": True})
 
 
+def _recorder(env: BatchedEnv) -> Recorder:
+    return HierarchyRecorder(cast(DiscreteHierarchy, env))
+
+
 SCENARIO = Scenario(
     name="agent_hierarchy",
     summary="language: a planner delegates questions to sub-agents with tools",
@@ -77,6 +82,7 @@ SCENARIO = Scenario(
     ),
     baselines=BASELINES,
     system="m_grpo",
+    recorder=_recorder,
     maps=graph_names,
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from marl.errors import UserError
+from marl.files import read_text
 from marl.seeding import Stream, fold_int
 from scenarios.agent_hierarchy.config import TaskConfig
 
+#: Of a file of questions.
+MAX_BYTES = 50_000_000
 #: What a lookup says that finds nothing.
 NOTHING = "none"
 #: Words after which a message holds something else than the task.
@@ -149,10 +152,9 @@ def read_tasks(path: Path) -> list[Task]:
 
     Raises ``UserError`` that names the fault.
     """
+    text = read_text(path, MAX_BYTES)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        data = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON") from None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from marl.envs.chat import (
     ChatSpace,
@@ -27,7 +27,15 @@ _FAILURE = Stream.WORLD + 4
 _INVALID, _OVER = "invalid", "over"
 
 
-class _Conversation:
+class Conversation(NamedTuple):
+    """One conversation as it is shown: the role, its depth, and the world's own list of its messages."""
+
+    agent: str
+    level: int
+    messages: list[Message]
+
+
+class _Call:
     """One open or finished call."""
 
     __slots__ = ("anchor", "called", "messages", "result", "role", "size", "task")
@@ -49,6 +57,7 @@ class HierarchyEnv(LanguageEnv):
     answered with ``invalid`` and changes nothing else. All agents earn the team's reward at the end.
 
     Seeds of ``reset`` choose the task: the same seed always gives the same question, knowledge and failures.
+    ``said`` holds all conversations of the episode, in the order in which they were opened.
     """
 
     def __init__(self, hierarchy: Hierarchy, render_mode: str | None = None):
@@ -64,7 +73,7 @@ class HierarchyEnv(LanguageEnv):
         self._file_tasks = read_tasks(config.tasks.file) if config.tasks.file else None
         self._episodes = 0
         self._seed = 0
-        self._stack: list[_Conversation] = []
+        self._stack: list[_Call] = []
         self.task: Task
 
     # Spaces
@@ -94,7 +103,8 @@ class HierarchyEnv(LanguageEnv):
         self.terminations = dict.fromkeys(self.agents, False)
         self.truncations = dict.fromkeys(self.agents, False)
         self.infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
-        self._conversations: list[_Conversation] = []
+        self._conversations: list[_Call] = []
+        self.said: list[Conversation] = []
         self._numbers: list[int] = []
         self._turns = self._calls = self._lookups = self._invalid = self._corrected = 0
         self._cost = 0.0
@@ -184,7 +194,7 @@ class HierarchyEnv(LanguageEnv):
 
     # Calls
 
-    def _execute(self, top: _Conversation, call: Call) -> None:
+    def _execute(self, top: _Call, call: Call) -> None:
         if call.name == "answer":
             self._close(call.arguments["text"], by_itself=True)
         elif self._calls >= self.hierarchy.config.max_calls:
@@ -194,7 +204,7 @@ class HierarchyEnv(LanguageEnv):
         else:
             self._use(top, top.role.tools[call.name], call)
 
-    def _delegate(self, top: _Conversation, call: Call) -> None:
+    def _delegate(self, top: _Call, call: Call) -> None:
         callee = self.hierarchy.roles[call.arguments["agent"]]
         rounds = sum(conversation.role is callee for conversation in self._stack)
         if rounds >= self.hierarchy.graph.max_rounds:
@@ -204,7 +214,7 @@ class HierarchyEnv(LanguageEnv):
         self._pay(top, self.hierarchy.config.costs.delegation)
         self._open(callee, top, call.arguments["task"])
 
-    def _use(self, top: _Conversation, tool: Tool, call: Call) -> None:
+    def _use(self, top: _Call, tool: Tool, call: Call) -> None:
         self._calls += 1
         self._lookups += 1
         self._pay(top, self.hierarchy.cost_of(tool.name))
@@ -226,12 +236,13 @@ class HierarchyEnv(LanguageEnv):
             key = fold_int(key, _text_number(word))
         return (key & ((1 << 53) - 1)) / (1 << 53) < role.options.failure
 
-    def _open(self, role: Role, caller: _Conversation | None, task: str) -> None:
+    def _open(self, role: Role, caller: _Call | None, task: str) -> None:
         level = 0 if caller is None else caller.result.level + 1
         anchor = fold_int(_text_number(role.name), _text_number(task))
-        new = _Conversation(role, caller.role.name if caller else None, level, task, anchor)
+        new = _Call(role, caller.role.name if caller else None, level, task, anchor)
         self._numbers.append(len(self._conversations))
         self._conversations.append(new)
+        self.said.append(Conversation(role.name, level, new.messages))
         self._stack.append(new)
         self.agent_selection = role.name
         self._add(new, {"role": "system", "content": self._instruction(role)})
@@ -242,7 +253,7 @@ class HierarchyEnv(LanguageEnv):
             return role.name
         return f"You are {role.name}. Every message of yours is one JSON call of a tool: {', '.join(role.tools)}."
 
-    def _request(self, new: _Conversation, caller: _Conversation | None, task: str) -> str:
+    def _request(self, new: _Call, caller: _Call | None, task: str) -> str:
         """What a role sees of its task, of the question, and of what its caller has seen."""
         parts = [task]
         reads = new.role.options.reads
@@ -273,7 +284,7 @@ class HierarchyEnv(LanguageEnv):
         caller.result.cost += closed.result.cost
         self._hear(caller, text)
 
-    def _is_right(self, closed: _Conversation, text: str) -> bool | None:
+    def _is_right(self, closed: _Call, text: str) -> bool | None:
         if closed.result.level == 0 or closed.role.options.final:
             return text.strip() == self.task.answer
         value, steps = spoken_task(closed.task)
@@ -283,13 +294,13 @@ class HierarchyEnv(LanguageEnv):
 
     # Bookkeeping
 
-    def _add(self, conversation: _Conversation, message: Message) -> None:
+    def _add(self, conversation: _Call, message: Message) -> None:
         conversation.messages.append(message)
         content: str = message["content"]
         # A byte-level tokenizer makes about one token of three characters.
         conversation.size += content.count(" ") + 2 if self._compact else len(content) // 3 + 2
 
-    def _say(self, top: _Conversation, text: str, call: Call | None) -> None:
+    def _say(self, top: _Call, text: str, call: Call | None) -> None:
         message: Message = {"role": "assistant", "content": text}
         top.called = call is not None
         if call is not None:
@@ -297,19 +308,19 @@ class HierarchyEnv(LanguageEnv):
         self._last_text = text[:200]
         self._add(top, message)
 
-    def _hear(self, top: _Conversation, text: str) -> None:
+    def _hear(self, top: _Call, text: str) -> None:
         message: Message = {"role": "tool", "content": text}
         if top.called:
             message["call_id"] = top.result.turns
         self._add(top, message)
 
-    def _refuse(self, top: _Conversation, reason: str) -> None:
+    def _refuse(self, top: _Call, reason: str) -> None:
         self._invalid += 1
         top.result.invalid += 1
         self.rewards[top.role.name] -= self.hierarchy.config.costs.invalid
         self._hear(top, reason)
 
-    def _pay(self, top: _Conversation, cost: float) -> None:
+    def _pay(self, top: _Call, cost: float) -> None:
         self._cost += cost
         top.result.cost += cost
 

@@ -87,7 +87,7 @@ def _commands(v: Floats, target: Floats, actions: Ints, mask: Flags, accel: Floa
     for b in range(target.shape[0]):
         for i in range(target.shape[1]):
             action = actions[b, i]
-            if action == _FASTER or action == _SLOWER:
+            if action in (_FASTER, _SLOWER):
                 level = np.rint(v[b, i] / SPEED_STEP) + (1.0 if action == _FASTER else -1.0)
                 target[b, i] = min(max(level * SPEED_STEP, 0.0), TOP_SPEED)
             accel[b, i] = min(max((target[b, i] - v[b, i]) / SPEED_TIME_S, -CAV_DECEL), CAV_ACCEL)

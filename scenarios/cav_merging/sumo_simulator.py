@@ -11,7 +11,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from marl.envs.workers import Block, Layout

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from marl import files
 from marl.errors import UserError
 from scenarios.lifelong_mapf.grid import MAX_SIDE, GridMap
 
@@ -42,17 +43,7 @@ class PogemaMap(NamedTuple):
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file, refused if it is larger than ``max_bytes``."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    if len(data) > max_bytes:
-        raise UserError(f"{path} is larger than {max_bytes:,} bytes, use a smaller file")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file (byte {error.start} is not UTF-8), use a text file") from None
+    text = files.read_text(path, max_bytes)
     if not text.strip():
         raise UserError(f"{path} is empty")
     return text

@@ -196,7 +196,7 @@ def test_hostile_yaml_is_refused(tmp_path: Path, text: str, reason: str) -> None
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    for path, reason in [(binary, "not UTF-8"), (tmp_path / "none.yaml", "No such file"), (tmp_path, "directory")]:
+    for path, reason in [(binary, "is not UTF-8"), (tmp_path / "none.yaml", "No such file"), (tmp_path, "directory")]:
         with pytest.raises(UserError, match=reason):
             read_yaml(path)
     (tmp_path / "empty.yaml").write_text("# nothing\n")

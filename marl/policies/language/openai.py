@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeGuard
 
 from marl.envs.chat import Message
 from marl.errors import UserError
@@ -102,7 +103,7 @@ class OpenAIPolicy:
         except OSError as error:
             slow = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
             why = "timeout" if slow else "no connection"
-        except (ValueError, LookupError, TypeError, http.client.HTTPException):
+        except (ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException):
             why = "broken reply"
         else:
             return choice | {"prompt_token_ids": data.get("prompt_token_ids")}
@@ -113,7 +114,7 @@ class OpenAIPolicy:
         transcript = request.transcript
         ids, prompt = choice.get("token_ids"), choice.get("prompt_token_ids")
         log_probs = _log_probs(choice)
-        if isinstance(ids, list) and isinstance(prompt, list) and len(log_probs) == len(ids):
+        if _are_ids(ids) and _are_ids(prompt) and len(log_probs) == len(ids):
             # Only a prompt that extends the ids so far keeps the transcript one sequence.
             if prompt[: len(transcript.ids)] == transcript.ids:
                 transcript.hear(prompt[len(transcript.ids) :])
@@ -151,11 +152,16 @@ def text_of(message: dict[str, Any]) -> str:
             name, arguments = str(function.get("name", "")), function.get("arguments")
             try:
                 parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-            except ValueError:
+            except (ValueError, RecursionError):
                 parsed = arguments  # broken arguments are the agent's mistake: the world will say so
             return json.dumps({"name": name, "arguments": parsed}, separators=(",", ":"))
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    # Half a surrogate pair is legal in JSON but cannot be written down again.
+    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+
+
+def _are_ids(ids: Any) -> TypeGuard[list[int]]:
+    return isinstance(ids, list) and all(type(token) is int and 0 <= token < 1 << 31 for token in ids)
 
 
 def _log_probs(choice: dict[str, Any]) -> list[float]:
@@ -163,4 +169,6 @@ def _log_probs(choice: dict[str, Any]) -> list[float]:
     content = entries.get("content") if isinstance(entries, dict) else None
     if not isinstance(content, list):
         return []
-    return [float(entry["logprob"]) for entry in content if isinstance(entry, dict) and "logprob" in entry]
+    values: list[Any] = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
+    usable = all(type(value) in (int, float) and -math.inf < value <= 0 for value in values)
+    return [float(value) for value in values] if usable else []

@@ -142,3 +142,10 @@ def test_each_round_drafts_from_what_the_round_before_announced():
     result = intent.negotiate(intent.augment(moment()), draft)
     assert [round(values[1], 3) for values in drafts] == [0.4, 0.5]
     assert result.observation["intent"][0, 0].tolist() == pytest.approx([1.0, 0.6])
+
+
+def test_a_correction_costs_the_corrected_once():
+    safety = Safety(Doors(), penalty=3.0)
+    safety.correct(moment(), torch.tensor([[0, 0], [0, 1]]))
+    assert safety.account(moment()).reward.tolist() == [[-3.0, 0.0], [0.0, 0.0]]
+    assert safety.account(moment()).reward.tolist() == [[0.0, 0.0], [0.0, 0.0]]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pettingzoo.test import api_test
 
 from marl.errors import UserError
+from marl.plugins import trust
 from scenarios.agent_hierarchy.config import ExpertConfig, GraphConfig, HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names, load_graph
@@ -181,6 +182,7 @@ def hanging_tool(x: str) -> str:
 
 
 def test_tools_that_raise_or_hang_are_named() -> None:
+    trust(__name__)
     tools = [f"{__name__}:raising_tool", f"{__name__}:hanging_tool"]
     graph = {"entry": "a", "roles": {"a": {"tools": tools}}}
     env = HierarchyEnv(Hierarchy(HierarchyConfig.model_validate({"graph": graph, "tool_seconds": 0.02})))

@@ -1,0 +1,35 @@
+"""A trained policy as a small folder that comes with its scenario: weights, configuration, origin; nothing to resume.
+
+Evaluation and ``--init`` read such a folder like the run it was made from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from marl.errors import UserError
+from marl.training.checkpoint import CheckpointStore
+from marl.training.run_folder import CONFIG, PROVENANCE
+
+#: What of an algorithm's state a policy and its fine-tuning need; the rest are the moments of optimisers.
+_WEIGHTS = ("policy", "critic")
+
+
+def ship(run: Path, target: Path) -> Path:
+    """Write ``target`` (replaced if it is there) from the newest whole checkpoint of a run, and return it.
+
+    Raises ``UserError`` if the run has no checkpoint or holds no weights.
+    """
+    tree, info, source = CheckpointStore(run).latest(lambda _: None)
+    algorithm = tree["algorithm"]
+    weights = {name: algorithm[name] for name in _WEIGHTS if name in algorithm}
+    if "policy" not in weights:
+        raise UserError(f"{source} holds no policy of a tensor world, which is what can be shipped")
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    for name in (CONFIG, PROVENANCE):
+        shutil.copyfile(run / name, target / name)
+    CheckpointStore(target).save(int(source.name), {"algorithm": weights}, info)
+    return target
