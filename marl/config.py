@@ -50,6 +50,9 @@ class IntentConfig(Frozen):
     horizon: int = Field(default=5, ge=1, le=64, description="moments that are announced")
     companions: int = Field(default=4, ge=1, le=32, description="nearest neighbours that are listened to")
     rounds: int = Field(default=1, ge=0, le=8, description="drafts that are exchanged before the decision")
+    predictor: Literal["rollout", "learned"] = Field(
+        default="rollout", description="the world's roll-out of an action, or that corrected by a network that learns"
+    )
 
 
 class SafetyConfig(Frozen):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,8 +85,14 @@ class Scenario:
         return sorted(path.stem for path in self.presets.glob("*.yaml"))
 
 
+@cache
+def _points() -> tuple[EntryPoint, ...]:
+    """The entry points of the installed packages; reading them takes milliseconds."""
+    return tuple(entry_points(group=GROUP))
+
+
 def scenario_names() -> list[str]:
-    return sorted(point.name for point in entry_points(group=GROUP))
+    return sorted(point.name for point in _points())
 
 
 def load_scenario(name: str) -> Scenario:
@@ -95,7 +102,7 @@ def load_scenario(name: str) -> Scenario:
     """
     if is_reference(name):
         return load_reference(name, Scenario)
-    for point in entry_points(group=GROUP):
+    for point in _points():
         if point.name == name:
             scenario: Scenario = point.load()
             return scenario

@@ -17,6 +17,7 @@ from torch import Tensor
 from marl.config import CoordinationConfig
 from marl.coordination.guidance import Guidance
 from marl.coordination.intent import Intent
+from marl.coordination.predictor import Predictor
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.coordination.safety import Safety
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
@@ -70,9 +71,12 @@ class DrawsActions(Protocol):
 
 
 class Pipeline:
-    """The chain of one world. ``observation_space`` is, per group, what one agent's policy sees at its end."""
+    """The chain of one world. ``observation_space`` is, per group, what one agent's policy sees at its end.
 
-    def __init__(self, env: BatchedEnv, config: CoordinationConfig):
+    seed: of what modules learn.
+    """
+
+    def __init__(self, env: BatchedEnv, config: CoordinationConfig, seed: int = 0):
         self.env = env
         self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
         self.observation_space: Mapping[str, spaces.Space[Any]] = (
@@ -80,8 +84,7 @@ class Pipeline:
         )
         self._intent: Intent | None = None
         if config.intent.enabled:
-            options = config.intent
-            self._intent = Intent(env, options.horizon, options.companions, options.rounds)
+            self._intent = Intent(env, self.observation_space, config.intent, seed)
             self.observation_space = {
                 group: self._intent.extend(space) for group, space in self.observation_space.items()
             }
@@ -119,8 +122,32 @@ class Pipeline:
         executed = drawn.action
         if self._safety:
             executed = self._safety.correct(timestep, _plain(drawn.action), drawn.scores).executed
+        if self._intent:
+            self._intent.record(timestep, _plain(executed))
         carried = Memory(hidden=drawn.hidden, start=torch.zeros_like(start), agent_id=timestep.agent_id)
         return Decision(timestep.observation, drawn.action, executed, drawn.log_prob, start, carried)
+
+    @property
+    def _predictor(self) -> Predictor | None:
+        return self._intent.predictor if self._intent else None
+
+    def record(self) -> None:
+        """From now on keep what modules learn from; ``learn`` has to follow each rollout."""
+        if self._predictor:
+            self._predictor.recording = True
+
+    def learn(self, number: int) -> dict[str, float]:
+        """Let modules learn from the decisions since the last call; number: of the update. Returns figures."""
+        return self._predictor.learn(number) if self._predictor else {}
+
+    def learned(self) -> dict[str, Any]:
+        """What modules have learned, as a tree of tensors; empty if none does."""
+        return {"predictor": self._predictor.state()} if self._predictor else {}
+
+    def load_learned(self, state: Mapping[str, Any]) -> None:
+        """Put ``learned`` back. Raises ``KeyError`` or ``RuntimeError`` if it does not fit."""
+        if self._predictor:
+            self._predictor.load_state(state["predictor"])
 
     def state(self) -> dict[str, Tensor]:
         """What the modules remember between steps, beside the world."""

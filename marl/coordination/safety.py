@@ -82,31 +82,26 @@ class Safety:
         """
         alive = timestep.alive
         order = torch.where(alive, self._env.priority(), -torch.inf).argsort(dim=1, descending=True, stable=True)
+        acting, proposals = alive.gather(1, order), proposed.gather(1, order)
         committed = torch.full_like(proposed, UNDECIDED)
         executed = proposed.clone()
-        for rank in range(proposed.shape[1]):
-            agent = order[:, rank]
-            place = agent.unsqueeze(1)
-            acts = alive.gather(1, place).squeeze(1)
-            if not bool(acts.any()):
-                break
+        for rank in range(int(acting.sum(1).max())):
+            agent, place = order[:, rank].contiguous(), order[:, rank : rank + 1]
+            acts, wanted = acting[:, rank : rank + 1], proposals[:, rank : rank + 1]
             candidates = self._env.candidates(agent)
-            margin = self._env.margin(candidates, agent, committed)
-            margin = torch.where(candidates >= 0, margin, -torch.inf)
-            wanted = executed.gather(1, place)
-            is_wanted = candidates == wanted
-            safe = (is_wanted & (margin >= 0)).any(1)
+            margin = self._env.margin(candidates, agent, committed).masked_fill(candidates < 0, -torch.inf)
             best = margin == margin.amax(1, keepdim=True)
-            if scores is None:
-                choice = best.to(torch.int8).argmax(1, keepdim=True)
-            else:
-                own = scores.gather(1, place.unsqueeze(2).expand(-1, 1, scores.shape[2])).squeeze(1)
-                liking = own.gather(1, candidates.clamp(min=0))
+            keep = ((candidates == wanted) & (best | (margin >= 0))).any(1, keepdim=True) | ~acts
+            decided = wanted
+            if not bool(keep.all()):
+                liking: Tensor | float = 0.0
+                if scores is not None:
+                    own = scores.gather(1, place.unsqueeze(2).expand(-1, 1, scores.shape[2])).squeeze(1)
+                    liking = own.gather(1, candidates.clamp(min=0))
                 choice = torch.where(best, liking, -torch.inf).argmax(1, keepdim=True)
-            keep = safe | (best & is_wanted).any(1) | ~acts
-            decided = torch.where(keep.unsqueeze(1), wanted, candidates.gather(1, choice))
-            executed.scatter_(1, place, decided)
-            committed.scatter_(1, place, torch.where(acts.unsqueeze(1), decided, UNDECIDED))
+                decided = torch.where(keep, wanted, candidates.gather(1, choice))
+                executed.scatter_(1, place, decided)
+            committed.scatter_(1, place, torch.where(acts, decided, UNDECIDED))
         corrected = alive & (executed != proposed)
         self._interventions += corrected.sum(1)
         self._decisions += alive.sum(1)

@@ -83,14 +83,15 @@ class LearnedPolicy:
     for one agent or a dict of them, in the form that the scenario's ``parallel_env`` shows.
     """
 
-    def __init__(self, name: str, config: AnyRunConfig, state: Mapping[str, Tensor]):
+    def __init__(self, name: str, config: AnyRunConfig, state: Mapping[str, Tensor], modules: Mapping[str, Any]):
         self.name, self.config = name, config
-        self._state = state
+        self._state, self._modules = state, modules
         self._single: _Single | None = None
 
     def bind(self, env: BatchedEnv) -> PipelinePolicy:
         """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
         pipeline = Pipeline(env, self.config.coordination)
+        pipeline.load_learned(self._modules)
         return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), self.config.algorithm.greedy)
 
     def supervised(self, enabled: bool) -> LearnedPolicy:
@@ -98,7 +99,7 @@ class LearnedPolicy:
         coordination = self.config.coordination
         safety = coordination.safety.model_copy(update={"enabled": enabled})
         changed = self.config.model_copy(update={"coordination": coordination.model_copy(update={"safety": safety})})
-        return LearnedPolicy(self.name, changed, self._state)
+        return LearnedPolicy(self.name, changed, self._state, self._modules)
 
     def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
         options = self.config.algorithm
@@ -227,4 +228,4 @@ def load_policy(path: Path, echo: Callable[[str], None] = lambda _: None) -> Lea
     tree, _, _ = CheckpointStore(path, keep=1).latest(echo)
     if load_system(config.system).kind == "language":
         return LearnedSpeakers(path.name, config, tree["algorithm"])
-    return LearnedPolicy(path.name, config, tree["algorithm"]["policy"])
+    return LearnedPolicy(path.name, config, tree["algorithm"]["policy"], tree.get("modules", {}))

@@ -31,5 +31,6 @@ def ship(run: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     for name in (CONFIG, PROVENANCE):
         shutil.copyfile(run / name, target / name)
-    CheckpointStore(target).save(int(source.name), {"algorithm": weights}, info)
+    predictors = {name: {"network": state["network"]} for name, state in tree.get("modules", {}).items()}
+    CheckpointStore(target).save(int(source.name), {"algorithm": weights, "modules": predictors}, info)
     return target

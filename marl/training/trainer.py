@@ -46,7 +46,8 @@ class Trainer:
         self.config, self._scenario, self._folder, self._echo = config, scenario, folder, echo
         device = torch.device(config.device)
         self._env = scenario.make(config.world, config.copies, device)
-        self._pipeline = Pipeline(self._env, config.coordination)
+        self._pipeline = Pipeline(self._env, config.coordination, config.seed)
+        self._pipeline.record()
         self.algorithm = system.build(
             self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
         )
@@ -94,6 +95,7 @@ class Trainer:
             self.algorithm.policy.load_state_dict(tree["algorithm"]["policy"])
             if "critic" in tree["algorithm"]:
                 self.algorithm.critic.load_state_dict(tree["algorithm"]["critic"])
+            self._pipeline.load_learned(tree.get("modules", {}))
         except (KeyError, TypeError, RuntimeError):
             raise UserError(
                 f"the weights in {path} do not fit this run: train with the world and network options in "
@@ -105,6 +107,7 @@ class Trainer:
         """Continue from the newest checkpoint that is whole."""
         tree, _, path = self._store.latest(self._echo)
         self.algorithm.load_state(tree["algorithm"])
+        self._pipeline.load_learned(tree.get("modules", {}))
         counters = tree["counters"]
         self._iteration, self._episodes = counters["iteration"], counters["episodes"]
         self._cpu_before = counters["cpu_seconds"]
@@ -120,6 +123,7 @@ class Trainer:
         """Write a checkpoint of the present moment."""
         tree: dict[str, Any] = {
             "algorithm": self.algorithm.state(),
+            "modules": self._pipeline.learned(),
             "counters": {
                 "iteration": self._iteration,
                 "episodes": self._episodes,
@@ -159,6 +163,7 @@ class Trainer:
         batch, episodes = self._collector.collect(self._rollout)
         with self._clock.phase("update"):
             learned = self.algorithm.update(batch, self._iteration, fraction)
+            learned |= self._pipeline.learn(self._iteration)
         self._iteration += 1
         self._episodes += episodes.count
         figures = {
@@ -187,6 +192,7 @@ class Trainer:
         world = self._scenario.held_out(self.config.world)
         env = self._scenario.make(world, options.seeds, self._env.device)
         pipeline = Pipeline(env, self.config.coordination)
+        pipeline.load_learned(self._pipeline.learned())
         policy = PipelinePolicy(pipeline, self.algorithm.policy, self.config.algorithm.greedy)
         base = fold_int(0, int(Stream.EVALUATE)) & ((1 << 62) - 1)
         try:

@@ -13,9 +13,9 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from scenarios.cav_merging.actions import SPEED_TIME_S, drive, lanes_turned, next_target
+from scenarios.cav_merging.actions import SPEED_STEP, SPEED_TIME_S, TOP_SPEED, Action, drive, lanes_turned, next_target
 from scenarios.cav_merging.config import DECISION_S, SIM_STEP_S
-from scenarios.cav_merging.drivers import CAV_DECEL, P
+from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL, P
 from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.reward import HEADWAY_S
@@ -35,6 +35,7 @@ KEEP_M, KEEP_END_M = 1.0, 0.5
 OVERLAP = -1e6
 _LENGTH = int(P.LENGTH)
 _MERGE_END = int(R.MERGE_END)
+_LEFT, _RIGHT, _FASTER, _SLOWER = (int(Action[name]) for name in ("LANE_LEFT", "LANE_RIGHT", "FASTER", "SLOWER"))
 
 
 def priority(traffic: Traffic, lead: Tensor) -> Tensor:
@@ -67,24 +68,38 @@ def plans_of(traffic: Traffic, committed: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def margin(traffic: Traffic, options: Tensor, agent: Tensor, committed: Tensor) -> Tensor:
     """float64 ``[B, C]``: metres of room that each of ``options`` (int64 ``[B, C]``) leaves agent ``agent[b]``."""
-    lane, accel, known = plans_of(traffic, committed)
-    place = agent[:, None]
-    v = traffic.v.gather(1, place).expand_as(options)
-    own = drive(v, next_target(v, traffic.target.gather(1, place).expand_as(options), options))
-    goal = traffic.lane.gather(1, place) + torch.where(options >= 0, lanes_turned(options), 0)
     if traffic.x.device.type != "cpu":
-        return margin_reference(traffic, agent, own, goal, lane, accel, known)
-    room = torch.empty_like(own)
+        own, goal = outcomes(traffic, options, agent)
+        return margin_reference(traffic, agent, own, goal, *plans_of(traffic, committed))
+    room = torch.empty(options.shape, dtype=torch.float64)
     _margin(
         *(
             tensor.numpy()
             for tensor in (
-                traffic.x, traffic.v, traffic.lane, traffic.present, traffic.drivers, traffic.road,
-                agent, own, goal, lane, accel, known, room,
+                traffic.x, traffic.v, traffic.lane, traffic.present, traffic.drivers, traffic.road, traffic.target,
+                options.contiguous(), agent, committed, room,
             )
         )
     )  # fmt: skip
     return room
+
+
+def outcomes(traffic: Traffic, options: Tensor, agent: Tensor) -> tuple[Tensor, Tensor]:
+    """Acceleration and lane that each of ``options`` (int64 ``[B, C]``) gives agent ``agent[b]``, ``[B, C]``."""
+    place = agent[:, None]
+    v = traffic.v.gather(1, place).expand_as(options)
+    own = drive(v, next_target(v, traffic.target.gather(1, place).expand_as(options), options))
+    goal = traffic.lane.gather(1, place) + torch.where(options >= 0, lanes_turned(options), 0)
+    return own, goal
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _drive(v: float, target: float, action: int) -> float:
+    """The acceleration that an action gives; -1 stands for keeping the target."""
+    if action in (_FASTER, _SLOWER):
+        level = np.rint(v / SPEED_STEP) + (1.0 if action == _FASTER else -1.0)
+        target = min(max(level * SPEED_STEP, 0.0), TOP_SPEED)
+    return min(max((target - v) / SPEED_TIME_S, -CAV_DECEL), CAV_ACCEL)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -109,55 +124,64 @@ def _margin(
     present: Flags,
     drivers: Floats,
     road: Floats,
+    target: Floats,
+    options: Ints,
     agent: Ints,
-    own: Floats,
-    goal: Ints,
-    others_lane: Ints,
-    others_accel: Floats,
-    known: Flags,
+    committed: Ints,
     room: Floats,
 ) -> None:
     copies, slots = x.shape
+    agents = target.shape[1]
+    others_lane, others_accel, known = np.empty(slots, np.int64), np.empty(slots), np.empty(slots, np.bool_)
     for b in range(copies):
+        for j in range(slots):
+            others_lane[j], others_accel[j], known[j] = lane[b, j], 0.0, False
+            if j < agents and committed[b, j] >= 0:
+                action = committed[b, j]
+                others_lane[j] += int(action == _LEFT) - int(action == _RIGHT)
+                others_accel[j] = _drive(v[b, j], target[b, j], action)
+                known[j] = True
         i = agent[b]
-        for c in range(own.shape[1]):
-            turns = goal[b, c] != lane[b, i]
+        for c in range(options.shape[1]):
+            own = _drive(v[b, i], target[b, i], options[b, c])
+            goal = lane[b, i] + int(options[b, c] == _LEFT) - int(options[b, c] == _RIGHT)
+            turns = goal != lane[b, i]
             lead, follow = -1, -1
             over = False
-            then = x[b, i] + max(0.0, v[b, i] + own[b, c] * SIM_STEP_S) * SIM_STEP_S
+            then = x[b, i] + max(0.0, v[b, i] + own * SIM_STEP_S) * SIM_STEP_S
             for j in range(slots):
                 if j == i or not present[b, j]:
                     continue
-                if others_lane[b, j] == goal[b, c]:
+                if others_lane[j] == goal:
                     if x[b, j] >= x[b, i]:
                         if lead < 0 or x[b, j] < x[b, lead]:
                             lead = j
                     elif follow < 0 or x[b, j] > x[b, follow]:
                         follow = j
                 if turns:
-                    theirs = x[b, j] + max(0.0, v[b, j] + others_accel[b, j] * SIM_STEP_S) * SIM_STEP_S
-                    if others_lane[b, j] == goal[b, c]:
+                    theirs = x[b, j] + max(0.0, v[b, j] + others_accel[j] * SIM_STEP_S) * SIM_STEP_S
+                    if others_lane[j] == goal:
                         over |= theirs - drivers[b, j, _LENGTH] < then and then - drivers[b, i, _LENGTH] < theirs
                     if lane[b, j] == lane[b, i] and x[b, j] >= x[b, i]:
                         over |= theirs - drivers[b, j, _LENGTH] < then
-            speed = max(0.0, v[b, i] + own[b, c] * DECISION_S)
+            speed = max(0.0, v[b, i] + own * DECISION_S)
             soft = min(speed, SOFT_SPEED)
             roll = SPEED_TIME_S * soft - 0.5 * soft * soft / CAV_DECEL
             least = np.inf
             for k in range(POINTS):
                 time = DECISION_S + k * (HORIZON_S - DECISION_S) / (POINTS - 1)
-                at = x[b, i] + _travel(v[b, i], own[b, c], DECISION_S, BACKUP_DECEL, time)
+                at = x[b, i] + _travel(v[b, i], own, DECISION_S, BACKUP_DECEL, time)
                 if lead >= 0:
-                    accel = others_accel[b, lead] if known[b, lead] else -LEAD_DECEL
+                    accel = others_accel[lead] if known[lead] else -LEAD_DECEL
                     path = _travel(v[b, lead], accel, DECISION_S, LEAD_DECEL, time)
                     least = min(least, x[b, lead] - drivers[b, lead, _LENGTH] + path - at - roll - KEEP_M)
                 if turns and follow >= 0:
-                    accel = others_accel[b, follow] if known[b, follow] else 0.0
-                    react = DECISION_S if known[b, follow] else REACTION_S
+                    accel = others_accel[follow] if known[follow] else 0.0
+                    react = DECISION_S if known[follow] else REACTION_S
                     path = _travel(v[b, follow], accel, react, FOLLOW_DECEL, time)
                     least = min(least, at - drivers[b, i, _LENGTH] - x[b, follow] - path - KEEP_M)
-            if goal[b, c] == 0:
-                stop = _travel(v[b, i], own[b, c], DECISION_S, BACKUP_DECEL, 1e3) + roll
+            if goal == 0:
+                stop = _travel(v[b, i], own, DECISION_S, BACKUP_DECEL, 1e3) + roll
                 least = min(least, road[b, _MERGE_END] - x[b, i] - stop - KEEP_END_M)
             room[b, c] = OVERLAP if over else least
 

@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from marl.errors import UserError, nearest
+from marl.xml_io import read_xml
 from scenarios.cav_merging.sumo_install import MISSING, sumo_home
 from scenarios.traffic_signals.config import SignalConfig
 
@@ -50,8 +51,8 @@ def find_network(config: SignalConfig) -> SignalNetwork:
         net, routes = Path(config.net), Path()
     if config.routes is not None:
         routes = Path(config.routes)
-    _read(routes, "route file")
-    programs = {logic.get("id", ""): _greens(logic, net) for logic in _read(net, "network").iter("tlLogic")}
+    read_xml(routes)
+    programs = {logic.get("id", ""): _greens(logic, net) for logic in read_xml(net).iter("tlLogic")}
     if not programs:
         raise UserError(f"the network {net} has no traffic lights")
     for light, seconds in programs.items():
@@ -60,16 +61,7 @@ def find_network(config: SignalConfig) -> SignalNetwork:
     return SignalNetwork(net, routes, programs)
 
 
-def _read(path: Path, what: str) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise UserError(f"the {what} {path} does not exist") from None
-    except (ElementTree.ParseError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the {what} {path} cannot be read as XML: {error}") from None
-
-
-def _greens(logic: ElementTree.Element, net: Path) -> tuple[float, ...]:
+def _greens(logic: Element, net: Path) -> tuple[float, ...]:
     """sumo-rl's green phases: no yellow and not all red; what follows such a phase is counted with it."""
     greens: list[float] = []
     for phase in logic.iter("phase"):

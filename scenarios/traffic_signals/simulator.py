@@ -40,7 +40,7 @@ class SignalGrid(ParallelEnv[str, Observation, int]):  # type: ignore[misc]
     metadata: ClassVar[dict[str, Any]] = {"name": "traffic_signals", "render_modes": [], "is_parallelizable": True}
 
     def __init__(self, config: SignalConfig, network: SignalNetwork):
-        # Both are read when sumo-rl is imported, and with it traci; libsumo, which imports traci too, has to come after.
+        # Both are read when sumo-rl is imported, and with it traci; libsumo imports traci too and has to come after.
         os.environ["LIBSUMO_AS_TRACI"] = "1"
         os.environ["SUMO_HOME"] = str(sumo_home())
         sumo_rl = importlib.import_module("sumo_rl")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from marl.config import IntentConfig
 from marl.coordination.intent import Intent, Prediction
 from marl.coordination.safety import UNDECIDED, Safety
 from marl.envs.batched import Final, TimeStep
@@ -91,7 +92,7 @@ def test_worlds_without_the_ability_are_refused():
     with pytest.raises(UserError, match=r"coordination\.safety\.enabled=false"):
         Safety(object())
     with pytest.raises(UserError, match=r"coordination\.intent\.enabled=false"):
-        Intent(object(), 2, 1, 0)
+        Intent(object(), {}, IntentConfig())
 
 
 class Line:
@@ -115,8 +116,12 @@ class Line:
         return self.predict(torch.full((2, 2), 3))
 
 
+def announcing(**options):
+    return Intent(Line(), {"all": spaces.Box(-1, 1, (1,))}, IntentConfig(**options))
+
+
 def test_announcements_are_relative_scaled_and_absent_without_a_companion():
-    intent = Intent(Line(), horizon=2, companions=1, rounds=0)
+    intent = announcing(horizon=2, companions=1, rounds=0)
     assert intent.extend(spaces.Box(-1, 1, (1,))).spaces["intent"].shape == (3,)
     heard = intent.augment(moment()).observation["intent"]
     torch.testing.assert_close(heard[0], torch.tensor([[1.0, 0.4, 0.4], [0.0, 0.0, 0.0]]))
@@ -125,14 +130,14 @@ def test_announcements_are_relative_scaled_and_absent_without_a_companion():
 
 
 def test_the_end_of_an_episode_has_its_own_announcements():
-    intent = Intent(Line(), horizon=2, companions=1, rounds=0)
+    intent = announcing(horizon=2, companions=1, rounds=0)
     timestep = moment(final=Final(torch.zeros(2, 2, 1), None))
     final = intent.augment(timestep).final.observation["intent"]
     torch.testing.assert_close(final[0, 0], torch.tensor([1.0, 0.7, 1.0]))
 
 
 def test_each_round_drafts_from_what_the_round_before_announced():
-    intent = Intent(Line(), horizon=1, companions=1, rounds=2)
+    intent = announcing(horizon=1, companions=1, rounds=2)
     drafts = []
 
     def draft(timestep):

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from marl.config import read_layer, resolve
+from marl.config import IntentConfig, read_layer, resolve
 from marl.coordination.intent import Intent, Predicts
 from marl.coordination.safety import Supervised
 from marl.envs.batched import Plans
@@ -95,7 +95,7 @@ def test_merge_plan_is_first_in_first_out():
 
 def test_announced_paths_follow_the_action():
     env = CavMerging(CavConfig(cavs=2, humans=0, contrast=False, max_cavs=2, max_humans=0), 1)
-    intent = Intent(env, horizon=5, companions=1, rounds=0)
+    intent = Intent(env, env.spec.observation_space, IntentConfig(horizon=5, companions=1, rounds=0))
     env.reset(0)
     for i, (lane, x) in enumerate(((1, 300.0), (0, 350.0))):
         env.traffic.lane[0, i], env.traffic.x[0, i], env.traffic.v[0, i] = lane, x, 20.0

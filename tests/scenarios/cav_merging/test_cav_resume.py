@@ -1,0 +1,58 @@
+"""Training on the road with every module on, a learned predictor included, continues bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marl.api import configure
+from marl.training.checkpoint import CheckpointStore
+from marl.training.tracking import Tracker, read_metrics
+from marl.training.trainer import resume, train
+
+OVERRIDES = [
+    "copies=8",
+    "total_steps=1536",
+    "algorithm.rollout=8",
+    "algorithm.minibatches=2",
+    "checkpoint.every_iterations=1",
+    "coordination.guidance.enabled=true",
+    "coordination.intent.enabled=true",
+    "coordination.intent.predictor=learned",
+    "coordination.safety.enabled=true",
+]
+
+
+def leaves(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
+    return [tree]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure("cav_merging", preset="hard", overrides=OVERRIDES)
+    whole = train(config, tmp_path / "whole", live=False)
+    log = Tracker.log
+
+    def dying(self: Tracker, figures: Any) -> None:
+        log(self, figures)
+        if figures["iteration"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "log", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "broken", live=False)
+    resume(tmp_path / "broken", live=False)
+    first, second = (CheckpointStore(tmp_path / name).latest(lambda _: None)[0] for name in ("whole", "broken"))
+    for tree in (first, second):
+        tree["counters"].pop("cpu_seconds")
+    assert "predictor" in first["modules"]
+    for one, other in zip(leaves(first), leaves(second), strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    errors = [row["learn/intent_error"] for row in read_metrics(whole / "metrics.csv")]
+    assert len(errors) == 4
+    assert all(error > 0.0 for error in errors)
