@@ -138,7 +138,8 @@ def configure(
         layers.append(read_layer(Path(config)))
     if system is not None:
         layers.append(Layer("--system", {"system": system}))
-    layers += [option_layer(found, name, value) for name, value in (options or {}).items()]
+    for name, value in (options or {}).items():
+        layers += option_layers(found, name, value)
     layers += [assignment(text) for text in overrides]
     for layer in layers:
         if layer.values.get("scenario", scenario) != scenario:
@@ -151,15 +152,17 @@ def configure(
     )
 
 
-def option_layer(scenario: Scenario, name: str, value: Any) -> Layer:
+def option_layers(scenario: Scenario, name: str, value: Any) -> list[Layer]:
     """What one option of a scenario sets. name: as in Python, ``goal_weight`` for ``--goal-weight``."""
     flag = "--" + name.replace("_", "-")
     for option in scenario.options:
         if option.flag == flag:
-            return nested(option.key, value, flag)
+            if value is True and option.switch:
+                return [nested(key, chosen, flag) for key, chosen in option.switch.items()]
+            return [nested(option.key, value, flag)]
     known = [option.flag for option in scenario.options]
     if name in scenario.config.model_fields:
-        return nested(f"world.{name}", value, name)
+        return [nested(f"world.{name}", value, name)]
     raise UserError(f"{scenario.name} has no option '{flag}'{nearest(flag, known)}")
 
 

@@ -185,16 +185,19 @@ def watch(
     set_: SetOption = None,
     seed: Annotated[int, typer.Option(help="The instance to show.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page.")] = None,
+    mp4: Annotated[Path | None, typer.Option("--mp4", metavar="FILE", help="Write a film.")] = None,
     trusted: TrustOption = None,
 ) -> None:
-    """Record one episode as a page that plays in a browser, without a network."""
+    """Record one episode as a page that plays in a browser, without a network, or as a film."""
     from marl import api
+    from marl.evaluation.film import Films, write_mp4
     from marl.evaluation.report import write_report
     from marl.scenario import load_scenario
-    from marl.training.report import record_episode
+    from marl.training.report import record
     from marl.training.run_folder import CONFIG
 
     trust(*(trusted or []))
+    _check_writable(html, mp4)
     of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
     name = scenario or api.scenario_of(policy)
     found = load_scenario(name)
@@ -206,9 +209,17 @@ def watch(
         overrides=set_ or [],
     )
     world = found.held_out(config.world)
-    fragment = record_episode(found, world, api.policy_builder(found, policy, _say), seed)
-    if fragment is None:
+    recorder = record(found, world, api.policy_builder(found, policy, _say), seed)
+    if mp4 is not None:
+        if not isinstance(recorder, Films):
+            raise UserError(f"{found.name} cannot show itself as a film: leave --mp4 out for a page")
+        write_mp4(mp4, recorder)
+        _out().print(f"wrote {mp4}", highlight=False, markup=False, soft_wrap=True)
+        if html is None:
+            return
+    if recorder is None:
         raise UserError(f"{found.name} cannot show itself as a page")
+    fragment = recorder.html()
     target = html or (Path(policy) / "watch.html" if of_run else Path(f"watch-{policy.replace('/', '-')}.html"))
     summary = {"scenario": found.name, "policy": policy, "seed": seed, **found.instance(world)}
     write_report(target, title=f"{found.name}: {policy}", summary=summary, animation=fragment)
@@ -297,7 +308,9 @@ def _scenario_options(context: typer.Context, scenario: str, lists: bool = False
     from marl.scenario import load_scenario
     from marl.yaml_io import parse_scalar
 
-    flags = [option.flag for option in load_scenario(scenario).options]
+    declared = load_scenario(scenario).options
+    flags = [option.flag for option in declared]
+    switches = [option.flag for option in declared if option.switch]
     known = flags + [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("--")]
     options: dict[str, Any] = {}
     words = list(context.args)
@@ -309,9 +322,12 @@ def _scenario_options(context: typer.Context, scenario: str, lists: bool = False
         if flag not in flags:
             raise UserError(f"'marl {context.info_name} {scenario}' has no option '{flag}'{nearest(flag, known)}")
         if not equals:
-            if not words or words[0].startswith("--"):
+            if words and not words[0].startswith("--"):
+                value = words.pop(0)
+            elif flag in switches:
+                value = "true"
+            else:
                 raise UserError(f"option {flag} needs a value")
-            value = words.pop(0)
         name = flag.removeprefix("--").replace("-", "_")
         if name in options:
             raise UserError(f"option {flag} is given twice")

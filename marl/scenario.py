@@ -27,11 +27,15 @@ GROUP = "marl.scenarios"
 
 @dataclass(frozen=True)
 class Option:
-    """A command-line shorthand of this scenario for one configuration key: ``--map F`` for ``--set world.map=F``."""
+    """A command-line shorthand of this scenario for one configuration key: ``--map F`` for ``--set world.map=F``.
+
+    switch: what the flag sets when it stands alone, by key; empty: it needs a value.
+    """
 
     flag: str
     key: str
     help: str
+    switch: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Recorder(Protocol):

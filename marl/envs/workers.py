@@ -366,7 +366,9 @@ class _Worker:
             text = self._log.read_bytes()[-4000:].decode(errors="replace")
         except OSError:
             text = ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        # The exception is known without its traceback; what the simulator itself said stands before that.
+        said, _, _ = text.rpartition("Traceback (most recent call last)")
+        lines = [line.strip() for line in (said if said.strip() else text).splitlines() if line.strip()]
         return " | ".join(lines[-_LOG_TAIL:]) or "(nothing)"
 
 

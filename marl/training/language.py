@@ -47,9 +47,7 @@ class LanguageTrainer:
     def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
         if scenario.language is None:
             raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
-        group = config.algorithm.group
-        if config.copies % group:
-            raise UserError(f"copies={config.copies} is not a multiple of algorithm.group={group}")
+        _check_groups(config)
         self.config, self._echo = config, echo
         self._world = scenario.language(config.world)
         self._held_out = scenario.language(scenario.held_out(config.world))
@@ -227,11 +225,18 @@ class LanguageTrainer:
             player.close()
 
 
+def _check_groups(config: AnyRunConfig) -> None:
+    group = config.algorithm.group
+    if config.copies % group:
+        raise UserError(f"copies={config.copies} is not a multiple of algorithm.group={group}")
+
+
 def language_plan(config: AnyRunConfig) -> dict[str, Any]:
     """What a run would do: the fields of ``marl.api.Plan``. Tokens per iteration are those of demonstrations."""
     scenario = load_scenario(config.scenario)
     if scenario.language is None:
         raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
+    _check_groups(config)
     world = scenario.language(config.world)
     learner = load_system(config.system).build(world, config.algorithm, config.seed, config.device)
     demonstrator = ScriptedPolicy(world.expert, learner.speakers.tokenizer)

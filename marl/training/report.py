@@ -13,7 +13,7 @@ from marl.evaluation.charts import Curve, curve_from_csv
 from marl.evaluation.report import write_report
 from marl.evaluation.results import Results
 from marl.policies.base import BoundPolicy
-from marl.scenario import Scenario, load_scenario
+from marl.scenario import Recorder, Scenario, load_scenario
 from marl.training.policy import load_policy
 from marl.training.run_folder import read_config, read_provenance
 from marl.training.tracking import read_metrics
@@ -23,6 +23,12 @@ Echo = Callable[[str], None]
 
 def record_episode(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], seed: int = 0) -> str | None:
     """One episode as an HTML fragment that plays in a browser, or None if the scenario cannot show itself."""
+    recorder = record(scenario, world, build, seed)
+    return None if recorder is None else recorder.html()
+
+
+def record(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], seed: int = 0) -> Recorder | None:
+    """A recorder that has seen one episode, or None if the scenario cannot show itself."""
     if scenario.recorder is None:
         return None
     env = scenario.make(world, 1, torch.device("cpu"))
@@ -37,7 +43,7 @@ def record_episode(scenario: Scenario, world: Any, build: Callable[[Any], BoundP
                 timestep = env.step(actions)
                 recorder.add(timestep, actions)
                 if bool(timestep.done[0]):
-                    return recorder.html()
+                    return recorder
     finally:
         env.close()
 

@@ -102,6 +102,13 @@ class RunFolder:
             raise
         return folder
 
+    def discard(self) -> None:
+        """Take back what ``create`` has written: nothing was begun, and the name is free for another try."""
+        for name in (CONFIG, PROVENANCE, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # what somebody else has put there stays
+            self.path.rmdir()
+
     def close(self) -> None:
         """Give the lock back; may be called twice."""
         self._lock.close()

@@ -8,24 +8,29 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from marl.errors import UserError
-from marl.training.checkpoint import CheckpointStore
+from marl.training.checkpoint import CheckpointStore, Tree
 from marl.training.run_folder import CONFIG, PROVENANCE
 
 #: What of an algorithm's state a policy and its fine-tuning need; the rest are the moments of optimisers.
 _WEIGHTS = ("policy", "critic")
 
 
-def ship(run: Path, target: Path) -> Path:
+def ship(run: Path, target: Path, half: bool = False) -> Path:
     """Write ``target`` (replaced if it is there) from the newest whole checkpoint of a run, and return it.
 
+    half: keep floating-point weights in half precision, for folders half the size.
     Raises ``UserError`` if the run has no checkpoint or holds no weights.
     """
     tree, info, source = CheckpointStore(run).latest(lambda _: None)
     algorithm = tree["algorithm"]
-    weights = {name: algorithm[name] for name in _WEIGHTS if name in algorithm}
+    weights: Tree = {name: algorithm[name] for name in _WEIGHTS if name in algorithm}
+    weights = _halved(weights) if half else weights
     if "policy" not in weights:
-        raise UserError(f"{source} holds no policy of a tensor world, which is what can be shipped")
+        raise UserError(f"{source} holds no weights of a policy, which is what is shipped")
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
@@ -34,3 +39,9 @@ def ship(run: Path, target: Path) -> Path:
     predictors = {name: {"network": state["network"]} for name, state in tree.get("modules", {}).items()}
     CheckpointStore(target).save(int(source.name), {"algorithm": weights, "modules": predictors}, info)
     return target
+
+
+def _halved(node: Tree) -> Tree:
+    if isinstance(node, dict):
+        return {name: _halved(value) for name, value in node.items()}
+    return node.to(torch.float16) if isinstance(node, Tensor) and node.is_floating_point() else node

@@ -222,7 +222,11 @@ def train(
     _check_device(config)
     scenario, system = load_scenario(config.scenario), load_system(config.system)
     with RunFolder.create(config, out) as folder:
-        trainer = _trainer(config, scenario, system, folder, echo)
+        try:
+            trainer = _trainer(config, scenario, system, folder, echo)
+        except UserError:
+            folder.discard()
+            raise
         if init is not None:
             trainer.take_weights(init)
         trainer.start()

@@ -87,6 +87,9 @@ class CavConfig(_Model):
     edges: dict[str, str] = Field(
         default_factory=dict, description="role -> edge of the user's network: ramp, main, merge, after"
     )
+    routes: str | None = Field(
+        None, description="a .rou.xml file whose rates of cars by main road and ramp take the place of flow_veh_per_h"
+    )
     geometry: Geometry = Field(default_factory=Geometry, description="the road, unless net names one")
     cavs: IntSpan = Field((3, 6), description="automated cars at the start of an episode")
     humans: IntSpan = Field((1, 4), description="human-driven cars at the start, besides the contrasting pair")
@@ -143,6 +146,8 @@ class CavConfig(_Model):
             raise ValueError("gui needs backend sumo")
         if self.edges and self.net is None:
             raise ValueError("edges needs net, the network whose edges it names")
+        if self.routes and self.net is None:
+            raise ValueError("routes needs net, the network whose edges it names")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from scenarios.cav_merging.metrics import METRICS, Tally
 from scenarios.cav_merging.networks import RoadNetwork, find_network, read_network
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
+from scenarios.cav_merging.routes import read_demand
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo_backend import LOST, SumoBackend
 from scenarios.cav_merging.traffic import Traffic, road_row
@@ -49,6 +51,10 @@ class CavMerging(BatchedEnv):
         self.network: RoadNetwork | None = None
         if config.net is not None:
             self.network = read_network(find_network(config.net), config.edges or None)
+            if config.routes is not None:
+                demand = read_demand(Path(config.routes), self.network.edges)
+                share = {"flow_veh_per_h": (demand.total, demand.total), "ramp_share": demand.ramp / demand.total}
+                self.config = config = config.model_copy(update=share)
         self.agents, self.slots = config.max_cavs, config.vehicles
         main_lanes = self.network.geometry.main_lanes if self.network else config.geometry.main_lanes[1]
         self._lanes = main_lanes + 1

@@ -256,6 +256,18 @@ def test_random_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data
         load(folder)
 
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "checkpoint_format_1"
+
+
+def test_a_checkpoint_of_format_1_is_read_for_ever() -> None:
+    """Written once and kept: whatever the format becomes, this one has to load."""
+    found, info = load(GOLDEN)
+    assert info == {"step": 7, "agent_steps": 448}
+    assert found["weights"]["layer.0"].tolist() == [[0.0, 1.5, -2.0], [3.0, 0.25, 5.0]]
+    assert found["moments"] == [{"step": 3, "beta": 0.1}, (None, True, "\u00e4")]
+    assert found["seen"].dtype == torch.int64 and found["seen"].tolist() == [2**40]
+
+
 def test_an_older_format_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "c", {"old": 1}, {})
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", FORMAT_VERSION + 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl.api import configure
+from marl.api import configure, plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.systems.registry import SYSTEMS
@@ -112,10 +112,14 @@ def test_json_grammar_and_bytes(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(override: dict[str, Any], word: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=word):
+        plan(small(**override))
+    with pytest.raises(UserError, match=word):
         train(small(**override), tmp_path / "run", live=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.learning
+@pytest.mark.timeout(1800)
 def test_learns_what_imitation_cannot(tmp_path: Path) -> None:
     config = configure("agent_hierarchy", preset="quick")
     rows = read_metrics(train(config, tmp_path / "run", live=False) / METRICS)

@@ -85,6 +85,21 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     RunFolder.open(path).close()
 
 
+def test_a_preset_from_a_file_leads_nowhere_else() -> None:
+    path = default_path(tiny_config(preset="../../elsewhere"))
+    assert path.parent == Path("runs") and "/" not in path.name
+
+
+def test_a_folder_in_which_nothing_was_begun_is_taken_back(tmp_path: Path) -> None:
+    with RunFolder.create(tiny_config(), tmp_path / "run") as folder:
+        folder.discard()
+    assert not (tmp_path / "run").exists()
+    with RunFolder.create(tiny_config(), tmp_path / "run") as folder:
+        (tmp_path / "run" / "note.txt").touch()
+        folder.discard()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["note.txt"]
+
+
 def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "run"
     RunFolder.create(tiny_config(), path).close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from tiny_scenario import tiny_config
 
 from marl.errors import UserError
+from marl.training import checkpoint
 from marl.training.checkpoint import CheckpointStore
 from marl.training.tracking import Tracker, read_metrics
 from marl.training.trainer import resume, train
@@ -122,6 +125,30 @@ def test_a_broken_checkpoint_is_named_and_the_previous_one_used(tmp_path: Path) 
     resume(folder, said.append, live=False)
     assert any(newest.name in line for line in said)
     assert_equal(final_tree(folder), final_tree(train(config, tmp_path / "again", live=False)))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_failing_disk_ends_a_run_that_then_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The third checkpoint cannot be written; when there is room again the run goes on to the same end."""
+    config = tiny_config()
+    whole, broken = train(config, tmp_path / "whole", live=False), tmp_path / "broken"
+    write, calls = checkpoint._write, []
+
+    def failing(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) > 4:  # two files each
+            raise OSError(code, os.strerror(code))
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", failing)
+        with pytest.raises(UserError, match=f"00000004 cannot be written: {os.strerror(code)}"):
+            train(config, broken, live=False)
+    assert CheckpointStore(broken).steps() == [0, 2]
+    resume(broken, live=False)
+    assert_equal(final_tree(whole), final_tree(broken))
 
 
 def test_no_gpu_is_one_sentence(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_network_that_is_no_merge_is_refused_in_one_sentence(tmp_path, old, ne
 
 
 def test_missing_file_name_and_role():
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"nowhere\.net\.xml cannot be read"):
         read_network(Path("nowhere.net.xml"))
     with pytest.raises(UserError, match="did you mean 'merge'"):
         find_network("merg")

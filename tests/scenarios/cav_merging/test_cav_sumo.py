@@ -145,6 +145,17 @@ def test_a_killed_process_costs_one_episode(make):
     assert bool(timestep.alive.any(1).all())
 
 
+def test_a_simulation_that_never_comes_back_is_an_error_with_seed_and_log(make, tmp_path):
+    """The network vanishes while SUMO runs: every restart fails, and the last lines are SUMO's own."""
+    net = tmp_path / "mine.net.xml"
+    shutil.copy(find_network("merge"), net)
+    world = make(copies=1, net=str(net))
+    world.reset(0)
+    net.unlink()
+    with pytest.raises(UserError, match=r"failed \d+ times in a row.*next seeds \[\d+\].*mine\.net\.xml"):
+        world.reset(1)
+
+
 def test_a_second_simulation_in_a_process_is_refused(sumo):
     network = read_network(find_network("merge"))
     first = SumoSimulator(network, 2, exact=True)

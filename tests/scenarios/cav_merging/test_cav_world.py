@@ -1,10 +1,20 @@
+import copy
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from marl.envs.batched import Snapshots
 from marl.seeding import fold
-from scenarios.cav_merging.actions import Action, drive, legal, next_target
+from scenarios.cav_merging.actions import (
+    Action,
+    commands,
+    commands_reference,
+    drive,
+    legal,
+    legal_reference,
+    next_target,
+)
 from scenarios.cav_merging.config import CavConfig, Reward
 from scenarios.cav_merging.metrics import Tally
 from scenarios.cav_merging.observation import observe, observe_reference
@@ -198,6 +208,21 @@ def test_actions_by_hand():
         [False, True, False, False, True],
         [False, True, False, True, False],
     ]
+
+
+def test_compiled_actions_equal_the_tensor_form():
+    env = CavMerging(CavConfig(geometry={"main_lanes": (1, 2)}), 32)
+    env.reset(0)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        chosen = torch.randint(0, 5, (32, 6), generator=random)
+        mask = legal(env.traffic)
+        assert torch.equal(mask, legal_reference(env.traffic))
+        compiled, plain = copy.deepcopy(env.traffic), copy.deepcopy(env.traffic)
+        pairs = zip(commands(compiled, chosen, mask), commands_reference(plain, chosen, mask), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        assert torch.equal(compiled.target, plain.target)
+        env.step(chosen)
 
 
 def test_a_crash_pays_the_price_and_counts_once():

@@ -1,0 +1,68 @@
+"""A user's route file: rates by hand, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from marl.errors import UserError
+from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.networks import OWN_EDGES
+from scenarios.cav_merging.routes import read_demand
+from scenarios.cav_merging.world import CavMerging
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "demand.rou.xml"
+    path.write_text(f"<routes>{text}</routes>")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "main", "ramp"),
+    [
+        ('<flow id="a" from="main" to="after" vehsPerHour="1200"/>', 1200, 0),
+        ('<flow id="a" from="main" period="4"/><flow id="b" from="ramp" period="exp(0.1)"/>', 900, 360),
+        ('<flow id="a" from="ramp" probability="0.1"/>', 0, 360),
+        ('<flow id="a" from="main" begin="0" end="600" number="100"/>', 600, 0),
+        ('<route id="r" edges="ramp merge after"/><flow id="a" route="r" perHour="300"/>', 0, 300),
+        ('<vehicle depart="0"><route edges="main merge"/></vehicle><trip from="ramp" depart="7.2"/>', 500, 500),
+    ],
+)
+def test_rates_by_hand(tmp_path: Path, text: str, main: float, ramp: float) -> None:
+    assert read_demand(write(tmp_path, text), OWN_EDGES) == pytest.approx((main, ramp))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "no flow"),
+        ('<flow id="a" from="elsewhere" period="3"/>', "neither the main edge"),
+        ('<flow id="a" from="main"/>', "says no rate"),
+        ('<flow id="a" from="main" period="0"/>', "positive"),
+        ('<flow id="a" from="main" vehsPerHour="many"/>', "vehsPerHour='many'"),
+        ('<flow id="a" from="main" period="3" end="60"/><flow id="b" from="ramp" period="3"/>', "different times"),
+        ('<trip id="a" from="main" depart="0"/>', "at once"),
+        ("<flow", "XML"),
+    ],
+)
+def test_what_is_no_constant_demand_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_demand(write(tmp_path, text), OWN_EDGES)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_world_takes_the_demand(tmp_path: Path) -> None:
+    path = write(tmp_path, '<flow id="a" from="main" vehsPerHour="1500"/><flow id="b" from="ramp" vehsPerHour="500"/>')
+    env = CavMerging(CavConfig(net="merge", routes=str(path)), 2)
+    assert env.config.flow_veh_per_h == (2000.0, 2000.0)
+    assert env.config.ramp_share == 0.25
+    env.reset(0)
+    assert env.traffic.flow[:, 0].tolist() == [2000.0, 2000.0]
+
+
+def test_routes_need_a_network() -> None:
+    with pytest.raises(ValidationError, match="routes needs net"):
+        CavConfig(routes="demand.rou.xml")
