@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from config_fuzzing import CONFIGURATIONS, attempt_plan
 from fuzzing import TARGETS, Target, attempt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,5 +23,14 @@ def test_a_reader_accepts_or_refuses_in_one_sentence(target: Target, tmp_path_fa
     def run(data: st.DataObject) -> None:
         tried: Any = data.draw(target.tries)
         attempt(target, folder, tried)
+
+    run()
+
+
+def test_a_configuration_gives_a_plan_or_one_sentence(tmp_path: Path) -> None:
+    @settings(max_examples=TRIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(CONFIGURATIONS)
+    def run(tried: tuple[tuple[str, str], dict[str, Any]]) -> None:
+        attempt_plan(tmp_path / "config.yaml", *tried)
 
     run()

@@ -11,17 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from marl.config import dump
 from marl.errors import UserError
 from marl.training.checkpoint import CheckpointStore, Tree
-from marl.training.run_folder import CONFIG, PROVENANCE
+from marl.training.run_folder import CONFIG, PROVENANCE, read_config
 
 #: What of an algorithm's state a policy and its fine-tuning need; the rest are the moments of optimisers.
 _WEIGHTS = ("policy", "critic")
 
 
-def ship(run: Path, target: Path, half: bool = False) -> Path:
+def ship(run: Path, target: Path, half: bool = False, supervised: bool = False) -> Path:
     """Write ``target`` (replaced if it is there) from the newest whole checkpoint of a run, and return it.
 
+    supervised: with the world's supervisor on, whether the run was trained under it or not.
     half: keep floating-point weights in half precision, for folders half the size.
     Raises ``UserError`` if the run has no checkpoint or holds no weights.
     """
@@ -34,8 +36,12 @@ def ship(run: Path, target: Path, half: bool = False) -> Path:
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    for name in (CONFIG, PROVENANCE):
-        shutil.copyfile(run / name, target / name)
+    config = read_config(run)
+    if supervised:
+        safety = config.coordination.safety.model_copy(update={"enabled": True})
+        config = config.model_copy(update={"coordination": config.coordination.model_copy(update={"safety": safety})})
+    (target / CONFIG).write_text(dump(config), encoding="utf-8")
+    shutil.copyfile(run / PROVENANCE, target / PROVENANCE)
     predictors = {name: {"network": state["network"]} for name, state in tree.get("modules", {}).items()}
     CheckpointStore(target).save(int(source.name), {"algorithm": weights, "modules": predictors}, info)
     return target

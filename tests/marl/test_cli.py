@@ -184,14 +184,15 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["train", SHOWN, "--seeds", "0:1"]) == 130
 
 
-def test_a_terminated_run_is_saved_and_ends_in_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_run_is_saved_and_ends_in_130(tmp_path: Path, number: signal.Signals) -> None:
     words = ["train", SHOWN, "--out", "run", "--set", "total_steps=1e9"]
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}"}
     process = subprocess.Popen([sys.executable, "-m", "marl", *words], env=environment, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "metrics.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(60) == 130
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
