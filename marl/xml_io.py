@@ -41,7 +41,7 @@ def read_xml(path: Path, max_bytes: int = MAX_BYTES) -> Element:
         builder.end(name)
 
     parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
     data = read_limited(path, max_bytes)
     try:
         parser.Parse(data, True)

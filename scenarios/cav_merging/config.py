@@ -95,6 +95,7 @@ class CavConfig(_Model):
     humans: IntSpan = Field((1, 4), description="human-driven cars at the start, besides the contrasting pair")
     contrast: bool = Field(False, description="one more aggressive car on the ramp and one defensive on the main road")
     drivers: Drivers = Field("timid", description="how the human drivers change lanes")
+    car_following: Literal["idm", "krauss"] = Field("idm", description="SUMO's model of human drivers' car-following")
     flow_veh_per_h: Span = Field((0.0, 0.0), description="cars that keep arriving, both roads together")
     ramp_share: float = Field(0.25, ge=0, le=1, description="share of the arriving cars that come by the ramp")
     cav_share: Span = Field((0.5, 0.5), description="share of the arriving cars that are automated")

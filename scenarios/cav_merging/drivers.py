@@ -1,6 +1,7 @@
 """Drivers: what a human (or SUMO's own driver of an automated car) is like, as columns of one parameter table.
 
-The car-following model is SUMO's IDM (Treiber, Hennecke, Helbing, Phys. Rev. E 62, 2000; SUMO's ``MSCFModel_IDM``).
+The car-following model is SUMO's IDM (Treiber, Hennecke, Helbing, Phys. Rev. E 62, 2000; SUMO's ``MSCFModel_IDM``), or
+SUMO's Krauss without dawdling (Krauss 1998, in the discrete Euler form of SUMO's ``MSCFModel``).
 A 'normal' driver has the defaults of SUMO's IDM; an aggressive one keeps shorter headways and brakes and accelerates
 harder, a defensive one the reverse.
 """
@@ -11,7 +12,7 @@ from enum import IntEnum
 
 
 class P(IntEnum):
-    """Columns of the parameter table ``[B, V, 8]``, float64."""
+    """Columns of the parameter table ``[B, V, 9]``, float64."""
 
     DESIRED = 0  # desired speed, m/s
     TAU = 1  # desired time headway, s
@@ -21,6 +22,7 @@ class P(IntEnum):
     LENGTH = 5  # m
     ASSERTIVE = 6  # accepts gaps shorter by this factor (SUMO's lcAssertive)
     TWO_SQRT = 7  # 2 sqrt(ACCEL DECEL), the scale of closing speeds in the car-following model
+    KRAUSS = 8  # 1: follows by Krauss, 0: by the IDM
 
 
 #: tau, accel, decel, min_gap

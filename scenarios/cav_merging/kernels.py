@@ -14,6 +14,7 @@ from scenarios.cav_merging.drivers import EMERGENCY_DECEL, P
 
 DESIRED, TAU, ACCEL, DECEL = int(P.DESIRED), int(P.TAU), int(P.ACCEL), int(P.DECEL)
 MIN_GAP, LENGTH, ASSERTIVE, TWO_SQRT = int(P.MIN_GAP), int(P.LENGTH), int(P.ASSERTIVE), int(P.TWO_SQRT)
+KRAUSS = int(P.KRAUSS)
 
 #: Columns of the road table ``[B, 5]``.
 MERGE_START, MERGE_END, ROAD_END, LIMIT, MAIN_LANES = range(5)
@@ -28,6 +29,8 @@ LOOK_MEMORY = 0.99
 SLACK = 0.1
 #: Drivers stop this short of the acceleration lane's end, m.
 STOP_SHORT = 0.01
+#: SUMO's numerical tolerance, which Krauss takes off every gap, m.
+KRAUSS_EPS = 1e-3
 #: MOBIL (Kesting, Treiber, Helbing 2007) between main lanes: the least gain in acceleration, m/s^2.
 MOBIL_GAIN = 0.5
 
@@ -44,6 +47,25 @@ def idm(v: float, gap: float, lead_v: float, limit: float, min_gap: float, drive
     ratio *= ratio
     space = wish / max(gap, TINY_GAP)
     return max(0.0, v + dt * driver[ACCEL] * (1.0 - ratio * ratio - space * space))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def krauss(v: float, gap: float, lead_v: float, lead_decel: float, limit: float, driver: Floats, dt: float) -> float:
+    """SUMO's Krauss, sigma 0, without its emergency braking: the speed after dt. gap: less the standstill distance.
+
+    The largest speed from which the driver, braking in steps after its reaction time, stops behind where the leader
+    stops if that brakes now.
+    """
+    steps = np.floor(lead_v / (lead_decel * dt))
+    space = gap + dt * (steps * lead_v - lead_decel * dt * steps * (steps + 1.0) / 2.0) - KRAUSS_EPS
+    safe = 0.0
+    if space > 0.0:
+        brake, tau = driver[DECEL] * dt, driver[TAU]
+        root = np.sqrt(dt * dt + 4.0 * (dt * (2.0 * space / brake - tau) + tau * tau))
+        count = np.floor(0.5 - (tau - 0.5 * root) / dt)
+        used = 0.5 * count * (count - 1.0) * brake * dt + count * brake * tau
+        safe = count * brake + (space - used) / (count * dt + tau)
+    return max(0.0, min(safe, v + driver[ACCEL] * dt, limit))
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -206,6 +228,11 @@ def _following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floa
     """The speed car-following gives driver i behind car p (-1: free road)."""
     me = drivers[i]
     limit = min(me[DESIRED], road[LIMIT])
+    if me[KRAUSS] > 0.0:
+        if p < 0:
+            return min(v[i] + me[ACCEL] * dt, limit)
+        gap = x[p] - drivers[p, LENGTH] - x[i] - me[MIN_GAP]
+        return krauss(v[i], gap, v[p], max(me[DECEL], drivers[p, DECEL]), limit, me, dt)
     if p < 0:
         return idm(v[i], FREE_GAP, limit, limit, 0.0, me, dt)
     return idm(v[i], x[p] - drivers[p, LENGTH] - x[i], v[p], limit, me[MIN_GAP], me, dt)
@@ -258,9 +285,11 @@ def _move(
         if lane[i] == 0:
             limit = min(drivers[i, DESIRED], road[LIMIT])
             left_space = road[MERGE_END] - x[i]
-            wish = min(
-                wish, idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt), max(0.0, left_space - STOP_SHORT) / dt
-            )
+            if drivers[i, KRAUSS] > 0.0:
+                stop = krauss(v[i], left_space, 0.0, drivers[i, DECEL], limit, drivers[i], dt)
+            else:
+                stop = idm(v[i], left_space, 0.0, limit, 0.0, drivers[i], dt)
+            wish = min(wish, stop, max(0.0, left_space - STOP_SHORT) / dt)
         gained[i] = max(min(wish, advice[i]), 0.0, v[i] - EMERGENCY_DECEL * dt)
     for r in range(count):
         i = order[r]

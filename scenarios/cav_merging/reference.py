@@ -14,6 +14,7 @@ from scenarios.cav_merging.kernels import (
     FALL_BEHIND,
     FREE_GAP,
     HELP_OVERTAKE,
+    KRAUSS_EPS,
     LOOK_MEMORY,
     MOBIL_GAIN,
     SLACK,
@@ -70,6 +71,19 @@ def idm(v: Tensor, gap: Tensor, lead_v: Tensor, limit: Tensor, min_gap: Tensor |
     return (v + DT * driver[..., P.ACCEL] * (1.0 - ratio * ratio - space * space)).clamp(min=0.0)
 
 
+def krauss(v: Tensor, gap: Tensor, lead_v: Tensor, lead_decel: Tensor, limit: Tensor, driver: Tensor) -> Tensor:
+    """SUMO's Krauss, sigma 0, without its emergency braking; see ``kernels.krauss``."""
+    steps = torch.floor(lead_v / (lead_decel * DT))
+    space = gap + DT * (steps * lead_v - lead_decel * DT * steps * (steps + 1.0) / 2.0) - KRAUSS_EPS
+    brake, tau = driver[..., P.DECEL] * DT, driver[..., P.TAU]
+    room = space.clamp(min=0.0)
+    root = torch.sqrt(DT * DT + 4.0 * (DT * (2.0 * room / brake - tau) + tau * tau))
+    count = torch.floor(0.5 - (tau - 0.5 * root) / DT)
+    used = 0.5 * count * (count - 1.0) * brake * DT + count * brake * tau
+    safe = torch.where(space > 0.0, count * brake + (room - used) / (count * DT + tau), 0.0)
+    return torch.minimum(torch.minimum(safe, v + driver[..., P.ACCEL] * DT), limit).clamp(min=0.0)
+
+
 def secure_gap(v: Tensor, lead_v: Tensor, driver: Tensor) -> Tensor:
     """The gap, less the standstill distance, at which SUMO's IDM calls following secure."""
     return (v * driver[..., P.TAU] + v * (v - lead_v) / driver[..., P.TWO_SQRT]).clamp(min=0.0)
@@ -97,7 +111,10 @@ class Moment:
         free = lead < 0
         lead_v = torch.where(free, self.limit, pick(t.v, lead))
         min_gap = torch.where(free, 0.0, t.drivers[..., P.MIN_GAP])
-        return idm(t.v, self.gap_to(lead), lead_v, self.limit, min_gap, t.drivers)
+        by_idm = idm(t.v, self.gap_to(lead), lead_v, self.limit, min_gap, t.drivers)
+        decel = torch.maximum(t.drivers[..., P.DECEL], pick(t.drivers[..., P.DECEL], lead))
+        by_krauss = krauss(t.v, self.gap_to(lead) - min_gap, lead_v, decel, self.limit, t.drivers)
+        return torch.where(t.drivers[..., P.KRAUSS] > 0.0, by_krauss, by_idm)
 
     def accepts(self, lead: Tensor, follow: Tensor) -> Tensor:
         """The driver finds the gap between ``lead`` and ``follow`` secure."""
@@ -219,7 +236,12 @@ def _move(traffic: Traffic, accel: Tensor, lanes: int) -> None:
     _ask_for_room(m, blocked, advice)
     wish = m.following(pick_lane(m.lead, traffic.lane))
     left = m.road[:, R.MERGE_END, None] - traffic.x
-    stop = idm(v, left, torch.zeros_like(v), m.limit, 0.0, traffic.drivers)
+    still = torch.zeros_like(v)
+    stop = torch.where(
+        traffic.drivers[..., P.KRAUSS] > 0.0,
+        krauss(v, left, still, traffic.drivers[..., P.DECEL], m.limit, traffic.drivers),
+        idm(v, left, still, m.limit, 0.0, traffic.drivers),
+    )
     stop = torch.minimum(stop, (left - STOP_SHORT).clamp(min=0.0) / DT)
     wish = torch.where(traffic.lane == 0, torch.minimum(wish, stop), wish)
     driven = torch.maximum(torch.minimum(wish, advice.least).clamp(min=0.0), v - EMERGENCY_DECEL * DT)

@@ -75,7 +75,7 @@ def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
 
 
 def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desired: Tensor) -> Tensor:
-    """Rows of the driver table ``[..., 8]``; number tells the cars of an episode apart."""
+    """Rows of the driver table ``[..., 9]``; number tells the cars of an episode apart."""
     table = torch.tensor([STYLES[name] for name in STYLE_NAMES], dtype=torch.float64, device=key.device)
     tau, accel, decel, min_gap = table[style].unbind(-1)
     if config.drivers == "mixed":
@@ -92,6 +92,7 @@ def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desi
         P.LENGTH: torch.full_like(desired, CAR_LENGTH),
         P.ASSERTIVE: assertive,
         P.TWO_SQRT: 2.0 * torch.sqrt(accel * decel),
+        P.KRAUSS: torch.full_like(desired, float(config.car_following == "krauss")),
     }
     return torch.stack([columns[column] for column in P], -1)
 

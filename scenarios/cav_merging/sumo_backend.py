@@ -61,9 +61,9 @@ class SumoBackend:
         if network is None:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
-        factory = partial(SumoSimulator, network, self._slots, config.exact_reset)
+        factory = partial(SumoSimulator, network, self._slots, config.exact_reset, config.car_following)
         if config.gui:
-            factory = partial(GuiSimulator, network, self._slots, config.exact_reset, screen())
+            factory = partial(GuiSimulator, network, self._slots, config.exact_reset, config.car_following, screen())
         self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0)
         self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
         self._exact = config.exact_reset

@@ -33,11 +33,11 @@ def screen() -> str:
 class GuiSimulator(SumoSimulator):
     """``SumoSimulator`` in a window on a display."""
 
-    def __init__(self, network: RoadNetwork, slots: int, exact: bool, display: str):
+    def __init__(self, network: RoadNetwork, slots: int, exact: bool, car_following: str, display: str):
         # A worker process may have been forked from one that began before the display was known.
         os.environ["DISPLAY"] = display
         start = ("sumo-gui", "--start=true", "--quit-on-end=true", f"--delay={DELAY_MS}", "--window-size=1200,320")
-        super().__init__(network, slots, exact, start)
+        super().__init__(network, slots, exact, car_following, start)
         self._paths: dict[int, str] = {}
 
     def reset(self, seed: int) -> None:

@@ -84,13 +84,14 @@ def type_name(index: int) -> str:
     return f"{style}_{'assertive' if bold == ASSERTIVE else 'timid'}"
 
 
-def vehicle_types() -> str:
+def vehicle_types(car_following: str = "idm") -> str:
     """SUMO's additional file with the vehicle types."""
+    model = {"idm": 'carFollowModel="IDM"', "krauss": 'carFollowModel="Krauss" sigma="0"'}[car_following]
     lines = []
     for index, (style, bold) in enumerate(TYPES):
         tau, accel, decel, min_gap = STYLES[style]
         lines.append(
-            f'<vType id="{type_name(index)}" carFollowModel="IDM" tau="{tau}" accel="{accel}" decel="{decel}" '
+            f'<vType id="{type_name(index)}" {model} tau="{tau}" accel="{accel}" decel="{decel}" '
             f'minGap="{min_gap}" emergencyDecel="{EMERGENCY_DECEL}" length="{CAR_LENGTH}" speedFactor="1" speedDev="0" '
             f'maxSpeed="70" lcAssertive="{bold}"/>'
         )
@@ -104,14 +105,21 @@ class SumoSimulator:
     faster but keeps SUMO's random stream running. start: what precedes the options, such as ("sumo",).
     """
 
-    def __init__(self, network: RoadNetwork, slots: int, exact: bool, start: tuple[str, ...] = ("sumo",)):
+    def __init__(
+        self,
+        network: RoadNetwork,
+        slots: int,
+        exact: bool,
+        car_following: str = "idm",
+        start: tuple[str, ...] = ("sumo",),
+    ):
         self._sumo = import_libsumo()
         if self._sumo.isLoaded():
             raise RuntimeError("this process runs a SUMO simulation already, which a second start would replace")
         self._network, self._slots, self._exact, self._start = network, slots, exact, start
         self._folder = tempfile.TemporaryDirectory(prefix="marl-sumo-")
         self._types = Path(self._folder.name) / "types.add.xml"
-        self._types.write_text(vehicle_types())
+        self._types.write_text(vehicle_types(car_following))
         self._ids: dict[int, str] = {}
         self._serial = 0
         self._cars = [[0.0] * Column.STATUS for _ in range(slots)]

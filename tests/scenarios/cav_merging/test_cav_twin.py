@@ -54,12 +54,13 @@ def advance(traffic: Traffic, decisions: int = 1, accel: float = 0.0, turn: int 
     return outcome
 
 
-def test_single_lane_idm_equals_sumo(sumo, tmp_path):
+@pytest.mark.parametrize("car_following", ["idm", "krauss"])
+def test_single_lane_car_following_equals_sumo(sumo, tmp_path, car_following):
     """12 cars behind a leader whose speed swings between 14 and 26 m/s, 60 s open loop: positions within 1e-6 m."""
     geometry = RoadGeometry(merge_start=3000.0, merge_end=3100.0, road_end=3200.0, speed_limit=30.0)
     net, types = tmp_path / "long.net.xml", tmp_path / "types.add.xml"
     build_network(geometry, net)
-    types.write_text(vehicle_types())
+    types.write_text(vehicle_types(car_following))
     sumo.start(["sumo", f"--net-file={net}", f"--additional-files={types}", f"--step-length={SIM_STEP_S}",
                 "--no-step-log=true", "--insertion-checks=none", "--no-warnings=true"])  # fmt: skip
     sumo.route.add("main", ["main", "merge", "after"])
@@ -71,6 +72,7 @@ def test_single_lane_idm_equals_sumo(sumo, tmp_path):
     sumo.vehicle.setSpeedMode("0", 0)
     sumo.simulationStep()
     traffic.controlled[0, 0] = True
+    traffic.drivers[..., P.KRAUSS] = float(car_following == "krauss")
     order = np.arange(12)[None].copy()
     unused = np.zeros((1, 12), bool)
     worst = 0.0
@@ -88,11 +90,12 @@ def test_single_lane_idm_equals_sumo(sumo, tmp_path):
     assert worst < 1e-6
 
 
-@pytest.mark.parametrize("case", ["timid", "lanes", "flow"])
+@pytest.mark.parametrize("case", ["timid", "lanes", "flow", "krauss"])
 def test_compiled_form_equals_tensor_form(case):
     options = {
         "timid": {},
         "lanes": {"drivers": "mixed", "geometry": {"main_lanes": (1, 3), "merge": (60, 200)}},
+        "krauss": {"car_following": "krauss"},
         "flow": {"flow_veh_per_h": 2500, "max_cavs": 12, "max_humans": 12},
     }[case]
     config = CavConfig(**options)
