@@ -48,9 +48,9 @@ class ClippedAdam:
 
 
 def minibatches(rows: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """A random partition of ``rows`` row numbers into ``count`` parts of nearly equal size."""
+    """A random partition of ``rows`` row numbers into ``count`` parts of nearly equal size; none of them is empty."""
     order = torch.randperm(rows, generator=generator)
-    yield from torch.tensor_split(order, count)
+    yield from torch.tensor_split(order, max(1, min(count, rows)))
 
 
 def micro_batches(rows: Tensor, size: int) -> Iterator[Tensor]:

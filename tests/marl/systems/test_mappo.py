@@ -42,3 +42,15 @@ def test_agents_with_an_index_stay_in_their_slots() -> None:
     env = make_tiny(config.world, 2, torch.device("cpu"))
     observation_space = Pipeline(env, config.coordination).observation_space
     assert not Mappo(env.spec, observation_space, config.algorithm, 0, torch.device("cpu"))._exchangeable
+
+
+def test_few_living_agents_make_fewer_minibatches() -> None:
+    config = tiny_config(world={"mortal": True, "slip": 0.3, "agents": 3}, algorithm={"epochs": 1, "minibatches": 64})
+    env = make_tiny(config.world, 2, torch.device("cpu"))
+    pipeline = Pipeline(env, config.coordination)
+    learner = Mappo(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
+    collector = Collector(pipeline, learner.policy, learner.critic)
+    collector.reset(0)
+    batch, _ = collector.collect(16)
+    figures = learner.update(batch, 0, 0.0)
+    assert figures["minibatch_steps"] == -(-int(batch.mask.sum()) // 3) < 64
