@@ -127,12 +127,16 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
     for row in rows:
         by_policy.setdefault(row.policy, {})[row.metric] = row
     defined = {row.metric for row in rows if row.n > 0}
-    names = [name for name in next(iter(by_policy.values())) if name in defined]
+    # Policies may have metrics of their own, such as how often they were corrected.
+    names = [name for name in dict.fromkeys(name for own in by_policy.values() for name in own) if name in defined]
     best = {name: _best([row for row in rows if row.metric == name], _metric(results, name)) for name in names}
     body = []
     for policy, of_policy in by_policy.items():
         cells = [Cell(policy)]
         for name in names:
+            if name not in of_policy:
+                cells.append(Cell(number(math.nan)))
+                continue
             row = of_policy[name]
             half = (row.ci_high - row.ci_low) / 2
             text = number(row.mean, half if row.n > 1 else 0.0)
@@ -151,10 +155,11 @@ def _differences(results: Results, reference: str, instances: Mapping[str, Any],
     shown = {name for name, metric in results.metrics.items() if name in differing and metric.better != "neither"}
     shown.add(results.primary_metric)
     names = [name for name in dict.fromkeys(pair.metric for pair in pairs) if name in shown]
+    compared = {(pair.metric, frozenset((pair.a, pair.b))) for pair in pairs}
     body = []
     for policy in results.policies:
         for name in names:
-            if policy != reference:
+            if (name, frozenset((policy, reference))) in compared:
                 pair = results.difference(policy, reference, name, instances)
                 body.append((Cell(policy), *_difference(pair, results.metrics[name])))
     title = f"paired difference to {reference}: {describe(instances)}"

@@ -5,6 +5,7 @@ Evaluation and ``--init`` read such a folder like the run it was made from.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from torch import Tensor
 from marl.config import dump
 from marl.errors import UserError
 from marl.training.checkpoint import CheckpointStore, Tree
-from marl.training.run_folder import CONFIG, PROVENANCE, read_config
+from marl.training.run_folder import CONFIG, PROVENANCE, read_config, read_provenance
 
 #: What of an algorithm's state a policy and its fine-tuning need; the rest are the moments of optimisers.
 _WEIGHTS = ("policy", "critic")
+#: What of a run's record says where its weights come from; the machine and its paths are nobody's business.
+_ORIGIN = ("started", "config_sha256", "git", "versions")
 
 
 def ship(run: Path, target: Path, half: bool = False, supervised: bool = False) -> Path:
@@ -41,7 +44,9 @@ def ship(run: Path, target: Path, half: bool = False, supervised: bool = False) 
         safety = config.coordination.safety.model_copy(update={"enabled": True})
         config = config.model_copy(update={"coordination": config.coordination.model_copy(update={"safety": safety})})
     (target / CONFIG).write_text(dump(config), encoding="utf-8")
-    shutil.copyfile(run / PROVENANCE, target / PROVENANCE)
+    record = read_provenance(run)
+    starts = [{name: start[name] for name in _ORIGIN if name in start} for start in record["starts"]]
+    (target / PROVENANCE).write_text(json.dumps({**record, "starts": starts}, indent=2) + "\n", encoding="utf-8")
     predictors = {name: {"network": state["network"]} for name, state in tree.get("modules", {}).items()}
     CheckpointStore(target).save(int(source.name), {"algorithm": weights, "modules": predictors}, info)
     return target

@@ -137,3 +137,13 @@ def test_markdown_escapes_names_and_sets_off_the_best():
 )
 def test_numbers_have_as_many_digits_as_their_spread_allows(value, spread, text):
     assert number(value, spread) == text
+
+
+def test_a_metric_that_only_one_policy_has_is_blank_for_the_others():
+    found = results()
+    own = [Row("pibt", instances, "corrected", 0.25, 0.2, 0.3, 16, 0.1) for instances in (SMALL, LARGE)]
+    metrics = {**found.metrics, "corrected": Metric("share", "lower")}
+    figures, differences = tables_of(Results("grid", "throughput", metrics, (*found.rows, *own), found.paired))[:2]
+    column = figures.header.index("corrected")
+    assert [row[column].text for row in figures.rows] == ["-", "0.250"]
+    assert "corrected" not in {row[1].text for row in differences.rows}
