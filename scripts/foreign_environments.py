@@ -62,7 +62,12 @@ ENVIRONMENTS: dict[str, int] = {
 
 #: sumo-rl's world needs files, and PettingZoo 1.27 has another name for the class that it calls ``agent_selector``.
 _SUMO = """
+import os
 from pathlib import Path
+
+import sumo
+
+os.environ.setdefault("SUMO_HOME", sumo.SUMO_HOME)
 import sumo_rl
 import sumo_rl.environment.env as env
 from pettingzoo.utils import AgentSelector
