@@ -12,6 +12,7 @@ from pettingzoo.test import api_test
 
 from marl.errors import UserError
 from marl.plugins import trust
+from marl.testing import check_aec
 from scenarios.agent_hierarchy.config import ExpertConfig, GraphConfig, HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names, load_graph
@@ -32,6 +33,12 @@ def play(env: HierarchyEnv, say: Callable[..., str], seed: int) -> None:
 @pytest.mark.parametrize("graph", graph_names())
 def test_pettingzoo_api(graph: str) -> None:
     api_test(make(graph), num_cycles=60)
+
+
+@pytest.mark.parametrize("graph", graph_names())
+def test_it_passes_the_conformance_kit(graph: str) -> None:
+    report = check_aec(lambda: make(graph), steps=60)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("graph", [name for name in graph_names() if name != "router"])
