@@ -34,6 +34,7 @@ class _Controller:
         return {group: chosen[:, list(slots)] for group, slots in groups.items()}
 
     def _choose(self, timestep: TimeStep) -> Tensor:
+        """int64 ``[B, N]``, the phase of each light; the rule itself, which subclasses give."""
         raise NotImplementedError
 
 

@@ -8,9 +8,21 @@ import pytest
 import torch
 from tiny_scenario import make_tiny, tiny_config
 
+from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
+from marl.rollout.batch import Batch
 from marl.rollout.collector import Collector
 from marl.systems.mappo import Mappo
+
+
+def played(config: AnyRunConfig, copies: int) -> tuple[Mappo, Batch]:
+    """A learner and what its policy played in 16 steps."""
+    env = make_tiny(config.world, copies, torch.device("cpu"))
+    pipeline = Pipeline(env, config.coordination)
+    learner = Mappo(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
+    collector = Collector(pipeline, learner.policy, learner.critic)
+    collector.reset(0)
+    return learner, collector.collect(16)[0]
 
 
 @pytest.mark.parametrize("system", ["mappo", "ippo"])
@@ -21,12 +33,7 @@ def test_moving_the_living_together_changes_no_loss(system: str) -> None:
         world={"mortal": True, "slip": 0.3, "agents": 3},
         algorithm={"epochs": 1, "minibatches": 1},
     )
-    env = make_tiny(config.world, 8, torch.device("cpu"))
-    pipeline = Pipeline(env, config.coordination)
-    packing = Mappo(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
-    collector = Collector(pipeline, packing.policy, packing.critic)
-    collector.reset(0)
-    batch, _ = collector.collect(16)
+    packing, batch = played(config, 8)
     assert 0 < batch.mask.sum() < batch.mask.numel(), "the world must have empty slots"
     masking = copy.deepcopy(packing)
     assert packing._exchangeable
@@ -46,11 +53,6 @@ def test_agents_with_an_index_stay_in_their_slots() -> None:
 
 def test_few_living_agents_make_fewer_minibatches() -> None:
     config = tiny_config(world={"mortal": True, "slip": 0.3, "agents": 3}, algorithm={"epochs": 1, "minibatches": 64})
-    env = make_tiny(config.world, 2, torch.device("cpu"))
-    pipeline = Pipeline(env, config.coordination)
-    learner = Mappo(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
-    collector = Collector(pipeline, learner.policy, learner.critic)
-    collector.reset(0)
-    batch, _ = collector.collect(16)
+    learner, batch = played(config, 2)
     figures = learner.update(batch, 0, 0.0)
     assert figures["minibatch_steps"] == -(-int(batch.mask.sum()) // 3) < 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ def test_the_twin_conforms(options: dict[str, Any]) -> None:
 
 
 def test_sumo_conforms() -> None:
-    pytest.importorskip("libsumo")
+    if os.environ.get("CI") != "true":
+        pytest.importorskip("libsumo")
     config = CavConfig(horizon=4, backend="sumo")
     report = check_batched(lambda copies: CavMerging(config, copies), steps=9, batches=(1, 2))
     assert not report.findings, str(report)
