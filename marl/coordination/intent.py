@@ -4,7 +4,8 @@ After the intention sharing of Kim, Park, Sung, "Communication in Multi-Agent Re
 Sharing", ICLR 2021, and the intention generation of MAPPO-PIS (Guo et al., arXiv 2408.06656), for any world: it
 predicts where an action leads, which a learned predictor may correct, and says who listens to whom. Without rounds,
 agents announce that they carry on. In each of R rounds the policy drafts its most probable action from what it heard,
-and announces where that leads; drafts neither draw random numbers nor advance recurrent state.
+and announces where that leads; drafts neither draw random numbers nor advance recurrent state. Agents also see what
+they announced themselves: a policy without memory could not keep to it otherwise, and its neighbours count on that.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class Predicts(Protocol):
 
 
 class Intent:
-    """Adds what an agent's companions announce to what it observes: float32 ``[B, N, K * (1 + H * D)]``.
+    """Adds what an agent and its companions announce to what it observes: float32 ``[B, N, H * D + K * (1 + H * D)]``.
 
-    For each companion: 1 if there is one, then its trajectory relative to the listener, divided by the world's scale
-    and clipped to [-1, 1]. Raises ``UserError`` if the world cannot predict.
+    First its own trajectory; then for each companion 1 if there is one, and its trajectory. All are relative to where
+    the listener is now, divided by the world's scale and clipped to [-1, 1]. Raises ``UserError`` if the world cannot
+    predict.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Intent:
         self.rounds = options.rounds
         scale = env.enable_prediction(options.horizon, options.companions)
         self._scale = torch.tensor(scale, dtype=torch.float64, device=env.device)
-        width = options.companions * (1 + options.horizon * len(scale))
+        path = options.horizon * len(scale)
+        width = path + options.companions * (1 + path)
         self.space = spaces.Box(-1.0, 1.0, (width,), np.float32)
         #: Corrects the roll-outs, if that is wanted.
         self.predictor: Predictor | None = None
@@ -131,10 +134,14 @@ class Intent:
         count = companions.shape[2]
         who = companions.clamp(min=0).reshape(copies, agents * count, 1, 1).expand(-1, -1, steps, width)
         theirs = trajectory.gather(1, who).view(copies, agents, count, steps, width)
-        relative = ((theirs - origin[:, :, None, None]) / self._scale).clamp(-1.0, 1.0)
-        there = companions >= 0
-        told = torch.cat((there.unsqueeze(-1).to(relative.dtype), relative.flatten(3)), -1)
-        return torch.where(there.unsqueeze(-1), told, 0.0).flatten(2).float()
+        there = (companions >= 0).unsqueeze(-1)
+        told = torch.cat((there.to(trajectory.dtype), self._relative(theirs, origin[:, :, None]).flatten(3)), -1)
+        own = self._relative(trajectory, origin).flatten(2)
+        return torch.cat((own, torch.where(there, told, 0.0).flatten(2)), -1).float()
+
+    def _relative(self, trajectory: Tensor, origin: Tensor) -> Tensor:
+        """Trajectories ``[..., H, D]`` seen from ``origin`` ``[..., D]``, in units of the world's scale."""
+        return ((trajectory - origin.unsqueeze(-2)) / self._scale).clamp(-1.0, 1.0)
 
 
 def _own(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:

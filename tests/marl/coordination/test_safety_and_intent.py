@@ -122,18 +122,26 @@ def announcing(**options):
 
 def test_announcements_are_relative_scaled_and_absent_without_a_companion():
     intent = announcing(horizon=2, companions=1, rounds=0)
-    assert intent.extend(spaces.Box(-1, 1, (1,))).spaces["intent"].shape == (3,)
+    assert intent.extend(spaces.Box(-1, 1, (1,))).spaces["intent"].shape == (2 + 3,)
     heard = intent.augment(moment()).observation["intent"]
-    torch.testing.assert_close(heard[0], torch.tensor([[1.0, 0.4, 0.4], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(heard[0, :, 2:], torch.tensor([[1.0, 0.4, 0.4], [0.0, 0.0, 0.0]]))
     told = intent.hear(torch.zeros(2, 2, 1), torch.tensor([[0, 1], [0, 9]]))["intent"]
-    torch.testing.assert_close(told[:, 0], torch.tensor([[1.0, 0.5, 0.6], [1.0, 1.0, 1.0]]))
+    torch.testing.assert_close(told[:, 0, 2:], torch.tensor([[1.0, 0.5, 0.6], [1.0, 1.0, 1.0]]))
+
+
+def test_agents_know_what_they_announced_themselves():
+    intent = announcing(horizon=2, companions=1, rounds=0)
+    assert not intent.augment(moment()).observation["intent"][..., :2].any()
+    told = intent.hear(torch.zeros(2, 2, 1), torch.tensor([[0, 1], [2, 9]]))["intent"]
+    expected = [[[0.0, 0.0], [0.1, 0.2]], [[0.2, 0.4], [0.9, 1.0]]]
+    torch.testing.assert_close(told[..., :2], torch.tensor(expected))
 
 
 def test_the_end_of_an_episode_has_its_own_announcements():
     intent = announcing(horizon=2, companions=1, rounds=0)
     timestep = moment(final=Final(torch.zeros(2, 2, 1), None))
     final = intent.augment(timestep).final.observation["intent"]
-    torch.testing.assert_close(final[0, 0], torch.tensor([1.0, 0.7, 1.0]))
+    torch.testing.assert_close(final[0, 0], torch.tensor([0.3, 0.6, 1.0, 0.7, 1.0]))
 
 
 def test_each_round_drafts_from_what_the_round_before_announced():
@@ -145,8 +153,8 @@ def test_each_round_drafts_from_what_the_round_before_announced():
         return torch.full((2, 2), len(drafts))
 
     result = intent.negotiate(intent.augment(moment()), draft)
-    assert [round(values[1], 3) for values in drafts] == [0.4, 0.5]
-    assert result.observation["intent"][0, 0].tolist() == pytest.approx([1.0, 0.6])
+    assert [round(values[2], 3) for values in drafts] == [0.4, 0.5]
+    assert result.observation["intent"][0, 0].tolist() == pytest.approx([0.2, 1.0, 0.6])
 
 
 def test_a_correction_costs_the_corrected_once():

@@ -107,7 +107,8 @@ def test_announced_paths_follow_the_action():
     assert hasty[0, 0].tolist() == pytest.approx([300.0 + 0.1 * (20.0 + 20.6), 1.0, 20.6])
     assert hasty[1, :, 1].tolist() == [1.0] * 5
     heard = intent.hear(env.current().observation, None)["intent"][0, 0]
-    assert heard[:4].tolist() == pytest.approx([1.0, 54.0 / 180.0, -1.0 / 3.0, 0.0])
+    assert heard[:3].tolist() == pytest.approx([4.0 / 180.0, 0.0, 0.0])
+    assert heard[15:19].tolist() == pytest.approx([1.0, 54.0 / 180.0, -1.0 / 3.0, 0.0])
 
 
 def test_recorder_keeps_one_episode_of_copy_0():
