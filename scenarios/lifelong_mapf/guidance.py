@@ -42,6 +42,11 @@ class GuidanceConfig(BaseModel):
         "shared", description="shared: one field per goal on costs that all agents share; follower: A* at every step"
     )
     contest: bool = Field(True, description="tell neighbours who wants the cells around them, and who goes first")
+    recent: bool = Field(
+        False,
+        description="tell agents where they saw others one step ago, what became of their own last move, and who "
+        "in their sight has a lower number",
+    )
     static_weight: float = Field(3.0, ge=0, le=10, description="shared: price of central cells, 0 for none")
     occupancy_weight: float = Field(2.0, ge=0, le=50, description="shared: price of a cell that is always occupied")
     decay: float = Field(0.95, ge=0, lt=1, description="shared: decay per step of the moving average of occupancy")

@@ -13,15 +13,12 @@ from torch import Tensor
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, below, fold, seeds_of
 from scenarios.lifelong_mapf import metrics, observation, reference
+from scenarios.lifelong_mapf.agent_plan import AgentPlan
 from scenarios.lifelong_mapf.bound import collision_free_goals
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.contest import SPACE as CONTEST_SPACE
-from scenarios.lifelong_mapf.contest import write_contest
 from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
-from scenarios.lifelong_mapf.guidance import Guidance
 from scenarios.lifelong_mapf.instances import load_instances
 from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, State
-from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.pool import MapPool
 
 _PLAN = "plan/"
@@ -71,7 +68,7 @@ class LifelongMapf(BatchedEnv):
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
     int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive bool [B, N];
-    steps int32 [B]. These tensors are the world's own and change with every step: read, do not write.
+    refused bool [B, N], the last move was prevented by others; steps int32 [B]. These tensors are the world's own and change with every step: read, do not write.
     """
 
     def __init__(
@@ -89,7 +86,7 @@ class LifelongMapf(BatchedEnv):
         self._state = _allocate(copies, instances.agents, config.horizon, self.device)
         self.map_index, self.steps = self._state.map_index, self._state.steps
         self.position, self.goal = self._state.position, self._state.goal
-        self.age, self.alive = self._state.age, self._state.alive
+        self.age, self.alive, self.refused = self._state.age, self._state.alive, self._state.refused
         self._cpu_goals = self._pool.goals(instances.task, instances.task_count)
         self._goals = type(self._cpu_goals)(*(table.to(self.device) for table in self._cpu_goals))
         use_kernels = self.device.type == "cpu" if compiled is None else compiled
@@ -98,7 +95,7 @@ class LifelongMapf(BatchedEnv):
         self._agent_id = torch.arange(instances.agents, device=self.device).repeat(copies, 1)
 
         self._started = False
-        self._guidance: Guidance | None = None
+        self._plan: AgentPlan | None = None
         self._reached = torch.zeros(copies, instances.agents, dtype=torch.bool, device=self.device)
         self._final_features: dict[str, Tensor] | None = None
 
@@ -127,8 +124,8 @@ class LifelongMapf(BatchedEnv):
         self._state.seed.copy_(torch.where(mask, seeds_of(seed, self.copies, self.device), self._state.seed))
         self._state.episode.masked_fill_(mask, 0)
         self._begin_episodes(mask)
-        if self._guidance is not None:
-            self._guidance.restart(mask)
+        if self._plan is not None:
+            self._plan.restart(mask)
         self._reached = self._reached & ~mask.unsqueeze(1)
         return self.current()
 
@@ -146,21 +143,21 @@ class LifelongMapf(BatchedEnv):
         figures = self._no_figures()
         view = self._engine.view()
         final = self._final_features = None
-        if self._guidance is not None:
-            self._guidance.advance()
-            self._reached = self._guidance.reached
+        if self._plan is not None:
+            self._plan.advance()
+            self._reached = self._plan.reached
         any_done = bool(done.any())
         if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
             final = Final(*view)
-            if self._guidance is not None:
-                self._final_features = self._plan_features()
+            if self._plan is not None:
+                self._final_features = self._plan.features()
         if any_done:
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
             self._state.episode.add_(done)
             self._begin_episodes(done)
-            if self._guidance is not None:
-                self._guidance.restart(done)
+            if self._plan is not None:
+                self._plan.restart(done)
             view = self._engine.view_again(view, done)
         return self._timestep(view, reward, terminated, truncated, done, final, figures)
 
@@ -180,8 +177,8 @@ class LifelongMapf(BatchedEnv):
 
     def snapshot(self) -> dict[str, Tensor]:
         saved = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
-        if self._guidance is not None:
-            saved |= {_PLAN + name: tensor for name, tensor in self._guidance.snapshot().items()}
+        if self._plan is not None:
+            saved |= {_PLAN + name: tensor for name, tensor in self._plan.snapshot().items()}
         return saved
 
     def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
@@ -190,36 +187,21 @@ class LifelongMapf(BatchedEnv):
         for name, tensor in self._state._asdict().items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
-        if self._guidance is not None:
+        if self._plan is not None:
             plan = {name.removeprefix(_PLAN): saved for name, saved in snapshot.items() if name.startswith(_PLAN)}
-            self._guidance.restore(plan, source, target)
+            self._plan.restore(plan, source, target)
         self._reached = self._reached.clone()
         self._reached[into] = False
         self._started = True
 
     def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
-        self._guidance = make_guidance(self, self.config.guidance, self.config.radius) if enabled else None
-        if self._guidance is None:
-            return {}
-        contest = {"contest": CONTEST_SPACE} if self.config.guidance.contest else {}
-        return {**self._guidance.spaces, **contest}
+        self._plan = AgentPlan(self, self.config.guidance, self.config.radius) if enabled else None
+        return {} if self._plan is None else self._plan.spaces
 
     def plan(self) -> Plan:
-        if self._guidance is None:
+        if self._plan is None:
             raise RuntimeError("enable_plan() before plan()")
-        return Plan(self._plan_features(), self._reached, self._final_features)
-
-    def _plan_features(self) -> dict[str, Tensor]:
-        assert self._guidance is not None
-        features = self._guidance.features()
-        if self.config.guidance.contest:
-            contest = np.empty((*self.position.shape, *CONTEST_SPACE.shape), np.float32)
-            state = [x.cpu().numpy() for x in (self.position, self.age, self.alive)]
-            position, age, alive = state
-            maps, exits = self.map_index.cpu().numpy(), self._pool.exits.numpy()
-            write_contest(maps, exits, self.width, position, self._guidance.subgoal, age, alive, contest)
-            features["contest"] = torch.from_numpy(contest).to(self.device)
-        return features
+        return Plan(self._plan.features(), self._reached, self._final_features)
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""

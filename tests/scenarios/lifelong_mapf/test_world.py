@@ -30,7 +30,7 @@ def play(world: LifelongMapf, timestep: TimeStep, steps: int) -> list[dict[str, 
     record = []
     for _ in range(steps):
         timestep = world.step(random_actions(timestep))
-        record.append(leaves(timestep) | (leaves(world.plan(), "plan") if world._guidance is not None else {}))
+        record.append(leaves(timestep) | (leaves(world.plan(), "plan") if world._plan is not None else {}))
     return record
 
 
