@@ -3,9 +3,9 @@
 A policy without memory cannot tell a neighbour that comes towards it from one that leaves, nor its first refused move
 from the tenth; and two agents in a corridor see the same picture of each other. Two features of one agent help:
 
-- ``before``: ``BitWindow(2, D, D)`` around the agent. Plane 0: cells where it saw another agent one step ago, from where
-  it stood then. Plane 1: agents in its window now whose number is lower than its own: a number painted on the robot is
-  enough for any two to agree who goes first.
+- ``before``: ``BitWindow(2, D, D)`` around the agent. Plane 0: cells where it saw another agent one step ago, from
+  where it stood then. Plane 1: agents in its window now whose number is lower than its own: a number painted on the
+  robot is enough for any two to agree who goes first.
 - ``past``: float32 (7,): the move it made in the last step, one-hot (all 0 at the beginning); whether a move to a free
   cell was refused to it; the steps w it has stood still, as w / (w + 4).
 """

@@ -67,8 +67,9 @@ class LifelongMapf(BatchedEnv):
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
-    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive bool [B, N];
-    refused bool [B, N], the last move was prevented by others; steps int32 [B]. These tensors are the world's own and change with every step: read, do not write.
+    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive, refused
+    bool [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
+    with every step: read, do not write.
     """
 
     def __init__(
