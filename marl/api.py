@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, resolve
+from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, read_options, resolve
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
 from marl.errors import UserError, nearest
@@ -22,6 +22,7 @@ from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
+from marl.policies.base import Baseline, TunableBaseline
 from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import trainer
@@ -179,7 +180,8 @@ def policy_builders(scenario: Scenario, names: Iterable[str], echo: Echo = lambd
 def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -> PolicyBuilder:
     """One policy by its name: a baseline, a run folder, or a shipped policy. Raises ``UserError``.
 
-    ``NAME+safety`` and ``NAME-safety`` are the same policy with the world's supervisor put on or taken away.
+    ``NAME:key=value:key=value`` is a baseline with these options, where it has any; ``NAME+safety`` and
+    ``NAME-safety`` are the same policy with the world's supervisor put on or taken away.
     """
     own = shipped(scenario)
     known = [*scenario.baselines, *(f"{scenario.name}/{policy}" for policy in own)]
@@ -188,8 +190,8 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
         for sign in "+-":
             if name.endswith(f"{sign}safety"):
                 wanted, supervised = name.removesuffix(f"{sign}safety"), sign == "+"
-    if wanted in scenario.baselines:
-        rule = scenario.baselines[wanted]
+    rule = _baseline(scenario, wanted)
+    if rule is not None:
         if supervised is False:
             raise UserError(f"policy '{name}': {wanted} has no supervisor that could be taken away")
         return supervise(rule) if supervised else rule
@@ -199,7 +201,9 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
     elif Path(wanted).is_dir():
         policy = load(wanted, echo)
     else:
-        raise UserError(f"policy '{wanted}' is no baseline, shipped policy or run folder{nearest(wanted, known)}")
+        raise UserError(
+            f"policy '{wanted}' is no baseline, shipped policy or run folder{nearest(wanted.partition(':')[0], known)}"
+        )
     trained_in = load_scenario(policy.config.scenario).name
     if trained_in != scenario.name:
         raise UserError(f"policy '{wanted}' was trained in {trained_in}, not in {scenario.name}")
@@ -208,6 +212,19 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
     if not isinstance(policy, LearnedPolicy):
         raise UserError(f"policy '{name}': +safety and -safety are for policies of tensor worlds")
     return policy.supervised(supervised).bind
+
+
+def _baseline(scenario: Scenario, name: str) -> Baseline | None:
+    """The baseline ``NAME`` or ``NAME:key=value:...``; None if the scenario has none of that name."""
+    own, *texts = name.split(":")
+    rule = scenario.baselines.get(own)
+    if rule is None or not texts:
+        return rule
+    if not isinstance(rule, TunableBaseline):
+        tunable = [known for known, other in scenario.baselines.items() if isinstance(other, TunableBaseline)]
+        those = f"; options are for {', '.join(tunable)}" if tunable else ""
+        raise UserError(f"policy '{name}': {own} has no options{those}")
+    return rule.with_options(read_options(rule.options, texts, f"policy '{name}'"))
 
 
 def run_folder_of(policy: Path) -> Path:

@@ -134,7 +134,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="A,B,...",
-            help="Baselines, run folders or shipped policies (scenario/name); NAME+safety, NAME-safety.",
+            help="Baselines (with options: NAME:key=value:key=value), run folders or shipped policies (scenario/name); "
+            "NAME+safety, NAME-safety.",
         ),
     ],
     preset: PresetOption = None,

@@ -101,6 +101,7 @@ def _device(name: str) -> str:
 
 World = TypeVar("World", bound=BaseModel)
 Algorithm = TypeVar("Algorithm", bound=BaseModel)
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class RunConfig(Frozen, Generic[World, Algorithm]):
@@ -194,6 +195,21 @@ def resolve(
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         # Keys are the user's own text and may hold line breaks.
+        raise UserError(" ".join(_sentence(model, values, origin, error).split())) from None
+
+
+def read_options(model: type[Options], texts: Iterable[str], source: str) -> Options:
+    """The model that ``key=value`` texts describe; what they leave out keeps its default. Raises ``UserError``.
+
+    source: what errors call the place, such as the name of the policy whose options these are.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[tuple[str, ...], str] = {}
+    for text in texts:
+        _merge(values, assignment(text, source).values, source, origin, ())
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
         raise UserError(" ".join(_sentence(model, values, origin, error).split())) from None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
 
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 
@@ -30,3 +33,21 @@ class Accounts(Protocol):
 
 #: Builds a rule or a search for one world; it may read that world's state, which a learned policy never does.
 Baseline = Callable[[BatchedEnv], BoundPolicy]
+
+
+@dataclass(frozen=True)
+class TunableBaseline:
+    """A baseline with options, which users write after its name: ``NAME:key=value:key=value``.
+
+    options: their model, every field with a default. build: (world, options) -> the policy.
+    """
+
+    options: type[BaseModel]
+    build: Callable[[BatchedEnv, Any], BoundPolicy]
+
+    def __call__(self, env: BatchedEnv) -> BoundPolicy:
+        return self.build(env, self.options())
+
+    def with_options(self, options: BaseModel) -> Baseline:
+        """The same baseline with these options instead of the defaults."""
+        return lambda env: self.build(env, options)
