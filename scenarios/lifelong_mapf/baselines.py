@@ -97,7 +97,7 @@ class FieldPibt:
         return self._pibt.act(timestep.key)
 
 
-_PLAIN = GuidanceConfig.model_validate({"static_weight": 0, "occupancy_weight": 0})
+_PLAIN = GuidanceConfig(vector="plain")
 
 
 def _world(env: BatchedEnv) -> LifelongWorld:

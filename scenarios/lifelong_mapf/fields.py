@@ -123,6 +123,53 @@ def weighted_field(
                 waiting += 1
 
 
+@numba.njit(cache=True)
+def directed_field(
+    exits: NDArray[np.uint8],
+    width: int,
+    cost: NDArray[np.int32],
+    extra: NDArray[np.int32],
+    goal: int,
+    field: NDArray[np.int32],
+    heads: NDArray[np.int32],
+    links: NDArray[np.int32],
+) -> None:
+    """``weighted_field`` where a move's price also depends on its direction.
+
+    extra: ``[4 * cells]``, at least 0; entry 4 * c + k - 1 is what the move INTO c from its neighbour at move k costs
+    besides. cost + extra counts as ``BUCKETS`` - 1 where it is more. From u the cheapest way goes over the neighbour v
+    with the smallest ``field[v] + extra`` of the move u -> v; ``field[u]`` is that and ``cost[u]``.
+    links: ``[4 * cells]``. A cell may wait in several buckets, once for each neighbour, and counts from the first.
+    """
+    field[:] = UNREACHED
+    field[goal] = 0
+    heads[0] = 4 * goal
+    links[4 * goal] = -1
+    waiting = 1
+    now = 0
+    while waiting:
+        slot = now & (BUCKETS - 1)
+        entry = heads[slot]
+        if entry < 0:
+            now += 1
+            continue
+        heads[slot] = links[entry]
+        waiting -= 1
+        cell = entry >> 2
+        if field[cell] != now:
+            continue
+        for move in range(1, 5):
+            target = neighbour(exits, width, cell, move)
+            reached = now + min(cost[target] + extra[4 * cell + move - 1], BUCKETS - 1)
+            if reached < field[target]:
+                field[target] = reached
+                slot = reached & (BUCKETS - 1)
+                entry = 4 * target + move - 1
+                links[entry] = heads[slot]
+                heads[slot] = entry
+                waiting += 1
+
+
 @numba.njit(cache=True, inline="always")
 def _ones(bits: np.uint64) -> np.int64:
     """The number of set bits (the usual sideways sum, which compilers know as one instruction)."""

@@ -22,21 +22,49 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
 from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, centrality, neighbour, open_moves
+from scenarios.lifelong_mapf.lanes import LaneWeights, lane_prices
+from scenarios.lifelong_mapf.vectors import Weights, read_vector
 
 #: No sub-goal, no goal known yet.
 NONE = -1
 
 
-class GuidanceConfig(BaseModel):
-    """How agents are guided: ``shared`` moving averages (default, fast) or the ``follower`` of the paper."""
+class GuidanceNumbers(BaseModel):
+    """The numbers of the shared guidance (``shared_guidance``); those left out come from a vector."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    static_weight: float | None = Field(None, ge=0, le=10, description="price of central cells, 0 for none")
+    occupancy_weight: float | None = Field(None, ge=0, le=50, description="price of a cell that is always occupied")
+    waiting_weight: float | None = Field(None, ge=0, le=50, description="price of a cell where agents always wait")
+    decay: float | None = Field(None, ge=0, lt=1, description="decay per step of the averages of occupancy and waiting")
+    opposing_weight: float | None = Field(
+        None, ge=0, le=50, description="price of a move that is always made in reverse"
+    )
+    flow_decay: float | None = Field(None, ge=0, lt=1, description="decay per step of the average of moves")
+    lanes_weight: float | None = Field(None, ge=0, le=20, description="price against the lane on open ground")
+    corridor_rows_weight: float | None = Field(None, ge=0, le=20, description="the same in corridors along rows")
+    corridor_columns_weight: float | None = Field(None, ge=0, le=20, description="the same in corridors along columns")
+    stay_weight: float | None = Field(None, ge=0, le=20, description="PIBT: price of staying, beyond that of the cell")
+    contest_weight: float | None = Field(
+        None, ge=0, le=20, description="PIBT: price of a cell for each other agent that wants it"
+    )
+    head_on_weight: float | None = Field(
+        None, ge=0, le=20, description="PIBT: price of a cell whose occupant wants that of the agent"
+    )
+    closer_first: float | None = Field(
+        None, ge=0, le=20, description="PIBT: steps of waiting that weigh as much as being one step nearer to the goal"
+    )
+
+
+class GuidanceConfig(GuidanceNumbers):
+    """How agents are guided: on ``shared`` costs (default, fast) or as the ``follower`` of the paper."""
 
     kind: Literal["shared", "follower"] = Field(
         "shared", description="shared: one field per goal on costs that all agents share; follower: A* at every step"
@@ -47,9 +75,26 @@ class GuidanceConfig(BaseModel):
         description="tell agents where they saw others one step ago, what became of their own last move, and who "
         "in their sight has a lower number",
     )
-    static_weight: float = Field(3.0, ge=0, le=10, description="shared: price of central cells, 0 for none")
-    occupancy_weight: float = Field(2.0, ge=0, le=50, description="shared: price of a cell that is always occupied")
-    decay: float = Field(0.95, ge=0, lt=1, description="shared: decay per step of the moving average of occupancy")
+    vector: str = Field(
+        "default", description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
+    )
+
+    @model_validator(mode="after")
+    def _check_vector(self) -> GuidanceConfig:
+        values = read_vector(self.vector)
+        try:
+            GuidanceNumbers.model_validate(values)
+        except ValidationError as error:
+            worst = error.errors()[0]
+            name = ".".join(map(str, worst["loc"]))
+            reason = worst["msg"][0].lower() + worst["msg"][1:]
+            raise UserError(f"'{name}' of guidance '{self.vector}' is {worst['input']!r}: {reason}") from None
+        return self
+
+    def weights(self) -> Weights:
+        """The numbers: those set here, then those of the vector, then 0."""
+        own = {name: getattr(self, name) for name in Weights._fields}
+        return Weights(**read_vector(self.vector) | {name: value for name, value in own.items() if value is not None})
 
 
 class GridWorld(Protocol):
@@ -216,6 +261,26 @@ class StaticCosts:
             self._costs[m] = np.minimum(cost, BUCKETS - 1)
             self._known[m] = True
         return self._costs
+
+
+class LaneCosts:
+    """The prices of lanes (``lanes.lane_prices``) in whole ``1 / units``, by map, when first asked for."""
+
+    def __init__(self, world: GridWorld, exits: NDArray[np.uint8], weights: LaneWeights, units: int):
+        self._exits, self._width, self._weights, self._units = exits, world.width, weights, units
+        self._known = np.zeros(len(exits), np.bool_)
+        self._prices = self.none = np.zeros((len(exits), 0), np.int32)
+
+    def of(self, maps: NDArray[np.int32]) -> NDArray[np.int32]:
+        """int32 ``[M, 4 * cells]``, valid for ``maps``."""
+        if not self._prices.size:
+            self._prices = np.zeros((len(self._exits), 4 * self._exits.shape[1]), np.int32)
+            self._known[:] = not any(self._weights)
+        for m in np.unique(maps[~self._known[maps]]):
+            prices = lane_prices(self._exits[m], self._width, self._weights)
+            self._prices[m] = np.rint(self._units * prices).reshape(-1)
+            self._known[m] = True
+        return self._prices
 
 
 @numba.njit(cache=True)

@@ -20,14 +20,16 @@ from torch import Tensor
 from marl.seeding import Stream, fold, fold_numba
 from scenarios.lifelong_mapf.fields import MOVES, neighbour
 from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, move_between, present
-from scenarios.lifelong_mapf.shared_guidance import GoalFields
+from scenarios.lifelong_mapf.preferences import NO_WAY, Scale, scale_of, write_field_scores, write_preferences
+from scenarios.lifelong_mapf.shared_guidance import GoalFields, Prices
 
 
 class Pibt:
     """PIBT for all copies of ``world``, on the fields of ``GoalFields``.
 
-    Priority: steps since the goal was given, most first, then the lower index. Preference: smaller field value, then
-    cells where nobody stands now, then by chance (by counter, from the step's key).
+    Priority: the sum of the steps since the goal was given and, weighted by ``closer_first``, of minus the guided
+    distance; most first, then the lower index. Preference: smaller score (``preferences``), then cells where nobody
+    stands now, then by chance (by counter, from the step's key).
     """
 
     def __init__(self, world: GridWorld, fields: GoalFields):
@@ -38,20 +40,20 @@ class Pibt:
         self._goal = np.full((copies, agents), NONE, np.int32)
         self._age = np.zeros((copies, agents), np.int32)
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
-        self._table = _Table(
-            np.full(cells, NONE, np.int32),
-            np.full(cells, NONE, np.int32),
-            np.full(agents, NONE, np.int32),
-            np.empty(agents, np.int32),
-            np.empty((agents, len(MOVES)), np.int32),
-            np.empty((agents, 2), np.int32),
-            np.empty(len(MOVES), np.int64),
-        )
+        self._urgency = np.zeros((copies, agents), np.int64)
+        self._table = pibt_table(cells, agents)
+        self._scale = scale_of(fields.weights, fields.units)
+        self._wanted = np.zeros(cells, np.int32)
 
     def restart(self, restarted: NDArray[np.bool_]) -> None:
         """Reset the priorities of copies that began a new episode (bool ``[B]``)."""
         self._age[restarted] = 0
         self._goal[restarted] = self._world.goal.cpu().numpy()[restarted]
+
+    @property
+    def scores(self) -> NDArray[np.int32]:
+        """int32 ``[N, 5]``: what the agents of the last copy thought of their moves in the last step."""
+        return self._table.scores
 
     def act(self, key: Tensor) -> Tensor:
         """Actions int64 ``[B, N]`` at the present positions; key: int64 ``[B]``. Call once per step."""
@@ -60,12 +62,15 @@ class Pibt:
         self._age = np.where(goal == self._goal, self._age + 1, 0).astype(np.int32)
         self._goal = goal.copy()
         actions = np.zeros(goal.shape, np.int64)
-        now = present(world, self._fields.exits)
         _decide(
             fold(key, Stream.POLICY).cpu().numpy(),
-            now,
+            present(world, self._fields.exits),
             self._fields.field,
+            self._fields.prices(),
+            self._scale,
             self._age,
+            self._urgency,
+            self._wanted,
             self._order,
             self._table,
             actions,
@@ -73,13 +78,14 @@ class Pibt:
         return torch.from_numpy(actions).to(world.device)
 
 
-class _Table(NamedTuple):
+class PibtTable(NamedTuple):
     """Where the agents of one copy settle who goes where; ``NONE`` in the first three between copies.
 
     here, there: int32 ``[cells]``, who stands on a cell, who will. target: int32 ``[N]``, each agent's next cell.
     line: int32 ``[N]``, the stack of agents that wait for the last of them.
     choices: int32 ``[N, 5]``, cells that an agent can go to, best first; cursor: int32 ``[N, 2]``, the next of them to
     try and their number. ranks: int64 ``[5]``, by which one agent's choices are sorted.
+    scores: int32 ``[N, 5]``, how much an agent dislikes each move, ``NO_WAY`` where there is none.
     """
 
     here: NDArray[np.int32]
@@ -89,6 +95,21 @@ class _Table(NamedTuple):
     choices: NDArray[np.int32]
     cursor: NDArray[np.int32]
     ranks: NDArray[np.int64]
+    scores: NDArray[np.int32]
+
+
+def pibt_table(cells: int, agents: int) -> PibtTable:
+    """A table of free places."""
+    return PibtTable(
+        np.full(cells, NONE, np.int32),
+        np.full(cells, NONE, np.int32),
+        np.full(agents, NONE, np.int32),
+        np.empty(agents, np.int32),
+        np.empty((agents, len(MOVES)), np.int32),
+        np.empty((agents, 2), np.int32),
+        np.empty(len(MOVES), np.int64),
+        np.empty((agents, len(MOVES)), np.int32),
+    )
 
 
 @numba.njit(cache=True)
@@ -96,37 +117,102 @@ def _decide(
     key: NDArray[np.int64],
     now: Present,
     field: NDArray[np.int32],
+    prices: Prices,
+    scale: Scale,
     age: NDArray[np.int32],
+    urgency: NDArray[np.int64],
+    wanted: NDArray[np.int32],
     order: NDArray[np.int32],
-    table: _Table,
+    table: PibtTable,
     actions: NDArray[np.int64],
 ) -> None:
     copies, agents = order.shape
     for b in range(copies):
-        sort_by_age(age[b], order[b])
-        position, alive = now.position[b], now.alive[b]
+        position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
         for n in range(agents):
-            if alive[n]:
-                table.here[position[n]] = n
-        for rank in range(agents):
-            n = order[b, rank]
-            if alive[n] and table.target[n] == NONE:
-                _move_line(key[b], n, position, now.exits[now.maps[b]], now.width, field[b], table)
+            urgency[b, n] = scale.waited * age[b, n]
+            if scale.closer:
+                urgency[b, n] -= scale.closer * np.int64(field[b, n, position[n]])
+        sort_by_urgency(urgency[b], order[b])
+        put_agents(position, alive, table)
+        m = now.maps[b]
+        write_preferences(
+            position, alive, exits, now.width, field[b], prices, m, b, scale, table.here, wanted, table.scores
+        )
+        settle_targets(key[b], position, alive, exits, now.width, order[b], table)
         for n in range(agents):
             if alive[n]:
                 actions[b, n] = move_between(position[n], table.target[n], now.width)
-                table.here[position[n]] = NONE
-                table.there[table.target[n]] = NONE
-                table.target[n] = NONE
+        forget_targets(position, alive, table)
 
 
 @numba.njit(cache=True)
-def sort_by_age(age: NDArray[np.int32], order: NDArray[np.int32]) -> None:
-    """Sort agents by age, oldest first, then by index. By insertion: the last step's order is almost right."""
+def joint_targets(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    field: NDArray[np.int32],
+    order: NDArray[np.int32],
+    table: PibtTable,
+) -> None:
+    """Write into ``table.target`` where the agents of one copy go on plain fields, asked in the ``order`` given.
+
+    position, alive, order: ``[N]``; exits: ``[cells]``; field: ``[N, cells]``. Call ``forget_targets`` after reading.
+    """
+    put_agents(position, alive, table)
+    for n in range(order.size):
+        if alive[n]:
+            write_field_scores(position[n], exits, width, field[n], table.scores[n])
+    settle_targets(key, position, alive, exits, width, order, table)
+
+
+@numba.njit(cache=True)
+def put_agents(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
+    """Note in ``table.here`` who stands where."""
+    for n in range(position.size):
+        if alive[n]:
+            table.here[position[n]] = n
+
+
+@numba.njit(cache=True)
+def settle_targets(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    order: NDArray[np.int32],
+    table: PibtTable,
+) -> None:
+    """Write into ``table.target`` where the agents of one copy go by ``table.scores``, asked in the ``order`` given.
+
+    Call ``put_agents`` before and, when the targets are read, ``forget_targets``. key: decides between equal scores.
+    """
+    for rank in range(order.size):
+        n = order[rank]
+        if alive[n] and table.target[n] == NONE:
+            _move_line(key, n, position, exits, width, table)
+
+
+@numba.njit(cache=True)
+def forget_targets(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
+    """Leave ``table`` as ``joint_targets`` found it."""
+    for n in range(position.size):
+        if alive[n]:
+            table.here[position[n]] = NONE
+            table.there[table.target[n]] = NONE
+            table.target[n] = NONE
+
+
+@numba.njit(cache=True)
+def sort_by_urgency(urgency: NDArray[np.int64], order: NDArray[np.int32]) -> None:
+    """Sort agents by urgency, most first, then by index. By insertion: the last step's order is almost right."""
     for i in range(1, order.size):
         n = order[i]
         j = i - 1
-        while j >= 0 and (age[order[j]] < age[n] or (age[order[j]] == age[n] and order[j] > n)):
+        while j >= 0 and (urgency[order[j]] < urgency[n] or (urgency[order[j]] == urgency[n] and order[j] > n)):
             order[j + 1] = order[j]
             j -= 1
         order[j + 1] = n
@@ -139,14 +225,13 @@ def _move_line(
     position: NDArray[np.int32],
     exits: NDArray[np.uint8],
     width: int,
-    field: NDArray[np.int32],
-    table: _Table,
+    table: PibtTable,
 ) -> None:
     """Find a target for agent ``first`` and for all whom it has to push."""
     line, cursor, target = table.line, table.cursor, table.target
     length = 1
     line[0] = first
-    _rank_choices(key, first, position[first], exits, width, field[first], table)
+    _rank_choices(key, first, position[first], exits, width, table)
     while length:
         agent = line[length - 1]
         if cursor[agent, 0] == cursor[agent, 1]:
@@ -167,24 +252,22 @@ def _move_line(
             return
         line[length] = occupant
         length += 1
-        _rank_choices(key, occupant, cell, exits, width, field[occupant], table)
+        _rank_choices(key, occupant, cell, exits, width, table)
 
 
 @numba.njit(cache=True)
-def _rank_choices(
-    key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], table: _Table
-) -> None:
+def _rank_choices(key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, table: PibtTable) -> None:
     """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
-    choices, ranks = table.choices[agent], table.ranks
+    choices, ranks, scores = table.choices[agent], table.ranks, table.scores[agent]
     chance = np.uint64(fold_numba(key, np.int64(agent)))
     count = 0
     for move in range(len(MOVES)):
-        option = cell if move == 0 else neighbour(exits, width, cell, move)
-        if move > 0 and option == cell:
+        if scores[move] == NO_WAY:
             continue
+        option = cell if move == 0 else neighbour(exits, width, cell, move)
         occupied = np.int64(move > 0 and table.here[option] != NONE)
         noise = np.int64((chance >> np.uint64(8 * move)) & np.uint64(255))
-        rank = ((np.int64(field[option]) * 2 + occupied) << 8) | noise
+        rank = ((np.int64(scores[move]) * 2 + occupied) << 8) | noise
         place = count
         while place > 0 and ranks[place - 1] > rank:
             ranks[place] = ranks[place - 1]

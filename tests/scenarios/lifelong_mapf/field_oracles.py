@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from scenarios.lifelong_mapf.fields import MOVES, UNREACHED
+from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, UNREACHED
 
 
 def reference_field(exits: np.ndarray, width: int, cost: np.ndarray, goal: int) -> np.ndarray:
@@ -43,3 +43,24 @@ def reference_average_distance(exits: np.ndarray, width: int) -> np.ndarray:
                     queue.append(target)
         average[start] = sum(distance.values()) / (len(distance) - 1)
     return average
+
+
+def reference_directed_field(
+    exits: np.ndarray, width: int, cost: np.ndarray, extra: np.ndarray, goal: int
+) -> np.ndarray:
+    """``directed_field`` by Dijkstra with a binary heap."""
+    field = np.full(exits.size, UNREACHED, np.int64)
+    field[goal] = 0
+    heap = [(0, goal)]
+    while heap:
+        value, cell = heapq.heappop(heap)
+        if value > field[cell]:
+            continue
+        for move in range(1, 5):
+            if exits[cell] >> (move - 1) & 1:
+                target = cell + MOVES[move][0] * width + MOVES[move][1]
+                reached = value + min(int(cost[target]) + int(extra[4 * cell + move - 1]), BUCKETS - 1)
+                if reached < field[target]:
+                    field[target] = reached
+                    heapq.heappush(heap, (reached, target))
+    return field

@@ -199,7 +199,7 @@ def test_shared_costs_follow_the_formula():
         fields.advance()
         occupancy *= 0.5
         occupancy[world.position[0].numpy()] += 0.5
-    assert np.allclose(fields.occupancy[0], occupancy)
+    assert np.allclose(fields.occupied[0], occupancy)
     ratio = centrality(fields.exits[0], world.height, world.width)
     cost = (np.rint(UNITS * (1 + 2 * (ratio - 1))) + np.rint(UNITS * 5 * occupancy)).astype(np.int32)
     for n in range(2):

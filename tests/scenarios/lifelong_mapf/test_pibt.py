@@ -6,7 +6,7 @@ from stub_world import StubWorld, random_drawing
 from marl.seeding import Stream, fold_int
 from scenarios.lifelong_mapf.fields import MOVES
 from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.pibt import Pibt, sort_by_age
+from scenarios.lifelong_mapf.pibt import Pibt, sort_by_urgency
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
 
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
@@ -163,7 +163,7 @@ def test_copies_do_not_depend_on_each_other():
     assert not torch.equal(seven[:, 0], seven[:, 1])
 
 
-def test_order_by_age_then_index():
+def test_order_by_urgency_then_index():
     order = np.array([4, 3, 2, 1, 0], np.int32)
-    sort_by_age(np.array([2, 7, 2, 0, 7], np.int32), order)
+    sort_by_urgency(np.array([2, 7, 2, 0, 7]), order)
     assert order.tolist() == [1, 4, 0, 2, 3]
