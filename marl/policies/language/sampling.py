@@ -15,9 +15,14 @@ def draw(log_prob: Tensor, keys: Tensor) -> Tensor:
 
     log_prob: float ``[B, vocabulary]``. keys: int64 ``[B]``.
     """
+    return invert(log_prob, uniform(keys))
+
+
+def invert(log_prob: Tensor, drawn: Tensor) -> Tensor:
+    """The token of each row that a number in [0, 1), float ``[B]``, falls on; int64 ``[B]``."""
     cumulative = log_prob.exp().cumsum(dim=-1)
-    drawn = uniform(keys).unsqueeze(1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, drawn, right=True).squeeze(1).clamp_(max=log_prob.shape[1] - 1)
+    place = torch.searchsorted(cumulative, drawn.unsqueeze(1) * cumulative[:, -1:], right=True)
+    return place.squeeze(1).clamp_(max=log_prob.shape[1] - 1)
 
 
 def up_to(ids: list[int], ends: Collection[int]) -> int:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from marl.policies.language.base import Request, Transcript
-from marl.policies.language.sampling import draw, up_to
+from marl.policies.language.decoding import Decoder
+from marl.policies.language.sampling import invert, up_to
 from marl.policies.language.tokenizer import CHAT_TEMPLATE, END, PAD, UNKNOWN, ChatTokenizer
 from marl.policies.language.transformer import Cache, Transformer, TransformerConfig
-from marl.seeding import fold
+from marl.seeding import fold, uniform
 
 
 class _Said(NamedTuple):
@@ -129,12 +130,15 @@ class TinyPolicy:
         row = torch.arange(len(keys))
         tokens = torch.zeros((len(keys), self.max_tokens), dtype=torch.int64)
         scores = torch.zeros((len(keys), self.max_tokens))
+        drawn = uniform(fold(keys.unsqueeze(1), torch.arange(self.max_tokens)))
+        ended = torch.zeros(len(keys), dtype=torch.bool)
+        decoder = Decoder(self.module, cache, self.max_tokens)
         for step in range(self.max_tokens):
             log_prob = torch.log_softmax(self.module.logits(hidden) / self.temperature, dim=-1)
-            token = log_prob.argmax(dim=-1) if greedy else draw(log_prob, fold(keys, step))
+            token = log_prob.argmax(dim=-1) if greedy else invert(log_prob, drawn[:, step])
             tokens[:, step] = token
             scores[:, step] = log_prob.gather(1, token.unsqueeze(1)).squeeze(1)
-            ended = (tokens[:, : step + 1] == self.tokenizer.end).any(dim=1)
+            ended = ended | (token == self.tokenizer.end)
             going = int((~ended).sum())
             last = step + 1 == self.max_tokens or going == 0
             # Setting rows aside copies the cache of the others, which pays once a quarter of them has ended.
@@ -142,16 +146,17 @@ class TinyPolicy:
                 gone = row.tolist() if last else row[ended].tolist()
                 places = range(len(row)) if last else ended.nonzero().squeeze(1).tolist()
                 ids, log_probs = tokens[:, : step + 1].tolist(), scores[:, : step + 1].tolist()
+                keys_values = decoder.cache.keys_values
                 for number, place in zip(gone, places, strict=True):
                     count = up_to(ids[place], (self.tokenizer.end,))
-                    said[number] = _Said(ids[place][:count], log_probs[place][:count], cache.keys_values[:, :, place])
+                    said[number] = _Said(ids[place][:count], log_probs[place][:count], keys_values[:, :, place])
                 if last:
                     break
                 stay = ~ended
-                row, keys, token, tokens, scores = row[stay], keys[stay], token[stay], tokens[stay], scores[stay]
-                cache = Cache(cache.keys_values[:, :, stay], cache.length[stay])
-            one = torch.ones(len(row), dtype=torch.int64)
-            hidden, cache = self.module.extend(token.unsqueeze(1), one, cache)
+                row, token, tokens, scores = row[stay], token[stay], tokens[stay], scores[stay]
+                drawn, ended = drawn[stay], ended[stay]
+                decoder.keep(stay)
+            hidden = decoder.step(token)
         return [each for each in said if each is not None]
 
     # Files

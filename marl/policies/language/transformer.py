@@ -42,6 +42,13 @@ class Cache(NamedTuple):
     length: Tensor
 
 
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries or keys ``[*, D]`` turned to their positions, whose cosines and sines ``Transformer.rotation`` gives."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+    return x * cos + turned * sin
+
+
 class _Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -60,9 +67,7 @@ class _Attention(nn.Module):
         bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
         joint = F.linear(x, weight, bias).view(batch, length, self.heads + 2 * self.kv_heads, self.size).transpose(1, 2)
         rotated = joint[:, : self.heads + self.kv_heads]
-        half = self.size // 2
-        turned = torch.cat([-rotated[..., half:], rotated[..., :half]], dim=-1)
-        rotated = rotated * cos + turned * sin
+        rotated = rotate(rotated, cos, sin)
         return rotated[:, : self.heads], rotated[:, self.heads :], joint[:, self.heads + self.kv_heads :]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -134,7 +139,8 @@ class Transformer(nn.Module):
                 elif "norm" not in name:
                     parameter.normal_(0.0, 0.02, generator=generator)
 
-    def _rotation(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def rotation(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[B, 1, L, D]`` of the rotary angles at positions ``[B, L]``."""
         angle = position.unsqueeze(-1).to(torch.float32) * self._frequency
         return angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)
 
@@ -143,7 +149,7 @@ class Transformer(nn.Module):
 
         token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which tokens (last) each one sees, itself included.
         """
-        cos, sin = self._rotation(position)
+        cos, sin = self.rotation(position)
         additive = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf")).unsqueeze(1)
         x = self.model.embed_tokens(token)
         for block in self.model.layers:
@@ -174,7 +180,7 @@ class Transformer(nn.Module):
         mask = torch.zeros((batch, 1, new, filled), device=token.device)
         mask.masked_fill_((seen > position.unsqueeze(-1)).unsqueeze(1), float("-inf"))
         # What is beyond a sequence's own new tokens is written too, and overwritten by what comes later.
-        cos, sin = self._rotation(position)
+        cos, sin = self.rotation(position)
         rows = torch.arange(batch, device=token.device).unsqueeze(1)
         x = self.model.embed_tokens(token)
         for number, block in enumerate(self.model.layers):
