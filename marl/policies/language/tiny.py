@@ -64,8 +64,7 @@ class TinyPolicy:
         self.module.load_state_dict(state)
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
-        hidden = self.module(token, position, mask)
-        return self.module.logits(hidden.reshape(-1, hidden.shape[-1])[at])
+        return self.module.logits(self.module(token, position, mask, at))
 
     def forget(self) -> None:
         """Nothing is cached outside transcripts, which do not outlive the weights that wrote them."""

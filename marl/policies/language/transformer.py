@@ -18,6 +18,10 @@ from torch.nn import functional as F
 from marl.config import Frozen
 
 
+#: Places that attend together in a large tree, and the places from which on a tree is large.
+_TILE, _LARGE = 32, 192
+
+
 class TransformerConfig(Frozen):
     """Sizes of a transformer."""
 
@@ -72,16 +76,61 @@ class _Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """``[B, L, width]``; mask: additive float ``[B, 1, L, S]``."""
+        return self.o_proj(self.mixed(q, k, v, mask))  # type: ignore[no-any-return]
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """What ``attend`` projects, ``[B, L, heads * D]``."""
         batch, heads, length, size = q.shape
         if length == 1:
             # One query: the heads of a group share keys, so they take the place of the sequence.
             q = q.view(batch, self.kv_heads, heads // self.kv_heads, size)
             mixed = F.scaled_dot_product_attention(q, k, v, mask)
-            return self.o_proj(mixed.reshape(batch, 1, heads * size))  # type: ignore[no-any-return]
+            return mixed.reshape(batch, 1, heads * size)
         repeat = heads // self.kv_heads
         k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v, mask)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, heads * size))  # type: ignore[no-any-return]
+        return mixed.transpose(1, 2).reshape(batch, length, heads * size)
+
+
+class _Tiles:
+    """Attention of large trees of sequences, tile by tile: a tile is some places one after the other.
+
+    Most places of a tree are in branches that do not see each other, so a tile needs few of the others' keys. Made
+    once for a mask (bool ``[B, L, L]``) and used by all blocks.
+    """
+
+    def __init__(self, mask: Tensor):
+        batch, length, _ = mask.shape
+        self._count = -(-length // _TILE)
+        self._padding = self._count * _TILE - length
+        padded = F.pad(mask, (0, 0, 0, self._padding))
+        tiles = padded.view(batch * self._count, _TILE, length)
+        seen = tiles.any(dim=1)
+        self.size = int(seen.sum(dim=1).max())
+        # The keys that a tile needs, in order; those that fill it up are seen by none.
+        chosen = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : self.size]
+        visible = tiles.gather(2, chosen.unsqueeze(1).expand(-1, _TILE, -1))
+        # Places beyond the tree look somewhere, so that no softmax is over nothing.
+        visible[:, :, 0] |= ~visible.any(dim=2)
+        self._mask = torch.zeros(visible.shape, device=mask.device).masked_fill_(~visible, float("-inf")).unsqueeze(1)
+        first = torch.arange(batch, device=mask.device).repeat_interleave(self._count) * length
+        self._index = (chosen + first.unsqueeze(1)).flatten()
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``[B, L, heads * D]`` of queries ``[B, H, L, D]``, keys and values ``[B, KV, L, D]``."""
+        batch, heads, length, size = q.shape
+        tiles = batch * self._count
+        q = F.pad(q.transpose(1, 2), (0, 0, 0, 0, 0, self._padding))
+        q = q.reshape(tiles, _TILE, heads, size).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, self._of(k, heads), self._of(v, heads), self._mask)
+        return mixed.transpose(1, 2).reshape(batch, length + self._padding, heads * size)[:, :length]
+
+    def _of(self, x: Tensor, heads: int) -> Tensor:
+        """The keys or values that each tile needs, ``[tiles, H, size, D]``."""
+        batch, kv_heads, length, size = x.shape
+        rows = x.transpose(1, 2).reshape(batch * length, kv_heads * size).index_select(0, self._index)
+        parts = rows.view(-1, self.size, kv_heads, size).transpose(1, 2)
+        return parts.repeat_interleave(heads // kv_heads, dim=1)
 
 
 class _FeedForward(nn.Module):
@@ -103,9 +152,14 @@ class _Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.width, eps=1e-6)
         self.post_attention_layernorm = nn.RMSNorm(config.width, eps=1e-6)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | _Tiles, at: Tensor | None = None) -> Tensor:
+        """``[B, L, width]``; or ``[M, width]`` at the flat places ``at`` alone. mask: additive ``[B, 1, L, L]``."""
         attention = self.self_attn
-        x = x + attention.attend(*attention.project(self.input_layernorm(x), cos, sin), mask)
+        q, k, v = attention.project(self.input_layernorm(x), cos, sin)
+        mixed = mask.mixed(q, k, v) if isinstance(mask, _Tiles) else attention.mixed(q, k, v, mask)
+        if at is not None:
+            x, mixed = x.flatten(0, 1).index_select(0, at), mixed.flatten(0, 1).index_select(0, at)
+        x = x + attention.o_proj(mixed)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -144,16 +198,23 @@ class Transformer(nn.Module):
         angle = position.unsqueeze(-1).to(torch.float32) * self._frequency
         return angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)
 
-    def forward(self, token: Tensor, position: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states of all tokens at once.
+    def forward(self, token: Tensor, position: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
+        """Hidden states of all tokens at once; with ``at`` those at these flat places alone, ``[M, width]``.
 
         token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which tokens (last) each one sees, itself included.
+        at: int64 ``[M]``, batch * L + place.
         """
         cos, sin = self.rotation(position)
-        additive = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf")).unsqueeze(1)
+        tiles = _Tiles(mask) if mask.shape[2] >= _LARGE else None
+        seen: Tensor | _Tiles
+        if tiles is not None and tiles.size <= mask.shape[2] // 2:
+            seen = tiles
+        else:
+            seen = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf")).unsqueeze(1)
         x = self.model.embed_tokens(token)
-        for block in self.model.layers:
-            x = block(x, cos, sin, additive)
+        for number, block in enumerate(self.model.layers, start=1):
+            # What the last block makes of places that nobody asks for is not needed.
+            x = block(x, cos, sin, seen, at if number == len(self.model.layers) else None)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
