@@ -25,7 +25,7 @@ from marl.plugins import trust_named_in
 from marl.policies.base import Baseline, TunableBaseline
 from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.systems.registry import load_system
-from marl.training import trainer
+from marl.training import trainer, tuning
 from marl.training.language import language_plan
 from marl.training.language_policy import LearnedSpeakers
 from marl.training.policy import LearnedPolicy, load_policy, supervise
@@ -109,6 +109,28 @@ def evaluate(
         instances = found.instance(world)
         worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
     return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
+
+
+def tune(
+    scenario: str,
+    tunable: str,
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    search: Mapping[str, int] | None = None,
+    out: Path | str | None = None,
+    echo: Echo = lambda _: None,
+    progress: tuning.OnGeneration = lambda done, total, score: None,
+    **options: Any,
+) -> tuning.Tuned:
+    """Choose numbers of a scenario for one kind of instances (``marl list tunables``). Raises ``UserError``.
+
+    search: how long, see ``tuning.SearchConfig``. out: the folder, new or empty.
+    """
+    trust_named_in([scenario, *overrides])
+    config = configure(scenario, preset=preset, options=options, overrides=overrides)
+    chosen = tuning.SearchConfig(**(search or {}))
+    return tuning.tune(config, tunable, chosen, Path(out) if out is not None else None, echo, progress)
 
 
 def configure(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from marl.errors import UserError, nearest
 from marl.plugins import trust, trust_named_in
@@ -26,6 +26,7 @@ from marl.plugins import trust, trust_named_in
 if TYPE_CHECKING:
     from marl.config import AnyRunConfig
     from marl.evaluation.runner import Progress as OnProgress
+    from marl.training.tuning import OnGeneration
 
 app = typer.Typer(
     name="marl",
@@ -59,6 +60,7 @@ class Listed(StrEnum):
     POLICIES = "policies"
     MAPS = "maps"
     PRESETS = "presets"
+    TUNABLES = "tunables"
 
 
 @app.callback()
@@ -175,6 +177,52 @@ def evaluate(
         summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
         write_report(html, title=f"{scenario}: evaluation", summary=summary, results=results)
         _say(f"wrote {html}")
+
+
+@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+def tune(
+    context: typer.Context,
+    scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="See 'marl list tunables'.")] = None,
+    tunable: Annotated[str | None, typer.Argument(metavar="TUNABLE", help="What to tune.")] = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    generations: Annotated[int | None, typer.Option(min=1, help="Length of the search.")] = None,
+    population: Annotated[int | None, typer.Option(min=4, help="Candidates of a generation.")] = None,
+    instances: Annotated[int | None, typer.Option(min=1, help="Episodes that each of them plays.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder; by default below runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the tuning in this folder.")] = None,
+    trusted: TrustOption = None,
+) -> None:
+    """Choose a scenario's numbers for your kind of instances. Its options, such as --map, come last."""
+    from marl import api
+    from marl.evaluation.tables import show
+    from marl.training import tuning
+
+    trust(*(trusted or []))
+    search = {"generations": generations, "population": population, "instances": instances}
+    with _generations() as on_generation:
+        if resume is not None:
+            others = [scenario, tunable, preset, set_, out, *search.values(), *context.args]
+            if any(other is not None for other in others):
+                raise UserError("--resume DIR continues a tuning as it is: leave the other words out")
+            done = tuning.resume(resume, _say, on_generation)
+        else:
+            name = _named(scenario, "tune")
+            if tunable is None:
+                raise UserError(f"tune what? For example: marl tune {name} TUNABLE (see 'marl list tunables')")
+            done = api.tune(
+                name,
+                tunable,
+                preset=preset,
+                overrides=set_ or [],
+                search={key: value for key, value in search.items() if value is not None},
+                out=out,
+                echo=_say,
+                progress=on_generation,
+                **_scenario_options(context, name),
+            )
+    show(done.results, _out())
+    _out().print(f"wrote {done.file}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(context_settings=_WITH_SCENARIO_OPTIONS)
@@ -374,6 +422,22 @@ def _counting() -> Iterator[OnProgress]:
 
         def advance(policy: str, finished: int, total: int) -> None:
             bar.update(task, description=policy, completed=finished, total=total)
+
+        yield advance
+
+
+@contextmanager
+def _generations() -> Iterator[OnGeneration]:
+    """Shows how far a search is: a bar on a terminal, else a line for each generation."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("tuning", total=None)
+
+        def advance(done: int, total: int, score: float) -> None:
+            bar.update(task, description=f"tuning, score {score:+.3f}", completed=done, total=total)
+            if not console.is_terminal:
+                _say(f"generation {done}/{total}: score {score:+.4f}")
 
         yield advance
 

@@ -13,7 +13,7 @@ Rows = Iterator[tuple[str, str]]
 
 
 def listing(what: str, scenario: str | None = None) -> list[tuple[str, str]]:
-    """what: scenarios, systems, policies, maps or presets. scenario: only this one's. Raises ``UserError``."""
+    """what: systems, or what scenarios declare. scenario: only this one's. Raises ``UserError``."""
     if what == "systems":
         return [(system.name, f"{system.summary} ({system.paper})") for system in SYSTEMS.values()]
     if what not in _OF_SCENARIO:
@@ -46,4 +46,15 @@ def _presets(scenario: Scenario) -> Rows:
         yield name, ", ".join([scenario.name, *(use for use, preset in uses.items() if preset == name)])
 
 
-_OF_SCENARIO = {"scenarios": _scenarios, "policies": _policies, "maps": _maps, "presets": _presets}
+def _tunables(scenario: Scenario) -> Rows:
+    for name, tunable in scenario.tunables.items():
+        yield f"{scenario.name} {name}", tunable.summary
+
+
+_OF_SCENARIO = {
+    "scenarios": _scenarios,
+    "policies": _policies,
+    "maps": _maps,
+    "presets": _presets,
+    "tunables": _tunables,
+}

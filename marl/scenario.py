@@ -6,21 +6,24 @@ is found like the shipped ones. The command line offers what is declared here wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
-from marl.policies.base import Baseline
+from marl.policies.base import Baseline, BoundPolicy
 
 GROUP = "marl.scenarios"
 
@@ -36,6 +39,63 @@ class Option:
     key: str
     help: str
     switch: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number that may be tuned.
+
+    low, high: its limits. start: where the search begins. scale: how the stretch between the limits is searched.
+        ``linear``; ``square``, finer towards ``low``; ``decay``, for a factor per step below 1, in equal ratios of its
+        memory 1 / (1 - x).
+    """
+
+    name: str
+    low: float
+    high: float
+    start: float
+    scale: Literal["linear", "square", "decay"] = "linear"
+
+    def value(self, place: float) -> float:
+        """The value at a place of the stretch, 0 to 1."""
+        place = min(max(place, 0.0), 1.0)
+        if self.scale == "decay":
+            memory = math.pow(1 - self.low, place - 1) * math.pow(1 - self.high, -place)
+            return min(max(1 - 1 / memory, self.low), self.high)
+        return self.low + (self.high - self.low) * (place**2 if self.scale == "square" else place)
+
+    def place(self, value: float) -> float:
+        """Where a value lies on the stretch, 0 to 1; the inverse of ``value``."""
+        value = min(max(value, self.low), self.high)
+        if self.scale == "decay":
+            return math.log((1 - self.low) / (1 - value)) / math.log((1 - self.low) / (1 - self.high))
+        share = (value - self.low) / (self.high - self.low)
+        return math.sqrt(share) if self.scale == "square" else share
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """Numbers that ``marl tune`` chooses for one kind of instances.
+
+    summary: as ``marl list tunables`` prints it.
+    parameters: (world configuration) -> the numbers, and where to begin.
+    worlds: (world configuration) -> the configurations that a choice is judged on, such as several numbers of agents.
+        Raises ``UserError`` for those that cannot be tuned for.
+    build: (world, values by name) -> the policy that plays with them.
+    reference: a baseline that plays the same instances, for ``score`` to compare with.
+    score: (metrics of episodes, those of the reference, each name -> float64 ``[episodes]``) -> float64 ``[episodes]``,
+        higher is better.
+    option: the scenario's command-line option that takes the file of values. metrics: what tables show.
+    """
+
+    summary: str
+    parameters: Callable[[Any], Sequence[Parameter]]
+    worlds: Callable[[Any], Sequence[Any]]
+    build: Callable[[BatchedEnv, Mapping[str, float]], BoundPolicy]
+    reference: str
+    score: Callable[[Mapping[str, NDArray[np.float64]], Mapping[str, NDArray[np.float64]]], NDArray[np.float64]]
+    option: str
+    metrics: Sequence[str]
 
 
 class Recorder(Protocol):
@@ -60,7 +120,7 @@ class Scenario:
     presets: folder of ``NAME.yaml``, partial run configurations; ``default_preset`` and ``demo_preset`` are in it.
     options: command-line shorthands. system: the system that trains it unless told otherwise.
     recorder: (world) -> Recorder, or None if the world cannot show itself.
-    maps: () -> the names of the shipped maps or networks. tunables: name -> summary, for ``marl tune``.
+    maps: () -> the names of the shipped maps or networks. tunables: by name, for ``marl tune``.
     held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of
         training and evaluation never overlap; a world that draws maps from a pool changes the pool here.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
@@ -80,7 +140,7 @@ class Scenario:
     system: str = "mappo"
     recorder: Callable[[BatchedEnv], Recorder] | None = None
     maps: Callable[[], list[str]] = list
-    tunables: Mapping[str, str] = field(default_factory=dict)
+    tunables: Mapping[str, Tunable] = field(default_factory=dict)
     held_out: Callable[[Any], Any] = lambda config: config
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None

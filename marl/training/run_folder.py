@@ -70,15 +70,15 @@ class RunFolder:
     @classmethod
     def create(cls, config: AnyRunConfig, out: Path | None = None) -> Self:
         """A new folder; ``out`` must not exist or be empty. Raises ``UserError``."""
-        path = out or _unused(default_path(config))
+        path = out or unused(default_path(config))
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
+            lock = locked(path)
             if any(entry.name != _LOCK for entry in path.iterdir()):
                 lock.close()
                 resumable = f"continue it with 'marl train --resume {path}' or " if (path / CONFIG).exists() else ""
                 raise UserError(f"folder {path} is not empty: {resumable}choose another --out")
-            _replace(path / CONFIG, dump(config))
+            replace_text(path / CONFIG, dump(config))
         except OSError as error:
             raise UserError(f"run folder {path} cannot be made: {error.strerror or error}") from None
         folder = cls(path, config, lock)
@@ -91,7 +91,7 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run folder: it has no {CONFIG}")
         try:
-            lock = _locked(path)
+            lock = locked(path)
         except OSError as error:
             raise UserError(f"run folder {path} cannot be opened: {error.strerror or error}") from None
         try:
@@ -127,12 +127,12 @@ class RunFolder:
         starts = read_provenance(self.path)["starts"]
         record = {"schema_version": 1, "starts": [*starts, provenance(self.config)]}
         try:
-            _replace(file, json.dumps(record, indent=2) + "\n")
+            replace_text(file, json.dumps(record, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
     """``path``, or the first of ``path-2``, ``path-3``, ... that is free: two runs may start in the same second."""
     candidate, number = path, 1
     while candidate.exists():
@@ -141,7 +141,7 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _locked(path: Path) -> TextIO:
+def locked(path: Path) -> TextIO:
     """The open lock file of a folder, locked until it is closed or the process ends."""
     lock = (path / _LOCK).open("a+", encoding="ascii")
     try:
@@ -158,7 +158,7 @@ def _locked(path: Path) -> TextIO:
     return lock
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write a file so that it is never seen half written."""
     aside = path.with_name(f".tmp-{path.name}")
     with aside.open("w", encoding="utf-8") as file:

@@ -19,6 +19,7 @@ LIFELONG = {
     "throughput": Metric("goals per step", "higher", "goals reached by all agents together, per step"),
     "latency_p50_steps": Metric("steps", "lower", "median of the steps from being given a goal to reaching it"),
     "latency_p95_steps": Metric("steps", "lower", "95th percentile of the same"),
+    "oldest_goal_steps": Metric("steps", "lower", "age of the oldest goal that is under way at the end"),
     **_ALWAYS,
 }
 
@@ -57,6 +58,7 @@ def lifelong(state: State) -> dict[str, Tensor]:
         "throughput": state.goals_done.sum(1) / state.steps,
         "latency_p50_steps": _latency(state.latency, 50),
         "latency_p95_steps": _latency(state.latency, 95),
+        "oldest_goal_steps": state.age.amax(1).float(),
         **_always(state),
     }
 

@@ -14,6 +14,7 @@ from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.instances import number_of_agents
 from scenarios.lifelong_mapf.maps import shipped_maps
 from scenarios.lifelong_mapf.render import MapfRecorder
+from scenarios.lifelong_mapf.tunables import TUNABLES
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 _PACKAGE = Path(__file__).parent
@@ -57,11 +58,15 @@ SCENARIO = Scenario(
         Option("--agents", "world.agents", "number of agents"),
         Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen)"),
         Option("--collision", "world.collision", "who may move where: priority, soft or block_both"),
+        Option(
+            "--guidance", "world.guidance.vector", "numbers of the guidance: a shipped vector, or a file of marl tune"
+        ),
         Option("--horizon", "world.horizon", "steps of an episode"),
     ),
     system="mappo",
     recorder=_recorder,
     maps=shipped_maps,
+    tunables=TUNABLES,
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
 )

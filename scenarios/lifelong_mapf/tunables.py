@@ -1,0 +1,93 @@
+"""What ``marl tune lifelong_mapf`` can choose: the numbers of the shared guidance, for one kind of map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marl.envs.batched import BatchedEnv
+from marl.errors import UserError
+from marl.policies.base import BoundPolicy
+from marl.scenario import Parameter, Tunable
+from scenarios.lifelong_mapf.baselines import FieldPibt, LifelongWorld
+from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.instances import number_of_agents
+
+#: Where the search begins unless the configuration names a vector: moderate prices for everything.
+_PARAMETERS = (
+    Parameter("static_weight", 0.0, 6.0, 0.6, "square"),
+    Parameter("occupancy_weight", 0.0, 12.0, 0.6, "square"),
+    Parameter("waiting_weight", 0.0, 20.0, 1.5, "square"),
+    Parameter("decay", 0.5, 0.998, 0.97, "decay"),
+    Parameter("opposing_weight", 0.0, 30.0, 5.0, "square"),
+    Parameter("flow_decay", 0.5, 0.998, 0.98, "decay"),
+    Parameter("lanes_weight", 0.0, 6.0, 0.3, "square"),
+    Parameter("corridor_rows_weight", 0.0, 15.0, 2.0, "square"),
+    Parameter("corridor_columns_weight", 0.0, 15.0, 2.0, "square"),
+    Parameter("stay_weight", 0.0, 6.0, 0.1, "square"),
+    Parameter("contest_weight", 0.0, 6.0, 0.1, "square"),
+    Parameter("head_on_weight", 0.0, 6.0, 0.1, "square"),
+    Parameter("closer_first", 0.0, 5.0, 0.2, "square"),
+)
+
+#: How much of an increase of latency takes away a gain in throughput: less below the reference than above it.
+_FASTER, _SLOWER, _OLDEST = 0.1, 1.0, 0.05
+
+
+def _parameters(config: MapfConfig) -> list[Parameter]:
+    """The numbers; the search begins at the configuration's own ones if it does not leave them at the default."""
+    if config.guidance == GuidanceConfig():
+        return list(_PARAMETERS)
+    weights = config.guidance.weights()
+    return [
+        Parameter(p.name, p.low, p.high, min(max(getattr(weights, p.name), p.low), p.high), p.scale)
+        for p in _PARAMETERS
+    ]
+
+
+def _worlds(config: MapfConfig) -> list[MapfConfig]:
+    """The wanted number of agents and half of it: a vector should not depend on how busy the day is."""
+    if config.on_target != "restart":
+        raise UserError("guidance is tuned for throughput: use world.on_target=restart")
+    if config.tasks is not None:
+        raise UserError("a tuning draws starts and goals itself: name the map with --map FILE, without --tasks")
+    agents = number_of_agents(config)
+    plain = {"central_state": False, "bound_share": False}
+    return [config.model_copy(update={"agents": n, **plain}) for n in dict.fromkeys((agents, max(agents // 2, 1)))]
+
+
+def _build(env: BatchedEnv, values: Mapping[str, float]) -> BoundPolicy:
+    return FieldPibt(cast(LifelongWorld, env), GuidanceConfig(vector="plain", **values))
+
+
+def _score(
+    metrics: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Gain in throughput less what latency costs, in logarithms of ratios to the reference.
+
+    Percentiles count goals that were reached; the oldest goal under way at the end shows those that were not.
+    """
+
+    def gain(name: str) -> NDArray[np.float64]:
+        return np.asarray(np.log((metrics[name] + 1e-3) / (reference[name] + 1e-3)))
+
+    slow, oldest = gain("latency_p95_steps"), gain("oldest_goal_steps")
+    return gain("throughput") - _FASTER * slow - _SLOWER * np.maximum(slow, 0.0) - _OLDEST * oldest
+
+
+TUNABLES = {
+    "guidance": Tunable(
+        summary="costs and priorities of guided_pibt, for a map or a kind of maps; --guidance FILE uses them",
+        parameters=_parameters,
+        worlds=_worlds,
+        build=_build,
+        reference="pibt",
+        score=_score,
+        option="--guidance",
+        metrics=("throughput", "latency_p95_steps", "oldest_goal_steps"),
+    )
+}
