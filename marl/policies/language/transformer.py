@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from marl.config import Frozen
 
-
 #: Places that attend together in a large tree, and the places from which on a tree is large.
 _TILE, _LARGE = 32, 192
 
