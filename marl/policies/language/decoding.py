@@ -1,8 +1,8 @@
 """Decoding: one token more for many sequences at once, with everything that all steps share made beforehand.
 
-The numbers are those of ``Transformer.extend`` up to rounding with one new token per sequence; what is saved are the calls. At this
-size a step of 64 sequences is a few milliseconds, half of which went into joining weights, building masks, rotating
-positions and writing single places of the cache.
+The numbers are those of ``Transformer.extend`` with one new token per sequence, up to rounding; what is saved are the
+calls. At this size a step of 64 sequences is a few milliseconds, half of which went into joining weights, building
+masks, rotating positions and writing single places of the cache.
 """
 
 from __future__ import annotations
