@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol, cast
 
 import numba
@@ -12,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep
-from marl.policies.base import BoundPolicy
+from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
 from scenarios.lifelong_mapf.fields import MOVES
 from scenarios.lifelong_mapf.guidance import GridWorld, GuidanceConfig, move_between
 from scenarios.lifelong_mapf.pibt import Pibt
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
+from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
 
 
 class _Config(Protocol):
     guidance: GuidanceConfig
+    on_target: str
 
 
 class LifelongWorld(GridWorld, Protocol):
@@ -125,9 +126,15 @@ def guided_pibt(env: BatchedEnv) -> BoundPolicy:
     return FieldPibt(world, world.config.guidance)
 
 
-BASELINES: dict[str, Callable[[BatchedEnv], BoundPolicy]] = {
+def windowed(env: BatchedEnv, options: WindowedConfig) -> BoundPolicy:
+    """Anytime search over a rolling window."""
+    return Windowed(_world(env), options)
+
+
+BASELINES: dict[str, Baseline] = {
     "random": random,
     "follow_path": follow_path,
     "pibt": pibt,
     "guided_pibt": guided_pibt,
+    "windowed": TunableBaseline(WindowedConfig, windowed),
 }
