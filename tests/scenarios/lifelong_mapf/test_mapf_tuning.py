@@ -11,7 +11,7 @@ from scenarios.lifelong_mapf.tunables import TUNABLES
 from scenarios.lifelong_mapf.vectors import Weights
 
 GUIDANCE = TUNABLES["guidance"]
-OWN_MAP = "type octile\nheight 5\nwidth 6\nmap\n......\n.##.#.\n......\n.#.##.\n......\n"
+OWN_MAP = "type octile\nheight 5\nwidth 6\nmap\n......\n.@@.@.\n......\n.@.@@.\n......\n"
 
 
 def test_a_map_of_ones_own_is_tuned_for_and_the_file_is_used(tmp_path):

@@ -162,6 +162,7 @@ def test_throughput_latency_and_bound_by_hand(tmp_path: Path) -> None:
         "throughput": pytest.approx(3 / 7),
         "latency_p50_steps": 3,
         "latency_p95_steps": 3,
+        "oldest_goal_steps": 0,  # the third goal was reached in the last step
         "collisions": 0,
         "refused_share": 0,
         "bound_share": 1,  # unhindered: after 1, 3 and 6 steps, the fourth would take until 13
