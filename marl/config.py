@@ -53,6 +53,11 @@ class IntentConfig(Frozen):
     predictor: Literal["rollout", "learned"] = Field(
         default="rollout", description="the world's roll-out of an action, or that corrected by a network that learns"
     )
+    delay: int = Field(default=0, ge=0, le=64, description="steps that messages are under way")
+    loss: float = Field(default=0.0, ge=0, le=1, description="share of messages that never arrive")
+    noise: float = Field(
+        default=0.0, ge=0, le=100, description="standard deviation of errors of messages, in the world's scale"
+    )
 
 
 class SafetyConfig(Frozen):
@@ -61,6 +66,14 @@ class SafetyConfig(Frozen):
     enabled: bool = Field(default=False, description="correct conflicting actions before the world executes them")
     penalty: float = Field(
         default=0.0, ge=0, description="price of a correction, taken off the corrected agent's reward"
+    )
+    margin: float = Field(
+        default=0.0, description="room that an action has to leave, in the world's unit; more is stricter"
+    )
+    early_penalty: float | None = Field(default=None, ge=0, description="penalty at the beginning of training")
+    early_margin: float | None = Field(default=None, description="margin at the beginning of training")
+    annealed: float = Field(
+        default=0.5, gt=0, le=1, description="part of the training by which the early values have become the others"
     )
 
 

@@ -11,7 +11,7 @@ they announced themselves: a policy without memory could not keep to it otherwis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +19,15 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.config import IntentConfig
+from marl.coordination.messages import FINAL, Channel, Moment
 from marl.coordination.predictor import Predictor
+from marl.envs.abilities import Prediction, Predicts
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.errors import UserError
 
+__all__ = ["FEATURE", "Intent", "Prediction", "Predicts"]
+
 FEATURE = "intent"
-
-
-class Prediction(NamedTuple):
-    """Where agents will be.
-
-    trajectory: ``[B, N, H, D]``, D coordinates at H future moments. companions: int64 ``[B, N, K]``, the agents that
-    each agent listens to, -1 where there is none. origin: ``[B, N, D]``, the listener's own coordinates now.
-    """
-
-    trajectory: Tensor
-    companions: Tensor
-    origin: Tensor
-
-
-@runtime_checkable
-class Predicts(Protocol):
-    """A world that can say where an action leads."""
-
-    def enable_prediction(self, horizon: int, companions: int) -> tuple[float, ...]:
-        """Prepare H-step predictions for K companions; returns the scale of each of the D coordinates."""
-
-    def predict(self, actions: Tensor | None) -> Prediction:
-        """The prediction at the present moment if agents take ``actions`` (int64 ``[B, N]``; None: carry on)."""
-
-    def predict_final(self) -> Prediction | None:
-        """``predict(None)`` at the end of the episodes that finished in the last step, None if none did."""
 
 
 class Intent:
@@ -78,6 +56,7 @@ class Intent:
         path = options.horizon * len(scale)
         width = path + options.companions * (1 + path)
         self.space = spaces.Box(-1.0, 1.0, (width,), np.float32)
+        self._channel = Channel(options, self._scale, env.copies, env.spec.n_agents)
         #: Corrects the roll-outs, if that is wanted.
         self.predictor: Predictor | None = None
         if options.predictor == "learned":
@@ -98,25 +77,34 @@ class Intent:
         if final is not None:
             last = self._env.predict_final()
             if last is None:
-                heard = torch.zeros_like(self._heard(self._env.predict(None)))
+                heard = torch.zeros_like(self._heard(self._env.predict(None), _moment(timestep, FINAL)))
             else:
-                heard = self._heard(self._corrected(last, final.observation, None))
+                heard = self._heard(self._corrected(last, final.observation, None), _moment(timestep, FINAL))
             final = final._replace(observation=_with(final.observation, heard))
-        return timestep._replace(observation=self.hear(timestep.observation, None), final=final)
+        self._channel.forget(timestep.done)
+        return self.hear(timestep, None)._replace(final=final)
 
-    def hear(self, observation: Tree, actions: Tensor | None) -> Tree:
-        """An observation in which companions announce ``actions``."""
-        prediction = self._corrected(self._env.predict(actions), observation, actions)
-        return _with(observation, self._heard(prediction))
+    def hear(self, timestep: TimeStep, actions: Tensor | None, number: int = 0) -> TimeStep:
+        """The moment at which companions announce ``actions``; number: of the round."""
+        prediction = self._corrected(self._env.predict(actions), timestep.observation, actions)
+        heard = self._heard(prediction, _moment(timestep, number))
+        return timestep._replace(observation=_with(timestep.observation, heard))
 
     def negotiate(self, timestep: TimeStep, draft: Callable[[TimeStep], Tensor]) -> TimeStep:
-        """R rounds of drafts. draft: the policy's most probable actions, int64 ``[B, N]``, at a time step."""
-        for _ in range(self.rounds):
-            timestep = timestep._replace(observation=self.hear(timestep.observation, draft(timestep)))
+        """R rounds of drafts; none if messages are late, which leaves no time to answer.
+
+        draft: the policy's most probable actions, int64 ``[B, N]``, at a time step.
+        """
+        for number in range(self.rounds if not self._channel.delay else 0):
+            timestep = self.hear(timestep, draft(timestep), number + 1)
         return timestep
 
     def record(self, timestep: TimeStep, executed: Tensor) -> None:
-        """Keep a decision for the predictor to learn from, if there is one that learns."""
+        """Send late messages on their way, and keep the decision for a predictor that learns."""
+        if self._channel.delay:
+            announced = executed if self.rounds else None
+            sent = self._corrected(self._env.predict(announced), timestep.observation, announced)
+            self._channel.send(timestep, sent.trajectory)
         if self.predictor is not None and self.predictor.recording:
             prediction = self._env.predict(executed)
             seen = _bare(timestep.observation)
@@ -128,20 +116,33 @@ class Intent:
         trajectory = self.predictor.correct(_bare(observation), actions, prediction.trajectory)
         return prediction._replace(trajectory=trajectory)
 
-    def _heard(self, prediction: Prediction) -> Tensor:
-        trajectory, companions, origin = prediction
-        copies, agents, steps, width = trajectory.shape
-        count = companions.shape[2]
-        who = companions.clamp(min=0).reshape(copies, agents * count, 1, 1).expand(-1, -1, steps, width)
-        theirs = trajectory.gather(1, who).view(copies, agents, count, steps, width)
-        there = (companions >= 0).unsqueeze(-1)
-        told = torch.cat((there.to(trajectory.dtype), self._relative(theirs, origin[:, :, None]).flatten(3)), -1)
+    def begin(self) -> None:
+        """Before the first decision of a rollout: nothing has been said yet."""
+        self._channel.forget()
+
+    def state(self) -> dict[str, Tensor]:
+        """The messages under way, for checkpoints."""
+        return self._channel.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from ``state``."""
+        self._channel.load_state(state)
+
+    def _heard(self, prediction: Prediction, moment: Moment) -> Tensor:
+        trajectory, origin = prediction.trajectory, prediction.origin
+        theirs, arrived = self._channel.receive(prediction, moment)
+        there = arrived.unsqueeze(-1)
+        told = torch.cat((there.to(theirs.dtype), self._relative(theirs, origin[:, :, None]).flatten(3)), -1)
         own = self._relative(trajectory, origin).flatten(2)
         return torch.cat((own, torch.where(there, told, 0.0).flatten(2)), -1).float()
 
     def _relative(self, trajectory: Tensor, origin: Tensor) -> Tensor:
         """Trajectories ``[..., H, D]`` seen from ``origin`` ``[..., D]``, in units of the world's scale."""
         return ((trajectory - origin.unsqueeze(-2)) / self._scale).clamp(-1.0, 1.0)
+
+
+def _moment(timestep: TimeStep, number: int) -> Moment:
+    return Moment(timestep.key, number, timestep.agent_id)
 
 
 def _own(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:

@@ -88,7 +88,7 @@ class Pipeline:
             self.observation_space = {
                 group: self._intent.extend(space) for group, space in self.observation_space.items()
             }
-        self._safety = Safety(env, config.safety.penalty) if config.safety.enabled else None
+        self._safety = Safety(env, config.safety) if config.safety.enabled else None
         #: Metrics that the modules add to those of the world.
         self.metrics: Mapping[str, Metric] = SAFETY_METRICS if self._safety else {}
 
@@ -104,6 +104,8 @@ class Pipeline:
 
     def begin(self, policy: DrawsActions, timestep: TimeStep) -> Memory:
         """The memory before a first decision."""
+        if self._intent:
+            self._intent.begin()
         return Memory(
             hidden=policy.initial_hidden(self.env.copies),
             start=torch.ones_like(timestep.alive),
@@ -149,14 +151,25 @@ class Pipeline:
         if self._predictor:
             self._predictor.load_state(state["predictor"])
 
+    def schedule(self, fraction: float) -> None:
+        """Take the module's values of a moment of training; fraction: the part of the run that is done.
+
+        A pipeline that is never told has the final ones.
+        """
+        if self._safety:
+            self._safety.schedule(fraction)
+
     def state(self) -> dict[str, Tensor]:
         """What the modules remember between steps, beside the world."""
-        return self._safety.state() if self._safety else {}
+        safety = self._safety.state() if self._safety else {}
+        return safety | (self._intent.state() if self._intent else {})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put ``state`` back."""
+        """Put ``state`` back; before ``view`` of the moment that it was taken at."""
         if self._safety:
             self._safety.load_state(state)
+        if self._intent:
+            self._intent.load_state(state)
 
 
 def _plain(actions: Tree) -> Tensor:

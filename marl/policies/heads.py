@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from marl.seeding import standard_normal
+
 LOG_STD_RANGE = (-5.0, 2.0)
 
 
@@ -116,8 +118,7 @@ class Gaussian:
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Inverts the distribution function at the middle of the uniforms' grid cells: at most 5.3 deviations."""
-        normal = math.sqrt(2.0) * torch.erfinv(2.0 * uniform - 1.0 + 2.0**-24)
-        return (self.mean + self.std * normal).detach()
+        return (self.mean + self.std * standard_normal(uniform)).detach()
 
     def mode(self) -> Tensor:
         return self.mean.detach()

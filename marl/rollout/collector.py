@@ -86,8 +86,8 @@ class Collector:
     def load_state(self, state: dict[str, object]) -> None:
         """Continue from ``state``; the world has been restored before."""
         env = self._pipeline.env
-        self._timestep = self._pipeline.view(env.current())  # type: ignore[attr-defined]
         self._pipeline.load_state(state["modules"])  # type: ignore[arg-type]
+        self._timestep = self._pipeline.view(env.current())  # type: ignore[attr-defined]
         self._memory = Memory(state["hidden"], state["start"], state["agent_id"])  # type: ignore[arg-type]
         self._critic_hidden = state["critic_hidden"]  # type: ignore[assignment]
 

@@ -160,6 +160,7 @@ class Trainer:
 
     def _iterate(self) -> dict[str, float]:
         fraction = self._iteration / self._iterations
+        self._pipeline.schedule(fraction)
         batch, episodes = self._collector.collect(self._rollout)
         with self._clock.phase("update"):
             learned = self.algorithm.update(batch, self._iteration, fraction)

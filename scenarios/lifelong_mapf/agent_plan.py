@@ -16,6 +16,7 @@ from scenarios.lifelong_mapf.fields import open_moves_of
 from scenarios.lifelong_mapf.guidance import GridWorld, Guidance, GuidanceConfig
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.recent import Recent
+from scenarios.lifelong_mapf.shared_guidance import GoalFields, SharedGuidance
 
 
 class PlannedWorld(GridWorld, Protocol):
@@ -62,6 +63,11 @@ class AgentPlan:
             self.spaces["contest"] = CONTEST_SPACE
         for part in self._parts.values():
             self.spaces |= part.spaces
+
+    @property
+    def fields(self) -> GoalFields | None:
+        """The fields that planned paths descend, if they do."""
+        return self._guidance.fields if isinstance(self._guidance, SharedGuidance) else None
 
     @property
     def reached(self) -> Tensor:

@@ -169,6 +169,11 @@ class SharedGuidance(Guidance):
         super().__init__(world, radius)
         self._fields = GoalFields(world, config)
 
+    @property
+    def fields(self) -> GoalFields:
+        """The fields that paths descend."""
+        return self._fields
+
     def _state(self) -> dict[str, NDArray[Any]]:
         return {**super()._state(), **self._fields.state()}
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, below, fold, seeds_of
 from scenarios.lifelong_mapf import metrics, observation, reference
@@ -18,8 +19,10 @@ from scenarios.lifelong_mapf.bound import collision_free_goals
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
 from scenarios.lifelong_mapf.instances import load_instances
+from scenarios.lifelong_mapf.intent import Announcer
 from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, State
 from scenarios.lifelong_mapf.pool import MapPool
+from scenarios.lifelong_mapf.safety import Resolver
 
 _PLAN = "plan/"
 
@@ -49,7 +52,7 @@ def _allocate(copies: int, agents: int, horizon: int, device: torch.device) -> S
 
 
 class LifelongMapf(BatchedEnv):
-    """B copies of a grid with N agents; implements ``Snapshots`` and ``Plans``.
+    """B copies of a grid with N agents; implements ``Snapshots``, ``Plans``, ``Predicts`` and ``Resolves``.
 
     Observation, central state and metrics: see ``observation`` and ``metrics``. Actions: 0 stay, 1 up, 2 down, 3 left,
     4 right; a move into a wall is a stay. Conflicting moves are resolved as in POGEMA 1.4.0 (``config.collision``).
@@ -99,6 +102,9 @@ class LifelongMapf(BatchedEnv):
         self._plan: AgentPlan | None = None
         self._reached = torch.zeros(copies, instances.agents, dtype=torch.bool, device=self.device)
         self._final_features: dict[str, Tensor] | None = None
+        self._announcer: Announcer | None = None
+        self._final_prediction: Prediction | None = None
+        self._resolver: Resolver | None = None
 
     def _make_spec(self, agents: int) -> EnvSpec:
         config = self.config
@@ -143,7 +149,7 @@ class LifelongMapf(BatchedEnv):
         truncated = torch.zeros_like(acting)
         figures = self._no_figures()
         view = self._engine.view()
-        final = self._final_features = None
+        final = self._final_features = self._final_prediction = None
         if self._plan is not None:
             self._plan.advance()
             self._reached = self._plan.reached
@@ -152,6 +158,8 @@ class LifelongMapf(BatchedEnv):
             final = Final(*view)
             if self._plan is not None:
                 self._final_features = self._plan.features()
+            if self._announcer is not None:
+                self._final_prediction = self.predict(None)
         if any_done:
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
@@ -165,7 +173,7 @@ class LifelongMapf(BatchedEnv):
     def current(self) -> TimeStep:
         agents = self.position.shape
         nothing = torch.zeros(agents, dtype=torch.bool, device=self.device)
-        self._final_features = None
+        self._final_features = self._final_prediction = None
         return self._timestep(
             self._engine.view(),
             torch.zeros(agents, device=self.device),
@@ -203,6 +211,22 @@ class LifelongMapf(BatchedEnv):
         if self._plan is None:
             raise RuntimeError("enable_plan() before plan()")
         return Plan(self._plan.features(), self._reached, self._final_features)
+
+    def enable_prediction(self, horizon: int, companions: int) -> tuple[float, ...]:
+        self._announcer = Announcer(self, self.config.radius, horizon, companions)
+        return self._announcer.scale
+
+    def predict(self, actions: Tensor | None) -> Prediction:
+        if self._announcer is None:
+            raise RuntimeError("enable_prediction() before predict()")
+        return self._announcer.predict(actions, self._plan.fields if self._plan is not None else None)
+
+    def predict_final(self) -> Prediction | None:
+        return self._final_prediction
+
+    def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
+        self._resolver = self._resolver or Resolver(self)
+        return self._resolver.resolve(self._engine.keys(), proposed, scores)
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""

@@ -6,13 +6,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from marl.config import IntentConfig
+from marl.config import IntentConfig, SafetyConfig
 from marl.coordination.intent import Intent, Prediction
 from marl.coordination.safety import UNDECIDED, Safety
 from marl.envs.batched import Final, TimeStep
 from marl.errors import UserError
 
-SPEC = SimpleNamespace(groups={"agents": (0, 1)})
+SPEC = SimpleNamespace(groups={"agents": (0, 1)}, n_agents=2)
 
 
 class Doors:
@@ -95,6 +95,65 @@ def test_worlds_without_the_ability_are_refused():
         Intent(object(), {}, IntentConfig())
 
 
+def test_without_early_exits_the_same_is_decided():
+    """As on a GPU, where looking whether anything is left to do would wait for the device."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        proposed = torch.randint(0, 3, (2, 2), generator=generator)
+        alive = (torch.rand(2, 2, generator=generator) < 0.7).tolist()
+        scores = torch.rand(2, 2, 3, generator=generator)
+        quick, steady = Safety(Doors()), Safety(Doors())
+        assert quick.early_exits
+        steady.early_exits = False
+        for one, two in zip(
+            quick.correct(moment(alive=alive), proposed, scores),
+            steady.correct(moment(alive=alive), proposed, scores),
+            strict=True,
+        ):
+            assert torch.equal(one, two)
+
+
+def test_a_strict_margin_corrects_what_a_loose_one_lets_pass():
+    proposed = torch.tensor([[2, 2], [0, 0]])  # waiting leaves a room of .5; one door for two, of -1
+    executed = {
+        margin: Safety(Doors(), SafetyConfig(margin=margin)).correct(moment(), proposed).executed.tolist()
+        for margin in (0.0, 0.8, -2.0)
+    }
+    assert executed == {0.0: [[2, 2], [1, 0]], 0.8: [[1, 0], [1, 0]], -2.0: [[2, 2], [0, 0]]}
+
+
+def test_margin_and_penalty_go_from_early_to_late():
+    options = SafetyConfig(margin=-4.0, early_margin=2.0, penalty=1.0, early_penalty=0.0, annealed=0.5)
+    safety = Safety(Doors(), options)
+    assert (safety.margin, safety.penalty) == (-4.0, 1.0)  # outside training: the final ones
+    found = []
+    for fraction in (0.0, 0.25, 0.5, 1.0):
+        safety.schedule(fraction)
+        found.append((safety.margin, safety.penalty))
+    assert found == [(2.0, 0.0), (-1.0, 0.5), (-4.0, 1.0), (-4.0, 1.0)]
+
+
+class Roundabout(Doors):
+    """A world that resolves everything at once: everybody waits."""
+
+    def resolve(self, proposed, scores):
+        return torch.full_like(proposed, 2)
+
+
+def test_a_world_that_resolves_conflicts_itself_is_asked_for_the_joint_action():
+    world = Roundabout()
+    safety = Safety(world, SafetyConfig(penalty=1.0))
+    correction = safety.correct(moment(), torch.tensor([[2, 0], [1, 2]]))
+    assert correction.executed.tolist() == [[2, 2], [2, 2]]
+    assert correction.corrected.tolist() == [[False, True], [True, False]]
+    assert world.seen == []
+    accounted = safety.account(moment(done=(True, True)))
+    assert accounted.reward.tolist() == [[0.0, -1.0], [-1.0, 0.0]]
+    assert accounted.metrics["interventions_per_step"].tolist() == [0.5, 0.5]
+    with pytest.raises(UserError, match="margin"):
+        Safety(Roundabout(), SafetyConfig(early_margin=3.0))
+
+
 class Line:
     """Two agents on a line at 0 and 4; an action moves 0 or 1 a step; agent 1 listens to nobody."""
 
@@ -125,14 +184,14 @@ def test_announcements_are_relative_scaled_and_absent_without_a_companion():
     assert intent.extend(spaces.Box(-1, 1, (1,))).spaces["intent"].shape == (2 + 3,)
     heard = intent.augment(moment()).observation["intent"]
     torch.testing.assert_close(heard[0, :, 2:], torch.tensor([[1.0, 0.4, 0.4], [0.0, 0.0, 0.0]]))
-    told = intent.hear(torch.zeros(2, 2, 1), torch.tensor([[0, 1], [0, 9]]))["intent"]
+    told = intent.hear(moment(), torch.tensor([[0, 1], [0, 9]])).observation["intent"]
     torch.testing.assert_close(told[:, 0, 2:], torch.tensor([[1.0, 0.5, 0.6], [1.0, 1.0, 1.0]]))
 
 
 def test_agents_know_what_they_announced_themselves():
     intent = announcing(horizon=2, companions=1, rounds=0)
     assert not intent.augment(moment()).observation["intent"][..., :2].any()
-    told = intent.hear(torch.zeros(2, 2, 1), torch.tensor([[0, 1], [2, 9]]))["intent"]
+    told = intent.hear(moment(), torch.tensor([[0, 1], [2, 9]])).observation["intent"]
     expected = [[[0.0, 0.0], [0.1, 0.2]], [[0.2, 0.4], [0.9, 1.0]]]
     torch.testing.assert_close(told[..., :2], torch.tensor(expected))
 
@@ -158,7 +217,7 @@ def test_each_round_drafts_from_what_the_round_before_announced():
 
 
 def test_a_correction_costs_the_corrected_once():
-    safety = Safety(Doors(), penalty=3.0)
+    safety = Safety(Doors(), SafetyConfig(penalty=3.0))
     safety.correct(moment(), torch.tensor([[0, 0], [0, 1]]))
     assert safety.account(moment()).reward.tolist() == [[-3.0, 0.0], [0.0, 0.0]]
     assert safety.account(moment()).reward.tolist() == [[0.0, 0.0], [0.0, 0.0]]

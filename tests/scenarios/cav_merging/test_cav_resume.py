@@ -1,4 +1,4 @@
-"""Training on the road with every module on, a learned predictor included, continues bit for bit."""
+"""Training on the road with every module on, learned predictor, late messages and schedules, continues bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ OVERRIDES = [
     "coordination.guidance.enabled=true",
     "coordination.intent.enabled=true",
     "coordination.intent.predictor=learned",
+    "coordination.intent.delay=2",
+    "coordination.intent.loss=0.2",
+    "coordination.intent.noise=0.05",
     "coordination.safety.enabled=true",
+    "coordination.safety.early_margin=3.0",
+    "coordination.safety.early_penalty=0.5",
 ]
 
 
