@@ -95,7 +95,11 @@ class Intent:
 
         draft: the policy's most probable actions, int64 ``[B, N]``, at a time step.
         """
-        for number in range(self.rounds if not self._channel.delay else 0):
+        rounds = self.rounds if not self._channel.delay else 0
+        if self.predictor is not None and not rounds:
+            # It may have learned since, and a run that is resumed has the new one only.
+            timestep = self.hear(timestep, None)
+        for number in range(rounds):
             timestep = self.hear(timestep, draft(timestep), number + 1)
         return timestep
 

@@ -14,6 +14,7 @@ from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
+from marl.envs.foreign_coordination import with_abilities
 from marl.envs.foreign_simulator import ForeignSimulator, ForeignSpec
 from marl.envs.workers import Array, WorkerPool
 from marl.errors import UserError
@@ -49,13 +50,16 @@ def from_parallel(
     Agents with equal spaces form a group; a slot is an entry of ``possible_agents``. Action masks are taken from
     ``observation["action_mask"]`` or ``info["action_mask"]``. An episode that is lost with its worker ends truncated
     and has 1 in the metric ``lost``.
+    The world can be guided, announce and be supervised as far as its environment has the methods for it
+    (``marl.envs.foreign_abilities``).
     Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
     """
     count = min(copies, os.cpu_count() or 1) if workers is None else workers
     simulator = partial(ForeignSimulator, factory, horizon, tuple(metrics or ()))
     pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
-    kind = ReplayableForeignEnv if deterministic else ForeignEnv
-    return kind(pool, pool.layout.info, torch.device(device), metrics)
+    foreign: ForeignSpec = pool.layout.info
+    kind = with_abilities(ReplayableForeignEnv if deterministic else ForeignEnv, foreign.abilities)
+    return kind(pool, foreign, torch.device(device), metrics)  # type: ignore[call-arg]
 
 
 class ForeignEnv(BatchedEnv):
@@ -92,6 +96,11 @@ class ForeignEnv(BatchedEnv):
         self._episode = torch.zeros_like(self._seed)
         self._time = torch.zeros_like(self._seed)
         self._return = torch.zeros(self.copies)
+        self.abilities = foreign.abilities
+        #: Some agent's episode ended in the last step, so that there are last views.
+        self.any_ended = False
+        self._before: TimeStep | None = None
+        self._lost = torch.zeros(self.copies, dtype=torch.bool)
 
     @property
     def restarts(self) -> int:
@@ -107,13 +116,18 @@ class ForeignEnv(BatchedEnv):
         self._episode = torch.where(chosen | lost, self._episode, self._episode - 1)
         self._time = torch.where(chosen | lost, 0, self._time)
         self._return = torch.where(chosen | lost, 0.0, self._return)
-        return self.current()._replace(done=lost.to(self.device))
+        self._lost = torch.zeros_like(self._lost)
+        self.any_ended = False
+        self._before = self.current()
+        return self._before._replace(done=lost.to(self.device))
 
     def step(self, actions: Tree) -> TimeStep:
         self._encode(actions)
-        before = self.current()
+        # The view that was decided upon; copies lost to a question since then have begun other episodes.
+        before = self._before or self.current()
         self._seed_pool(self._episode + 1)
-        lost = torch.from_numpy(self.pool.step())
+        lost = torch.from_numpy(self.pool.step((~self._lost).numpy())) | self._lost
+        self._lost = torch.zeros_like(lost)
         out = {name: torch.from_numpy(self.pool.outputs[name].copy()) for name in ("reward", *_FLAGS)}
         cut = before.alive.cpu() & lost.unsqueeze(1)
         out["truncated"] |= cut
@@ -123,14 +137,14 @@ class ForeignEnv(BatchedEnv):
         metrics = {"return": self._return, "length_steps": self._time.float(), "lost": lost.float()}
         for k, name in enumerate(self._own_metrics):
             metrics[name] = torch.from_numpy(self.pool.outputs["metrics"][:, k].copy())
-        ended = (out["terminated"] | out["truncated"]).any()
-        now = self._begin(done)
+        self.any_ended = bool((out["terminated"] | out["truncated"]).any())
+        self._before = now = self._begin(done)
         return now._replace(
             reward=out["reward"].to(self.device),
             terminated=out["terminated"].to(self.device),
             truncated=out["truncated"].to(self.device),
             done=done.to(self.device),
-            final=self._final(before, cut, lost) if bool(ended) else None,
+            final=self._final(before, cut, lost) if self.any_ended else None,
             metrics={name: torch.where(done, value, 0.0).to(self.device) for name, value in metrics.items()},
         )
 
@@ -151,6 +165,11 @@ class ForeignEnv(BatchedEnv):
             final=None,
             metrics={name: torch.zeros(self.copies, device=self.device) for name in self.spec.metrics},
         )
+
+    def ask(self, question: str) -> None:
+        """Put a question to the workers; the answers are in the pool's outputs."""
+        self._seed_pool(self._episode + 1)
+        self._lost |= torch.from_numpy(self.pool.ask(question))
 
     def close(self) -> None:
         self.pool.close()
@@ -252,6 +271,7 @@ class ReplayableForeignEnv(ForeignEnv):
         chosen = torch.zeros(self.copies, dtype=torch.bool)
         chosen[target] = True
         restarts = self.pool.restarts
+        self._before, self.any_ended = None, False
         self._seed_pool(self._episode)
         self.pool.reset(chosen.numpy())
         for t in range(int(self._time[target].max()) if len(target) else 0):

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from marl.envs.factories import import_factory
+from marl.envs.foreign_abilities import Abilities, AbilitySpec
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
 
@@ -26,7 +27,7 @@ class ForeignSpec:
     """What the batched face has to know of a foreign environment.
 
     groups: name -> slots of the agents with equal spaces. observation_space (without masks), action_space: per group.
-    masked: the groups with action masks. horizon: the time limit in steps.
+    masked: the groups with action masks. horizon: the time limit in steps. abilities: for coordination.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ForeignSpec:
     state_space: spaces.Box | None
     masked: frozenset[str]
     horizon: int
+    abilities: AbilitySpec
 
 
 class ForeignSimulator:
@@ -64,6 +66,7 @@ class ForeignSimulator:
         self._final: dict[int, Any] = {}
         self._final_state: Array | None = None
         self._observations, infos = self._env.reset(seed=0)
+        self._abilities = Abilities(self._env, self._keys, [self._env.action_space(key) for key in self._keys])
         self.spec = self._describe(infos, horizon)
         self._group_of = {slot: group for group, slots in self.spec.groups.items() for slot in slots}
         self._paths = {group: list(leaves(space)) for group, space in self.spec.observation_space.items()}
@@ -90,7 +93,8 @@ class ForeignSimulator:
         outputs |= {"reward": Block((n,), "float32"), "agent_id": Block((n,), "int64"), "done": Block((), "bool")}
         if self._metrics:
             outputs["metrics"] = Block((len(self._metrics),), "float32")
-        return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec)
+        outputs |= self._abilities.outputs()
+        return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec, self._abilities.inputs())
 
     def reset(self, seed: int) -> None:
         self._observations, self._infos = self._env.reset(seed=seed)
@@ -121,6 +125,7 @@ class ForeignSimulator:
         if ended.any():
             self._final = {slot: self._observations.get(self._keys[slot]) for slot in acting if ended[slot]}
             self._final_state = self._state()
+            self._abilities.end()
         if not self._alive.any():
             self._done = True
             self._figures = self._read_metrics()
@@ -148,6 +153,14 @@ class ForeignSimulator:
             outputs["state"][...] = self._state()
             if self._final_state is not None:
                 outputs["final_state"][...] = self._final_state
+        self._abilities.write(outputs)
+
+    def answer(self, question: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        masks = np.ones(outputs["candidates"].shape, bool) if question == "priority" else np.zeros((0, 0), bool)
+        for slot in range(len(masks)):
+            legal = self._mask(slot)
+            masks[slot] = True if legal is None else legal
+        self._abilities.answer(question, inputs, outputs, masks)
 
     def close(self) -> None:
         self._env.close()
@@ -165,6 +178,7 @@ class ForeignSimulator:
         self._done = False
         self._figures = [0.0] * len(self._metrics)
         self._final, self._final_state = {}, None
+        self._abilities.forget()
 
     def _start_agents(self) -> None:
         present = set(self._env.agents)
@@ -230,6 +244,7 @@ class ForeignSimulator:
             state_space=_state_space(self._env),
             masked=masked,
             horizon=horizon or declared_limit(self._env) or _no_limit(self._env),
+            abilities=self._abilities.spec,
         )
 
 

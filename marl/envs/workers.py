@@ -63,11 +63,15 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What one copy exchanges: its actions, its named outputs, and whatever else the owner wants to know of it."""
+    """What one copy exchanges: its actions, its named outputs, and whatever else the owner wants to know of it.
+
+    inputs: what questions come with, by name.
+    """
 
     actions: Block
     outputs: Mapping[str, Block]
     info: Any = None
+    inputs: Mapping[str, Block] = field(default_factory=dict)
 
 
 class Simulator(Protocol):
@@ -85,6 +89,9 @@ class Simulator(Protocol):
     def write(self, outputs: Mapping[str, Array]) -> None:
         """Write the outputs in place; called after every ``reset`` and ``step``."""
 
+    def answer(self, question: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Answer a question about the present moment, in the outputs; only asked by owners that know some."""
+
     def close(self) -> None: ...
 
 
@@ -98,7 +105,7 @@ class WorkerPool:
 
     seeds: int64 [B], the seed of the next episode of each copy, set by the owner before ``reset`` and ``step``.
     actions: [B, *], set by the owner before ``step``. outputs: name -> [B, *], valid until the next call.
-    restarts: workers replaced so far.
+    inputs: name -> [B, *], set by the owner before ``ask``. restarts: workers replaced so far.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class WorkerPool:
         arrays = self._held.arrays
         self.seeds, self.actions = arrays["seeds"], arrays["actions"]
         self.outputs = {name: arrays["out/" + name] for name in self.layout.outputs}
+        self.inputs = {name: arrays["in/" + name] for name in self.layout.inputs}
 
     @property
     def pids(self) -> list[int]:
@@ -145,9 +153,13 @@ class WorkerPool:
         """
         return self._do("step", mask)
 
+    def ask(self, question: str) -> Array:
+        """Put a question to all copies; returns as ``step`` does."""
+        return self._do(question, None)
+
     def close(self) -> None:
         """Stop the workers and free the memory; may be called twice."""
-        self.outputs = {}
+        self.outputs, self.inputs = {}, {}
         self.seeds = self.actions = np.zeros(0)
         self._finalizer()
 
@@ -168,7 +180,7 @@ class WorkerPool:
                 worker.failures = 0
         for worker, reason in self._ask(command, self._held.workers):
             share = slice(worker.first, worker.first + worker.count)
-            lost[share] = True if command == "step" else ~chosen[share]
+            lost[share] = True if command != "reset" else ~chosen[share]
             self._replace(worker, reason)
         return lost
 
@@ -433,14 +445,24 @@ def _serve_command(command: str, simulators: list[Simulator], first: int, arrays
     """Do a command for the chosen copies among ``first``, ``first + 1``, ... and write what they show."""
     seeds, actions, mask = arrays["seeds"], arrays["actions"], arrays["mask"]
     outputs = {name.removeprefix("out/"): array for name, array in arrays.items() if name.startswith("out/")}
+    inputs = {name.removeprefix("in/"): array for name, array in arrays.items() if name.startswith("in/")}
     for copy, simulator in enumerate(simulators, first):
         if not mask[copy]:
             continue
+        own = _rows(outputs, copy)
         if command == "reset":
             simulator.reset(int(seeds[copy]))
-        else:
+        elif command == "step":
             simulator.step(actions[copy], int(seeds[copy]))
-        simulator.write({name: array[copy : copy + 1].reshape(array.shape[1:]) for name, array in outputs.items()})
+        else:
+            simulator.answer(command, _rows(inputs, copy), own)
+            continue
+        simulator.write(own)
+
+
+def _rows(arrays: Mapping[str, Array], copy: int) -> dict[str, Array]:
+    """The share of one copy, as arrays that can be written to."""
+    return {name: array[copy : copy + 1].reshape(array.shape[1:]) for name, array in arrays.items()}
 
 
 # Shared arrays
@@ -453,8 +475,11 @@ def _blocks(layout: Layout, copies: int) -> dict[str, Block]:
         "mask": Block((copies,), "bool"),
         "actions": Block((copies, *layout.actions.shape), layout.actions.dtype),
     }
+    named = [("out/", layout.outputs), ("in/", layout.inputs)]
     return blocks | {
-        "out/" + name: Block((copies, *block.shape), block.dtype) for name, block in layout.outputs.items()
+        prefix + name: Block((copies, *block.shape), block.dtype)
+        for prefix, own in named
+        for name, block in own.items()
     }
 
 

@@ -69,9 +69,7 @@ class Announcer:
         trajectory = np.zeros((copies, agents, horizon, 2))
         origin = np.zeros((copies, agents, 2))
         who = np.full((copies, agents, companions), NONE, np.int64)
-        _announce(
-            present(world, guided.exits), guided.field, moves, self._around, self._here, trajectory, origin, who
-        )
+        _announce(present(world, guided.exits), guided.field, moves, self._around, self._here, trajectory, origin, who)
         return Prediction(*(torch.from_numpy(array).to(world.device) for array in (trajectory, who, origin)))
 
 

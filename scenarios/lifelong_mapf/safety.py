@@ -120,7 +120,13 @@ def _leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> i
 
 @numba.njit(cache=True)
 def _open_moves(
-    agent: int, cell: int, exits: NDArray[np.uint8], width: int, block_both: bool, by_index: bool, here: NDArray[np.int32]
+    agent: int,
+    cell: int,
+    exits: NDArray[np.uint8],
+    width: int,
+    block_both: bool,
+    by_index: bool,
+    here: NDArray[np.int32],
 ) -> np.uint8:
     """The moves of ``exits[cell]`` that the rules allow, whoever moves away in the same step."""
     result = exits[cell]
@@ -133,7 +139,12 @@ def _open_moves(
 
 @numba.njit(cache=True)
 def _rank_moves(
-    cell: int, exits: NDArray[np.uint8], width: int, proposed: int, liking: NDArray[np.float32], ranks: NDArray[np.int32]
+    cell: int,
+    exits: NDArray[np.uint8],
+    width: int,
+    proposed: int,
+    liking: NDArray[np.float32],
+    ranks: NDArray[np.int32],
 ) -> None:
     """Write the rank of every cell within one move: 0 for what was proposed, then by liking, equals alike."""
     target = _leads_to(proposed, cell, exits, width)

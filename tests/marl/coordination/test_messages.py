@@ -61,9 +61,14 @@ def intent(world, **options):
     return Intent(world, {"all": spaces.Box(-1, 1, (1,))}, IntentConfig(**options))
 
 
+def companions(timestep):
+    """[B, N, 2, 2], without what agents say themselves."""
+    return timestep.observation["intent"][..., 1:].unflatten(-1, (2, 2))
+
+
 def heard(timestep, agent=0, copy=0):
     """Of each companion: did a message come, and what does it say, in hundredths."""
-    values = timestep.observation["intent"][copy, agent].view(-1, 2)[-2:]
+    values = companions(timestep)[copy, agent]
     return [(bool(there), round(float(said) * 100, 3)) for there, said in values]
 
 
@@ -133,23 +138,23 @@ def test_messages_under_way_are_saved_and_put_back():
 def test_as_many_messages_are_lost_as_said():
     world = Line(copies=2000)
     lossy = intent(world, loss=0.25)
-    came = lossy.augment(moment(world)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 0]
+    came = companions(lossy.augment(moment(world)))[..., 0]
     assert abs(float(came.mean()) - 0.75) < 4 * math.sqrt(0.25 * 0.75 / came.numel())
-    again = lossy.augment(moment(world)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 0]
+    again = companions(lossy.augment(moment(world)))[..., 0]
     assert torch.equal(came, again)
     assert not torch.equal(came[..., 0], came[..., 1])
-    later = lossy.augment(moment(world, 1)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 0]
+    later = companions(lossy.augment(moment(world, 1)))[..., 0]
     assert not torch.equal(came, later)
-    draft = lossy.hear(moment(world), None, 1).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 0]
+    draft = companions(lossy.hear(moment(world), None, 1))[..., 0]
     assert not torch.equal(came, draft)
-    silent = intent(world, loss=1.0).augment(moment(world)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, :]
+    silent = companions(intent(world, loss=1.0).augment(moment(world)))
     assert not silent.any()
 
 
 def test_errors_have_the_deviation_asked_for():
     world = Line(copies=2000)
-    error = intent(world, noise=0.02).augment(moment(world)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 1]
-    error = error - intent(world).augment(moment(world)).observation["intent"].view(2000, 3, -1, 2)[..., -2:, 1]
+    error = companions(intent(world, noise=0.02).augment(moment(world)))[..., 1]
+    error = error - companions(intent(world).augment(moment(world)))[..., 1]
     assert abs(float(error.mean())) < 4 * 0.02 / math.sqrt(error.numel())
     assert abs(float(error.std()) / 0.02 - 1) < 0.05
 

@@ -36,7 +36,7 @@ def test_agents_that_carry_on_announce_their_path_and_wait_at_the_goal():
 
 def test_a_draft_comes_first_and_the_path_goes_on_from_there():
     _, prediction = announced([LEFT, DOWN, 0])
-    assert prediction.trajectory[0, 0, :3].tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert prediction.trajectory[0, 0, :3].tolist() == [[0, 0], [1, 0], [2, 0]]  # as short as back; down before right
     assert prediction.trajectory[0, 1, :3].tolist() == [[3, 2], [2, 2], [2, 2]]
     assert prediction.trajectory[0, 2, :3].tolist() == [[5, 3], [5, 2], [5, 1]]
     _, into_a_wall = announced([DOWN, 0, 0])

@@ -58,7 +58,9 @@ def into_the_neighbour(env, generator):
 
 POLICIES = {
     "random": lambda env, generator: torch.randint(0, 5, env.position.shape, generator=generator),
-    "constant": lambda env, generator: torch.full(env.position.shape, int(torch.randint(0, 5, (), generator=generator))),
+    "constant": lambda env, generator: torch.full(
+        env.position.shape, int(torch.randint(0, 5, (), generator=generator))
+    ),
     "into the neighbour": into_the_neighbour,
 }
 
