@@ -20,7 +20,7 @@ from scenarios.lifelong_mapf.shared_guidance import GoalFields
 #: The action of agents that carry on: the first move of their path.
 CARRY_ON = -1
 
-_PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
+_PLAIN = GuidanceConfig(vector="plain")
 
 
 class PathFields:

@@ -19,8 +19,16 @@ from torch import Tensor
 
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.fields import MOVES, neighbour, open_moves_of
-from scenarios.lifelong_mapf.guidance import GridWorld, Present, move_between, present
-from scenarios.lifelong_mapf.pibt import PibtTable, forget_targets, joint_targets, pibt_table, sort_by_age
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, move_between, present
+from scenarios.lifelong_mapf.pibt import (
+    PibtTable,
+    forget_targets,
+    pibt_table,
+    put_agents,
+    settle_targets,
+    sort_by_urgency,
+)
+from scenarios.lifelong_mapf.preferences import NO_WAY
 
 
 class _Config(Protocol):
@@ -35,17 +43,14 @@ class CollidingWorld(GridWorld, Protocol):
 
 
 class Resolver:
-    """Joint moves for all copies of ``world``; memory: 4 * N * cells bytes."""
+    """Joint moves for all copies of ``world``."""
 
     def __init__(self, world: CollidingWorld):
         self._world = world
         copies, agents = world.position.shape
-        cells = world.height * world.width
         self._exits = open_moves_of(world.blocked, world.height, world.width)
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
-        self._table = pibt_table(cells, agents)
-        self._ranks = np.zeros((agents, cells), np.int32)
-        self._open = np.zeros(cells, np.uint8)
+        self._table = pibt_table(world.height * world.width, agents)
 
     def resolve(self, key: Tensor, proposed: Tensor, scores: Tensor | None) -> Tensor:
         """Actions int64 ``[B, N]`` without conflict; see ``marl.envs.abilities.Resolves``.
@@ -62,11 +67,9 @@ class Resolver:
             present(world, self._exits),
             world.config.collision == "block_both",
             world.config.collision == "priority",
-            world.age.cpu().numpy(),
+            world.age.cpu().numpy().astype(np.int64),
             self._order,
             liking,
-            self._ranks,
-            self._open,
             self._table,
             executed,
         )
@@ -79,33 +82,27 @@ def _resolve(
     now: Present,
     block_both: bool,
     by_index: bool,
-    age: NDArray[np.int32],
+    waited: NDArray[np.int64],
     order: NDArray[np.int32],
     liking: NDArray[np.float32],
-    ranks: NDArray[np.int32],
-    open_: NDArray[np.uint8],
     table: PibtTable,
     executed: NDArray[np.int64],
 ) -> None:
     """Replace the proposals in ``executed`` (int64 ``[B, N]``).
 
-    liking: ``[B, N, 5]``, or ``[B, N, 1]`` if agents do not care. Scratch: ranks ``[N, cells]`` and open_ ``[cells]``,
-    of which only what agents can reach in one move is used.
+    liking: ``[B, N, 5]``, or ``[B, N, 1]`` if agents do not care.
     """
     copies, agents = order.shape
     for b in range(copies):
-        sort_by_age(age[b], order[b])
-        position, alive = now.position[b], now.alive[b]
-        exits = now.exits[now.maps[b]]
+        sort_by_urgency(waited[b], order[b])
+        position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
+        put_agents(position, alive, table)
         for n in range(agents):
             if alive[n]:
-                table.here[position[n]] = n
-        for n in range(agents):
-            if alive[n]:
-                cell = position[n]
-                open_[cell] = _open_moves(n, cell, exits, now.width, block_both, by_index, table.here)
-                _rank_moves(cell, exits, now.width, executed[b, n], liking[b, n], ranks[n])
-        joint_targets(key[b], position, alive, open_, now.width, ranks, order[b], table)
+                _score_moves(
+                    n, executed[b, n], liking[b, n], position[n], exits, now.width, block_both, by_index, table
+                )
+        settle_targets(key[b], position, alive, exits, now.width, order[b], table)
         for n in range(agents):
             # A proposal that leads to the same cell stays as it is, also one into a wall.
             if alive[n] and _leads_to(executed[b, n], position[n], exits, now.width) != table.target[n]:
@@ -119,42 +116,31 @@ def _leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> i
 
 
 @numba.njit(cache=True)
-def _open_moves(
+def _score_moves(
     agent: int,
+    proposed: int,
+    liking: NDArray[np.float32],
     cell: int,
     exits: NDArray[np.uint8],
     width: int,
     block_both: bool,
     by_index: bool,
-    here: NDArray[np.int32],
-) -> np.uint8:
-    """The moves of ``exits[cell]`` that the rules allow, whoever moves away in the same step."""
-    result = exits[cell]
-    for move in range(1, len(MOVES)):
-        other = here[neighbour(exits, width, cell, move)]
-        if other >= 0 and (block_both or (by_index and other > agent)):
-            result = np.uint8(result & ~np.uint8(1 << (move - 1)))
-    return result
-
-
-@numba.njit(cache=True)
-def _rank_moves(
-    cell: int,
-    exits: NDArray[np.uint8],
-    width: int,
-    proposed: int,
-    liking: NDArray[np.float32],
-    ranks: NDArray[np.int32],
+    table: PibtTable,
 ) -> None:
-    """Write the rank of every cell within one move: 0 for what was proposed, then by liking, equals alike."""
+    """Write how much an agent dislikes its moves: 0 for what it proposed, then by liking, equals alike.
+
+    Closed are moves that the rules refuse, whoever moves away in the same step.
+    """
+    scores = table.scores[agent]
     target = _leads_to(proposed, cell, exits, width)
     for move in range(len(MOVES)):
         option = cell if move == 0 else neighbour(exits, width, cell, move)
-        if move > 0 and option == cell:
-            continue
-        rank = 0
-        if option != target:
-            rank = 1
-            for other in range(liking.size):
-                rank += liking[other] > liking[min(move, liking.size - 1)]
-        ranks[option] = rank
+        other = table.here[option]
+        if move > 0 and (option == cell or (other != NONE and (block_both or (by_index and other > agent)))):
+            scores[move] = NO_WAY
+        elif option == target:
+            scores[move] = 0
+        else:
+            scores[move] = 1
+            for another in range(liking.size):
+                scores[move] += liking[another] > liking[min(move, liking.size - 1)]
