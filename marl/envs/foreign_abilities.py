@@ -73,7 +73,8 @@ class Abilities:
 
     def outputs(self) -> dict[str, Block]:
         """What is told without being asked (plans), and answers."""
-        n, told = len(self._keys), {}
+        n = len(self._keys)
+        told: dict[str, Block] = {}
         if self.spec.plan is not None:
             block = Block((n, *self.spec.plan.shape), "float32")
             told |= {"plan": block, "final_plan": block, "reached": Block((n,), "bool")}
@@ -133,7 +134,7 @@ class Abilities:
             key = self._keys[slot]
             if key in self._owner.agents:
                 committed = self._named(inputs["committed"])
-                for action in np.flatnonzero(outputs["candidates"][slot]):
+                for action in np.flatnonzero(outputs["candidates"][slot]).tolist():
                     outputs["margin"][action] = self._owner.margin(key, self._action(slot, action), committed)
 
     def _plan(self) -> Array:
@@ -155,12 +156,16 @@ class Abilities:
 
     def _named(self, actions: Array) -> dict[Any, Any]:
         """Actions by the environment's names; those who carry on or are undecided are left out."""
-        present = [slot for slot in np.flatnonzero(actions != NO_ACTION) if self._keys[slot] in self._owner.agents]
-        return {self._keys[slot]: self._action(slot, actions[slot]) for slot in present}
+        chosen = np.flatnonzero(actions != NO_ACTION).tolist()
+        return {
+            self._keys[slot]: self._action(slot, int(actions[slot]))
+            for slot in chosen
+            if self._keys[slot] in self._owner.agents
+        }
 
     def _action(self, slot: int, action: int) -> Any:
         space = self._discrete[slot]
-        return space.dtype.type(int(action) + int(space.start))
+        return space.dtype.type(action + int(space.start))
 
 
 _KNOWN = ("plan_space", "plan", "reached", "intent_scale", "coordinates", "predict", "priority", "margin", "candidates")

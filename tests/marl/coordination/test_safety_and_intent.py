@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from marl.config import IntentConfig, SafetyConfig
 from marl.coordination.intent import Intent, Prediction
@@ -120,6 +122,47 @@ def test_a_strict_margin_corrects_what_a_loose_one_lets_pass():
         for margin in (0.0, 0.8, -2.0)
     }
     assert executed == {0.0: [[2, 2], [1, 0]], 0.8: [[1, 0], [1, 0]], -2.0: [[2, 2], [0, 0]]}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), margin=st.sampled_from((-1.0, 0.0, 0.5)), crowd=st.integers(1, 5))
+def test_a_correction_never_lowers_the_margin(seed, margin, crowd):
+    """Whatever a world's margins, priorities and candidates are: replayed in order, executed is as safe as proposed."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(2, crowd, 4, 5, generator=generator)  # by agent, own action, sum of what was decided before
+    legal = torch.rand(2, crowd, 4, generator=generator) < 0.7
+    legal[..., 0] = True
+    urgency = torch.randn(2, crowd, generator=generator)
+    rows = torch.arange(2)
+
+    class World:
+        copies, device = 2, torch.device("cpu")
+        spec = SimpleNamespace(groups={"agents": tuple(range(crowd))}, n_agents=crowd)
+
+        def priority(self):
+            return urgency
+
+        def candidates(self, agent):
+            return torch.where(legal[rows, agent], torch.arange(4), -1)
+
+        def margin(self, candidates, agent, committed):
+            before = committed.clamp(min=0).sum(1) % 5
+            return table[rows, agent, :, before].gather(1, candidates.clamp(min=0))
+
+    world = World()
+    alive = torch.rand(2, crowd, generator=generator) < 0.8
+    proposed = torch.multinomial(legal.float().flatten(0, 1), 1, generator=generator).view(2, crowd)
+    now = moment()._replace(alive=alive)
+    executed = Safety(world, SafetyConfig(margin=margin)).correct(now, proposed).executed
+    committed = torch.full((2, crowd), UNDECIDED)
+    for agent in torch.where(alive, urgency, -torch.inf).argsort(dim=1, descending=True, stable=True).unbind(1):
+        wish, done = proposed[rows, agent], executed[rows, agent]
+        acts = alive[rows, agent]
+        room = world.margin(torch.stack((wish, done), 1), agent, committed)
+        assert bool((~acts | (room[:, 1] >= room[:, 0])).all())
+        assert bool((~acts | (wish == done) | (room[:, 0] < margin)).all())
+        assert bool((acts | (wish == done)).all())
+        committed[rows, agent] = torch.where(acts, done, UNDECIDED)
 
 
 def test_margin_and_penalty_go_from_early_to_late():
