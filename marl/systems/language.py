@@ -80,6 +80,13 @@ class WarmStartConfig(Frozen):
     rate: Positive = 3e-3
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps until the learning rate is reached; it falls linearly afterwards."""
+    replay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of imitation beside the advantages of the updates that follow; it falls linearly to zero over the first half
+    of the run. It keeps a choice open until what it depends on has been learned."""
+
+    def replayed(self, fraction: float) -> float:
+        """The weight of imitation when ``fraction`` of the run is done."""
+        return self.replay * max(1.0 - 2.0 * fraction, 0.0)
 
 
 class RewardConfig(Frozen):
@@ -94,6 +101,9 @@ class RewardConfig(Frozen):
     own: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of a sub-agent's reward that is its own answer's correctness, where that can be verified, less the price of
     its own calls."""
+    own_cost: Annotated[float, Field(ge=0.0)] | None = None
+    """The price of its own calls in that share; null: the same as ``cost``. Where a dear tool is always right and a free
+    one often, a low price lets the dear one crowd out the other before anybody has learned when it will do."""
     invalid: Annotated[float, Field(ge=0.0)] = 0.01
     """Subtracted for each own turn that was no legal call."""
 
@@ -205,7 +215,8 @@ def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Te
     """What each row is worth, float ``[R]``: outcome, format, own answer and penalties (``RewardConfig``)."""
     options = config.reward
     team = outcome_reward(batch.success, batch.cost, config.cost_weight(fraction))
-    thrifty = outcome_reward(batch.correct, batch.own_cost, config.cost_weight(fraction))
+    price = config.cost_weight(fraction) if options.own_cost is None else options.own_cost
+    thrifty = outcome_reward(batch.correct, batch.own_cost, price)
     own = torch.where(batch.correct.isnan() | (batch.level == 0), team, thrifty)
     legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
     return (1.0 - options.own) * team + options.own * own + options.format * legal - options.invalid * batch.invalid

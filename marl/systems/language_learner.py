@@ -47,8 +47,13 @@ class LanguageLearner:
     def policies(self) -> Mapping[str, LanguagePolicy]:
         return self.speakers.policies
 
+    @property
+    def _taught(self) -> tuple[Unit, ...]:
+        """Whose weights a warm start changes, so that they belong to the state of a run."""
+        return self.speakers.units + self.speakers.frozen
+
     def _adam(self, unit: Unit, rate: float) -> ClippedAdam:
-        return ClippedAdam(unit.model.parameters_of(unit.roles[0]), rate, self.config.max_grad_norm)
+        return ClippedAdam(unit.model.parameters_of(unit.taught[0]), rate, self.config.max_grad_norm)
 
     # Imitation
 
@@ -59,29 +64,37 @@ class LanguageLearner:
             self._begin_imitation()
         share = min((number + 1) / max(options.warmup, 1), 1.0, 1.0 - number / options.steps)
         figures = {}
-        for unit in self.speakers.units:
+        for unit in self._taught:
             adam = self._teachers[unit.name]
             _set_rate(adam, options.rate * share)
-            written = [c for episode in episodes for c in episode.conversations if c.agent in unit.roles]
-            rows = [_row(conversation, 1.0) for conversation in written]
-            tokens = max(sum(int(row.learned.sum()) for row in rows), 1)
-            loss, _ = self._step(unit, adam, rows, tokens)
+            loss, _ = self._step(unit, adam, self._replayed(episodes, unit, 1.0), 1.0)
             figures[f"imitation_loss_{unit.name}"] = loss
         return figures
 
+    def _replayed(self, episodes: Sequence[Episode], unit: Unit, weight: float) -> list[TokenRow]:
+        """What a demonstrator said for the unit's roles, as rows whose tokens share ``weight``; none if it is 0."""
+        written = [c for episode in episodes for c in episode.conversations if c.agent in unit.taught]
+        tokens = sum(end - start for c in written for start, end in c.transcript.spans)
+        return [_row(conversation, weight / tokens) for conversation in written] if weight and tokens else []
+
     def _begin_imitation(self) -> None:
         rate = self.config.warm_start.rate
-        self._teachers = {unit.name: self._adam(unit, rate) for unit in self.speakers.units}
+        self._teachers = {unit.name: self._adam(unit, rate) for unit in self._taught}
 
     # Reinforcement
 
     def update(
-        self, episodes: Sequence[Episode], number: int, fraction: float, trace: Path | None = None
+        self,
+        episodes: Sequence[Episode],
+        number: int,
+        fraction: float,
+        trace: Path | None = None,
+        shown: Sequence[Episode] = (),
     ) -> dict[str, float]:
         """Learn from finished episodes.
 
         number: of this update. fraction: the part of the run that is done, for schedules. trace: a file for what was
-        learned. Returns named figures.
+        learned. shown: demonstrations to imitate in the same gradient step. Returns named figures.
         """
         self._teachers = {}  # reinforcement begins with fresh moments
         batch = token_batch(episodes, self._roles, self.speakers.trained)
@@ -98,10 +111,14 @@ class LanguageLearner:
             adam = self._adams[unit.name]
             _set_rate(adam, rate)
             rows, normaliser = self._rows(batch, found, unit)
-            if not rows:
+            replayed = self._replayed(shown, unit, normaliser * self.config.warm_start.replayed(fraction))
+            if not rows and not replayed:
                 continue
             for epoch in range(self.config.epochs):
-                norm_figures = self._step(unit, adam, rows, normaliser, on_policy=epoch == 0)
+                both = rows if epoch else [*rows, *replayed]  # nobody sampled what was shown: it has no ratio
+                if not both:
+                    break
+                norm_figures = self._step(unit, adam, both, normaliser, on_policy=epoch == 0)
                 if epoch == 0:
                     figures[f"grad_norm_{unit.name}"] = norm_figures[1]
         for policy in self.policies.values():
@@ -145,7 +162,7 @@ class LanguageLearner:
         adam.zero()
         total = 0.0
         for trees in pack(rows, self.config.tree_tokens, self.config.pass_tokens):
-            logits = unit.model.logits_at(unit.roles[0], trees.token, trees.position, trees.mask, trees.at)
+            logits = unit.model.logits_at(unit.taught[0], trees.token, trees.position, trees.mask, trees.at)
             log_prob = torch.log_softmax(logits / self.config.temperature, dim=-1)
             log_prob = log_prob.gather(1, trees.target.unsqueeze(1)).squeeze(1)
             if on_policy:
@@ -164,7 +181,7 @@ class LanguageLearner:
         """Everything that the next update depends on."""
         tokenizer = self.speakers.tokenizer
         return {
-            "policy": {unit.name: unit.model.state_of(unit.roles[0]) for unit in self.speakers.units},
+            "policy": {unit.name: unit.model.state_of(unit.taught[0]) for unit in self._taught},
             "adam": {name: adam.state() for name, adam in self._adams.items()},
             "teacher": {name: adam.state() for name, adam in self._teachers.items()},
             "critic": None if self._critic is None else self._critic.state(),
@@ -173,8 +190,8 @@ class LanguageLearner:
 
     def take_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Continue from the policies of another run: the part ``policy`` of its state."""
-        for unit in self.speakers.units:
-            unit.model.load_state_of(unit.roles[0], weights[unit.name])
+        for unit in self._taught:
+            unit.model.load_state_of(unit.taught[0], weights[unit.name])
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.take_weights(state["policy"])

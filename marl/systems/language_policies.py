@@ -26,19 +26,25 @@ from marl.systems.language import (
 
 @dataclass(frozen=True)
 class Unit:
-    """Weights, and the roles that they speak for."""
+    """Weights, and the roles that they speak for. roles: those that learn. taught: those that a warm start shows how to
+    speak, which a small model needs also where it is frozen afterwards."""
 
     name: str
     roles: tuple[str, ...]
+    taught: tuple[str, ...]
     model: TokenModel
 
 
 @dataclass(frozen=True)
 class Speakers:
-    """policies: role -> who speaks. units: those that learn. tokenizer: of the tiny models, None without any."""
+    """policies: role -> who speaks. units: those that learn. frozen: those that are only shown how to speak.
+
+    tokenizer: of the tiny models, None without any.
+    """
 
     policies: Mapping[str, LanguagePolicy]
     units: tuple[Unit, ...]
+    frozen: tuple[Unit, ...]
     tokenizer: ChatTokenizer | None
 
     @property
@@ -62,6 +68,7 @@ def build_speakers(
     built: dict[PolicyConfig, LanguagePolicy] = {}
     policies: dict[str, LanguagePolicy] = {}
     units: list[Unit] = []
+    frozen: list[Unit] = []
     for unit, roles in members.items():
         chosen = options[unit]
         if isinstance(chosen, TinyPolicyConfig):
@@ -77,13 +84,15 @@ def build_speakers(
         learning = [role for role in roles if role not in config.frozen and (not entry_only or role == world.roles[0])]
         if learning and model.trainable:
             assert isinstance(model, TokenModel)
-            units.append(Unit(unit, tuple(learning), model))
+            units.append(Unit(unit, tuple(learning), tuple(roles), model))
+        elif isinstance(model, TinyPolicy):
+            frozen.append(Unit(unit, (), tuple(roles), model))
     if not units:
         raise UserError(
             "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (servers "
             "and scripts cannot be trained from here)"
         )
-    return Speakers(policies, tuple(units), tokenizer)
+    return Speakers(policies, tuple(units), tuple(frozen), tokenizer)
 
 
 def make_tokenizer(world: LanguageWorld, options: TinyPolicyConfig) -> ChatTokenizer:

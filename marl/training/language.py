@@ -170,16 +170,21 @@ class LanguageTrainer:
         return figures
 
     def _imitate(self) -> dict[str, float]:
-        options = self.config.algorithm.warm_start
+        steps = self.config.algorithm.warm_start.steps
         first = self._iteration * _IMITATION_STEPS
         figures: dict[str, float] = {}
-        for step in range(first, min(first + _IMITATION_STEPS, options.steps)):
-            begin = -1 - _TASKS_PER_RUN * self.config.seed - step * options.batch
-            with self._clock.phase("demonstrate"):
-                shown = self._teacher.play(range(begin, begin - options.batch, -1), self._key(step, Stream.WORLD))
+        for step in range(first, min(first + _IMITATION_STEPS, steps)):
+            shown = self._demonstrate(step)
             with self._clock.phase("imitate"):
                 figures = self.learner.imitate(shown, step)
         return {f"learn/{name}": value for name, value in figures.items()}
+
+    def _demonstrate(self, step: int) -> list[Episode]:
+        """The demonstrations of one step; those of the updates after imitation are numbered on."""
+        batch = self.config.algorithm.warm_start.batch
+        begin = -1 - _TASKS_PER_RUN * self.config.seed - step * batch
+        with self._clock.phase("demonstrate"):
+            return self._teacher.play(range(begin, begin - batch, -1), self._key(step, Stream.WORLD))
 
     def _reinforce(self) -> dict[str, float]:
         number = self._iteration - self._imitations
@@ -190,10 +195,13 @@ class LanguageTrainer:
         with self._clock.phase("rollout"):
             episodes = self._player.play(seeds, self._key(number, Stream.TRAIN), seeds)
         fraction = min(self._tokens / self.total_agent_steps, 1.0)
+        options = config.algorithm.warm_start
+        replays = self._imitates() and options.replayed(fraction) > 0.0
+        shown = self._demonstrate(options.steps + number) if replays else []
         with self._clock.phase("update"):
             every = config.algorithm.traces
             trace = self._traces / f"{number:06d}.jsonl" if every and number % every == 0 else None
-            learned = self.learner.update(episodes, number, fraction, trace)
+            learned = self.learner.update(episodes, number, fraction, trace, shown)
         finished = [episode for episode in episodes if episode.outcome is not None]
         self._episodes += len(finished)
         self._dropped += len(episodes) - len(finished)

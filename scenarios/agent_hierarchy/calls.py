@@ -1,4 +1,8 @@
-"""How calls are written: compact (``ask e5 r1 north``) or as JSON; both are read, whatever is written."""
+"""How calls are written: compact (``ask e5 r1 north``, ``r1 cache e5``) or as JSON; both are read, whatever is written.
+
+A lookup names its relation before its tool: which tool will do depends on the relation, and a small model learns a
+choice that depends on the word just said far sooner than one that depends on a word of the prompt.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +58,8 @@ def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
 
 
 def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
+    if len(words) > 1 and words[0] not in tools and words[1] in tools:
+        words = [words[1], words[0], *words[2:]]
     if not words or words[0] not in tools:
         return Fault("unknown call")
     tool = tools[words[0]]
@@ -106,7 +112,10 @@ def render(call: Call, grammar: Grammar) -> str:
     """The text of a call; ``parse`` reads it back."""
     if grammar == "json":
         return json.dumps({"name": call.name, "arguments": call.arguments}, separators=(",", ":"))
-    return " ".join([call.name, *map(str, call.arguments.values())])
+    words = [call.name, *map(str, call.arguments.values())]
+    if "relation" in call.arguments:
+        words[:2] = words[1::-1]
+    return " ".join(words)
 
 
 def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
@@ -118,7 +127,10 @@ def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
     for place, word in enumerate(bare[:8]):
         close = get_close_matches(word, list(tools), n=1, cutoff=0.7)
         if close:
-            return _mended(tools[close[0]], bare[place + 1 :]) or fallback
+            tool, rest = tools[close[0]], bare[place + 1 :]
+            if place and len(rest) < len(tool.parameters):
+                rest = [bare[place - 1], *rest]
+            return _mended(tool, rest) or fallback
     return fallback
 
 

@@ -96,6 +96,8 @@ class ExpertConfig(_Frozen):
     """It answers questions of three and more steps one step early."""
     useless_check: Probability = 0.6
     """It makes a check that tells it nothing."""
+    over_delegates: Probability = 0.0
+    """It asks a sub-agent for what a tool of its own would tell it."""
     mistake: Probability = 0.0
     """It says something random, on top of the systematic weaknesses."""
 

@@ -75,7 +75,8 @@ class Expert:
             others = [name for name in others if self._serves(name, step)] or others
         if not fitting and not others:
             return Call("answer", {"text": NOTHING})
-        if fitting:
+        asks = bool(others) and not self._flawless and chance(5) < self._options.over_delegates
+        if fitting and not asks:
             tool = self._favourite(fitting, self._options.prefers_cache, chance(3))
             if tool == "compute":
                 return Call(tool, {"operation": step.name, "operand": int(step.operand), "value": _int(value)})

@@ -43,5 +43,11 @@ def test_sub_agents_also_earn_their_own_answer_less_the_price_of_their_calls() -
     assert reward(0.0, own=0.5) == pytest.approx([0.8, right, 0.4 - 0.01, 0.8, 0.0])
 
 
+def test_own_calls_may_have_a_price_of_their_own() -> None:
+    right = 0.5 * 0.8 + 0.5 * (1.0 - 0.6 * 0.5)
+    assert reward(0.0, own=0.5, own_cost=0.6) == pytest.approx([0.8, right, 0.4 - 0.01, 0.8, 0.0])
+    assert reward(0.9, own=0.5, own_cost=0.6)[1] == pytest.approx(right - 0.5 * 0.2)  # the last phase: the team's only
+
+
 def test_format_is_for_legal_calls_that_end_in_an_answer() -> None:
     assert reward(0.0, format=0.1) == pytest.approx([0.9, 0.9, 0.79, 0.8, 0.1])

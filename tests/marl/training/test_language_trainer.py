@@ -11,6 +11,9 @@ import torch
 from marl.api import configure, plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
+from marl.policies.language.scripted import ScriptedPolicy
+from marl.rollout.turns import TurnPlayer
+from marl.scenario import load_scenario
 from marl.systems.registry import SYSTEMS
 from marl.training import checkpoint
 from marl.training.run_folder import METRICS
@@ -82,6 +85,37 @@ def test_weights_of_another_run_replace_imitation(tmp_path: Path) -> None:
     wider = small(**{"algorithm.policy.transformer": "{width: 32, heads: 2, kv_heads: 1, hidden: 32}"})
     with pytest.raises(UserError, match="do not fit this run"):
         train(wider, tmp_path / "third", live=False, init=first)
+
+
+def weights(path: Path, iteration: int) -> dict[str, Any]:
+    return checkpoint.load(checkpoint.CheckpointStore(path).path(iteration))[0]["algorithm"]["policy"]
+
+
+def test_frozen_sub_agents_are_shown_how_to_speak_and_then_stay(tmp_path: Path) -> None:
+    run = train(small(**{"algorithm.frozen": "[north, south]"}), tmp_path / "run", live=False)
+    last = checkpoint.CheckpointStore(run).steps()[-1]
+    begun, shown, ended = (weights(run, iteration) for iteration in (0, 2, last))  # 25 steps, 20 an iteration
+    assert not equal(begun["level_1"], shown["level_1"])
+    assert equal(shown["level_1"], ended["level_1"]) and not equal(shown["level_0"], ended["level_0"])
+
+
+def test_replay_fades_in_the_first_half_and_shares_its_weight_among_tokens() -> None:
+    config = small(**{"algorithm.warm_start.replay": 0.2})
+    warm = config.algorithm.warm_start
+    assert [warm.replayed(f) for f in (0.0, 0.25, 0.5, 0.9)] == pytest.approx([0.2, 0.1, 0.0, 0.0])
+    world = load_scenario("agent_hierarchy").language(config.world)  # type: ignore[misc]
+    learner = SYSTEMS["m_grpo"].build(world, config.algorithm, 0, "cpu")
+    teacher = ScriptedPolicy(world.expert, learner.speakers.tokenizer)
+    shown = TurnPlayer(world.make, dict.fromkeys(world.roles, teacher)).play([-1, -2], 5)
+    for unit in learner.speakers.units:
+        rows = learner._replayed(shown, unit, 3.0)
+        assert sum(row.weight.sum() for row in rows) == pytest.approx(3.0)
+        assert all((row.weight[row.learned] > 0).all() and (row.weight[~row.learned] == 0).all() for row in rows)
+        assert learner._replayed(shown, unit, 0.0) == []
+    # Where nothing was sampled by chance alone, what was shown is what is learned.
+    before = {name: value.clone() for name, value in learner.state()["policy"]["level_0"].items()}
+    learner.update(shown, 0, 0.0, shown=shown)
+    assert not equal(before, learner.state()["policy"]["level_0"])
 
 
 @pytest.mark.parametrize("system", LANGUAGE_SYSTEMS)

@@ -104,7 +104,7 @@ def test_the_guard_replaces_an_invalid_call_by_the_nearest_legal_one() -> None:
     said, executed = env.observe("planner")[2:4]
     assert said["content"] == "ask e1 r0 nort" and executed["content"] == "executed ask e1 r0 north"
     env.step("cashe r0 e1 e2")
-    assert env.observe("north")[-2]["content"] == "executed cache r0 e1"
+    assert env.observe("north")[-2]["content"] == "executed r0 cache e1"
     env.step("gibberish")  # nothing is near: it hands back nothing
     assert env.agent_selection == "planner"
     assert env.observe("planner")[-1]["content"] == "none"
