@@ -48,12 +48,16 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
 
 
 def byte_tokenizer(corpus: Sequence[str], size: int) -> Tokenizer:
-    """Byte pairs (any text can be spelt) learned from a corpus; words and what is between them never merge."""
+    """Byte pairs (any text can be spelt) learned from a corpus.
+
+    Words with digits, which names of things and numbers are, stay apart; everything else may merge, so that the fixed
+    parts of a call in JSON, and of instructions, become a few tokens.
+    """
     library = _library()
     tokenizer = library.Tokenizer(library.models.BPE(unk_token=None))
     pre = library.pre_tokenizers
     tokenizer.pre_tokenizer = pre.Sequence(
-        [pre.Split(library.Regex(r"\w+"), "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre.Split(library.Regex(r"\w*\d\w*"), "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(

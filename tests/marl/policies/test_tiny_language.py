@@ -96,6 +96,13 @@ def test_marks_cannot_be_smuggled_in() -> None:
     assert again.text_ids(text) == tokenizer.text_ids(text)
 
 
+def test_fixed_parts_of_calls_merge_and_names_with_digits_do_not() -> None:
+    calls = [f'{{"name":"ask","arguments":{{"task":"e{i} r{i % 3}","agent":"north"}}}}' for i in range(9)] * 20
+    tokenizer = ChatTokenizer(byte_tokenizer(calls, 400))
+    spelt = [tokenizer.tokenizer.id_to_token(i) for i in tokenizer.text_ids(calls[7])]
+    assert spelt == ['{"name":"ask","arguments":{"task":"', "e7", "\u0120", "r1", '","agent":"north"}}']
+
+
 def test_equal_to_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tiny = policy()
