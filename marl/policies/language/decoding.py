@@ -101,7 +101,7 @@ class Decoder:
 
 
 def _joined(block: torch.nn.Module) -> _Weights:
-    weights = dict(block.named_parameters())
+    weights: dict[str, Tensor] = dict(block.named_parameters())
     attention = [weights[f"self_attn.{name}_proj.weight"] for name in "qkv"]
     biases = [weights[f"self_attn.{name}_proj.bias"] for name in "qkv"]
     return _Weights(
