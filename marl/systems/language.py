@@ -81,8 +81,8 @@ class WarmStartConfig(Frozen):
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps until the learning rate is reached; it falls linearly afterwards."""
     replay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of imitation beside the advantages of the updates that follow; it falls linearly to zero over the first half
-    of the run. It keeps a choice open until what it depends on has been learned."""
+    """Weight of imitation beside the advantages of the updates that follow; it falls linearly to zero over the first
+    half of the run. It keeps a choice open until what it depends on has been learned."""
 
     def replayed(self, fraction: float) -> float:
         """The weight of imitation when ``fraction`` of the run is done."""
@@ -102,8 +102,8 @@ class RewardConfig(Frozen):
     """Share of a sub-agent's reward that is its own answer's correctness, where that can be verified, less the price of
     its own calls."""
     own_cost: Annotated[float, Field(ge=0.0)] | None = None
-    """The price of its own calls in that share; null: the same as ``cost``. Where a dear tool is always right and a free
-    one often, a low price lets the dear one crowd out the other before anybody has learned when it will do."""
+    """The price of its own calls in that share; null: the same as ``cost``. Where a dear tool is always right and a
+    free one often, a low price lets the dear one crowd out the other before it is learned when that will do."""
     invalid: Annotated[float, Field(ge=0.0)] = 0.01
     """Subtracted for each own turn that was no legal call."""
 
