@@ -7,7 +7,8 @@ percentile bootstrap intervals. Resampling is keyed by counter (``marl.seeding``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -69,6 +70,19 @@ def estimate(
     """``statistic`` of ``values`` ``[n]`` with a percentile bootstrap interval; NaN (undefined) are left out."""
     given = np.asarray(values, np.float64)
     return _bootstrap(given[~np.isnan(given)][None], lambda rows: statistic(rows)[0], confidence, resamples, seed)
+
+
+#: Student's t, 97.5 %, by number of values.
+_T_QUANTILE = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval by Student's t, for a few independent runs; NaN for a single one."""
+    found = np.asarray(values, np.float64)
+    if len(found) < 2:
+        return float(found.mean()), math.nan
+    quantile = _T_QUANTILE.get(len(found), 1.96)
+    return float(found.mean()), float(quantile * found.std(ddof=1) / math.sqrt(len(found)))
 
 
 def paired_difference(

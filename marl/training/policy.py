@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl.config import AnyRunConfig
+from marl.config import AnyRunConfig, CoordinationConfig
 from marl.coordination.pipeline import Memory, Pipeline
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.coordination.safety import Safety
@@ -98,7 +98,11 @@ class LearnedPolicy:
         """The same policy with the supervisor put on or taken away."""
         coordination = self.config.coordination
         safety = coordination.safety.model_copy(update={"enabled": enabled})
-        changed = self.config.model_copy(update={"coordination": coordination.model_copy(update={"safety": safety})})
+        return self.coordinated(coordination.model_copy(update={"safety": safety}))
+
+    def coordinated(self, coordination: CoordinationConfig) -> LearnedPolicy:
+        """The same policy with other options of the modules, such as late messages."""
+        changed = self.config.model_copy(update={"coordination": coordination})
         return LearnedPolicy(self.name, changed, self._state, self._modules)
 
     def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
