@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl.coordination.intent import Prediction
+from marl.envs.abilities import Prediction, nearest
 from scenarios.cav_merging.actions import Action, drive, lanes_turned, next_target
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.observation import PERCEPTION_M, SPEED_MPS
@@ -44,9 +44,7 @@ def companions(traffic: Traffic, count: int) -> Tensor:
     itself = torch.eye(agents, dtype=torch.bool, device=x.device)
     distance = (x[:, None] - x[:, :, None]).abs()
     distance = torch.where(there[:, None] & there[:, :, None] & ~itself, distance, torch.inf)
-    near, who = distance.sort(dim=2, stable=True)
-    who = torch.where(near <= PERCEPTION_M, who, -1)[..., :count]
-    return torch.nn.functional.pad(who, (0, count - who.shape[2]), value=-1)
+    return nearest(distance, PERCEPTION_M, count)
 
 
 def prediction(traffic: Traffic, actions: Tensor | None, horizon: int, count: int) -> Prediction:

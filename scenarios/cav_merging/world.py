@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl.coordination.intent import Prediction
+from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
