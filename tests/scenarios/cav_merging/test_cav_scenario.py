@@ -106,7 +106,7 @@ def test_announced_paths_follow_the_action():
     hasty = env.predict(torch.tensor([[3, 0]])).trajectory[0]
     assert hasty[0, 0].tolist() == pytest.approx([300.0 + 0.1 * (20.0 + 20.6), 1.0, 20.6])
     assert hasty[1, :, 1].tolist() == [1.0] * 5
-    heard = intent.hear(env.current().observation, None)["intent"][0, 0]
+    heard = intent.hear(env.current(), None).observation["intent"][0, 0]
     assert heard[:3].tolist() == pytest.approx([4.0 / 180.0, 0.0, 0.0])
     assert heard[15:19].tolist() == pytest.approx([1.0, 54.0 / 180.0, -1.0 / 3.0, 0.0])
 
