@@ -7,34 +7,49 @@ torch, so that workers start quickly and stay small.
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import multiprocessing
 import os
 import pickle
+import select
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from marl.envs.worker_process import (
+    ASK,
+    CLOSE,
+    DONE,
+    RESET,
+    STEP,
+    Array,
+    Block,
+    Layout,
+    Seat,
+    Simulator,
+    blocks_of,
+    extent,
+    make_seats,
+    serve,
+    serve_command,
+    views,
+)
 from marl.errors import UserError
 
-logger = logging.getLogger(__name__)
+__all__ = ["Array", "Block", "Layout", "Simulator", "WorkerPool"]
 
-Array = NDArray[Any]
+logger = logging.getLogger(__name__)
 
 # Neither form of start copies this process's threads and locks; the fork server is the faster of the two.
 if sys.platform == "linux":
@@ -42,57 +57,14 @@ if sys.platform == "linux":
 else:
     _context = multiprocessing.get_context("spawn")
 
-_ALIGNMENT = 64
 #: A killed process is gone at once, unless the system itself holds it; that is waited for, but not for ever.
 _KILL_PATIENCE_S = 10.0
 #: Times the owner's patience after which a worker that hangs ends by itself: its owner has been killed.
 _ORPHAN_FACTOR = 2.0
-_LOG_LIMIT = 1 << 20
 _LOG_TAIL = 3
 #: Calls without a failure after which a worker's earlier failures are forgotten: more than an episode of most worlds,
 #: so that a simulator that breaks in every episode is found out.
 _STEADY = 1000
-
-
-class Block(NamedTuple):
-    """Shape and dtype of what one copy reads or writes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What one copy exchanges: its actions, its named outputs, and whatever else the owner wants to know of it.
-
-    inputs: what questions come with, by name.
-    """
-
-    actions: Block
-    outputs: Mapping[str, Block]
-    info: Any = None
-    inputs: Mapping[str, Block] = field(default_factory=dict)
-
-
-class Simulator(Protocol):
-    """One copy of a world in a worker."""
-
-    @property
-    def layout(self) -> Layout: ...
-
-    def reset(self, seed: int) -> None:
-        """Start an episode that is a function of ``seed`` alone."""
-
-    def step(self, actions: Array, next_seed: int) -> None:
-        """Advance by one step; if that ends the episode, the next one may be started at once with ``next_seed``."""
-
-    def write(self, outputs: Mapping[str, Array]) -> None:
-        """Write the outputs in place; called after every ``reset`` and ``step``."""
-
-    def answer(self, question: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Answer a question about the present moment, in the outputs; only asked by owners that know some."""
-
-    def close(self) -> None: ...
 
 
 class WorkerPool:
@@ -125,11 +97,12 @@ class WorkerPool:
         self._held = _Held()
         self._finalizer = weakref.finalize(self, self._held.release)
         if workers == 0:
-            self._held.local = [factory() for _ in range(copies)]
-            self.layout = self._held.local[0].layout
+            simulators = [factory() for _ in range(copies)]
+            self.layout = simulators[0].layout
             self._held.arrays = {
-                name: np.zeros(block.shape, block.dtype) for name, block in _blocks(self.layout, copies).items()
+                name: np.zeros(block.shape, block.dtype) for name, block in blocks_of(self.layout, copies).items()
             }
+            self._held.local = make_seats(simulators, 0, self._held.arrays)
         else:
             self._start_all(factory, workers)
         arrays = self._held.arrays
@@ -144,18 +117,18 @@ class WorkerPool:
 
     def reset(self, mask: Array | None = None) -> Array:
         """Start the episodes of ``seeds`` in the copies of ``mask`` (bool [B], None: all); returns as ``step`` does."""
-        return self._do("reset", mask)
+        return self._do(RESET, mask)
 
     def step(self, mask: Array | None = None) -> Array:
         """Advance the copies of ``mask`` by ``actions``.
 
         Returns bool [B]: the copies that lost their episode with a worker; they have started the one of ``seeds``.
         """
-        return self._do("step", mask)
+        return self._do(STEP, mask)
 
     def ask(self, question: str) -> Array:
         """Put a question to all copies; returns as ``step`` does."""
-        return self._do(question, None)
+        return self._do(ASK, None, question)
 
     def close(self) -> None:
         """Stop the workers and free the memory; may be called twice."""
@@ -165,50 +138,43 @@ class WorkerPool:
 
     # Commands
 
-    def _do(self, command: str, mask: Array | None) -> Array:
+    def _do(self, command: bytes, mask: Array | None, question: str = "") -> Array:
         if not self._held.arrays:
             raise RuntimeError("the worker pool is closed")
         chosen = np.ones(self.copies, dtype=bool) if mask is None else mask
         self._held.arrays["mask"][:] = chosen
         lost = np.zeros(self.copies, dtype=bool)
         if self._held.local:
-            _serve_command(command, self._held.local, 0, self._held.arrays)
+            serve_command(command, self._held.local, self._held.arrays, question)
             return lost
         for worker in self._held.workers:
             worker.steady += 1
             if worker.steady > _STEADY:
                 worker.failures = 0
-        for worker, reason in self._ask(command, self._held.workers):
+        for worker, reason in self._ask(command, self._held.workers, question):
             share = slice(worker.first, worker.first + worker.count)
-            lost[share] = True if command != "reset" else ~chosen[share]
+            lost[share] = True if command != RESET else ~chosen[share]
             self._replace(worker, reason)
         return lost
 
-    def _ask(self, command: str, workers: list[_Worker]) -> list[tuple[_Worker, str]]:
+    def _ask(self, command: bytes, workers: list[_Worker], question: str = "") -> list[tuple[_Worker, str]]:
         """Send a command and wait for the answers; returns those that failed, and why."""
         failed = []
-        waiting: dict[Connection, _Worker] = {}
+        waiting = []
         for worker in workers:
             try:
-                worker.pipe.send(command)
-                waiting[worker.pipe] = worker
+                os.write(worker.descriptor, command)
+                if command == ASK:
+                    worker.pipe.send(question)
+                waiting.append(worker)
             except OSError:
                 failed.append((worker, _ended(worker.process)))
         deadline = time.monotonic() + self._timeout_s
-        while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
-            if not ready:
-                failed += [(worker, f"gave no answer in {self._timeout_s:g} s") for worker in waiting.values()]
-                break
-            for pipe in ready:
-                assert isinstance(pipe, Connection)
-                worker = waiting.pop(pipe)
-                try:
-                    answer = pipe.recv()
-                except (EOFError, OSError):
-                    answer = _ended(worker.process)
-                if answer is not None:
-                    failed.append((worker, str(answer)))
+        # The last one first: where cores are few it answers last, and then nobody else need be waited for.
+        for worker in reversed(waiting):
+            answer = worker.answer(max(0.0, deadline - time.monotonic()))
+            if answer is not None:
+                failed.append((worker, answer or f"gave no answer in {self._timeout_s:g} s"))
         return failed
 
     def _replace(self, worker: _Worker, reason: str) -> None:
@@ -236,7 +202,7 @@ class WorkerPool:
                 continue
             chosen[:] = False
             chosen[worker.first : worker.first + worker.count] = True
-            again = self._ask("reset", [worker])
+            again = self._ask(RESET, [worker])
             if not again:
                 return
             reason = again[0][1]
@@ -271,14 +237,14 @@ class WorkerPool:
             raise UserError(f"a simulator worker does not start: {error}; last lines of its log: {words}") from error
 
     def _allocate(self) -> None:
-        blocks = _blocks(self.layout, self.copies)
-        size = _extent(blocks)
+        blocks = blocks_of(self.layout, self.copies)
+        size = extent(blocks)
         shared = Path("/dev/shm")
         # A full /dev/shm kills the process that writes to it, without a word: refuse before that.
         if shared.is_dir() and shutil.disk_usage(shared).free < size:
             raise _StartError(f"{size} bytes of shared memory are needed, more than /dev/shm has left")
         self._held.memory = SharedMemory(create=True, size=size)
-        self._held.arrays = _views(blocks, self._held.memory)
+        self._held.arrays = views(blocks, self._held.memory)
 
     def _attachment(self) -> tuple[str, int]:
         assert self._held.memory is not None
@@ -290,18 +256,19 @@ class _Held:
     """What has to be given back, apart from the pool itself so that its finaliser can reach it."""
 
     workers: list[_Worker] = field(default_factory=list)
-    local: list[Simulator] = field(default_factory=list)
+    local: list[Seat] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)
     memory: SharedMemory | None = None
     folder: Path | None = None
 
     def release(self) -> None:
-        for simulator in self.local:
-            simulator.close()
+        for seat in self.local:
+            seat.simulator.close()
         for worker in self.workers:
             worker.dismiss()
         for worker in self.workers:
             worker.stop(patience_s=5.0)
+        self.local = []
         self.arrays.clear()
         if self.memory is not None:
             try:
@@ -311,7 +278,7 @@ class _Held:
             self.memory.unlink()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.local, self.workers, self.memory, self.folder = [], [], None, None
+        self.workers, self.memory, self.folder = [], None, None
 
 
 class _StartError(Exception):
@@ -323,6 +290,8 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
+    descriptor: int
+    _poll: select.poll
 
     def __init__(
         self, index: int, factory: Callable[[], Simulator], first: int, count: int, log: Path, timeout_s: float
@@ -335,9 +304,12 @@ class _Worker:
         self.pipe, theirs = _context.Pipe()
         limit_s = _ORPHAN_FACTOR * self._timeout_s
         arguments = (theirs, self._factory, self.first, self.count, str(self._log), limit_s)
-        self.process = _context.Process(target=_serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
+        self.process = _context.Process(target=serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
         self.process.start()
         theirs.close()
+        self.descriptor = self.pipe.fileno()
+        self._poll = select.poll()
+        self._poll.register(self.descriptor, select.POLLIN)
 
     def greet(self, timeout_s: float) -> Layout:
         """Wait until the worker has made its simulators."""
@@ -355,10 +327,22 @@ class _Worker:
         self.launch()
         self.greet(timeout_s)
 
+    def answer(self, patience_s: float) -> str | None:
+        """None if the command was done, else what went wrong; empty if no answer came in time."""
+        if not self._poll.poll(patience_s * 1000.0):
+            return ""
+        try:
+            said = os.read(self.descriptor, 1)
+            if said == DONE:
+                return None
+            return str(self.pipe.recv()) if said else _ended(self.process)
+        except (EOFError, OSError):
+            return _ended(self.process)
+
     def dismiss(self) -> None:
         """Ask the process to leave."""
         try:
-            self.pipe.send("close")
+            os.write(self.descriptor, CLOSE)
         except (OSError, AttributeError):
             logger.debug("worker %d has left already", self.index)
 
@@ -390,111 +374,3 @@ def _ended(process: BaseProcess) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"left with exit code {code}"
-
-
-# The worker's side
-
-
-def _serve(
-    pipe: Connection, factory: Callable[[], Simulator], first: int, count: int, log: str, limit_s: float
-) -> None:
-    """The worker process: simulators for ``count`` copies, a command at a time, each within ``limit_s`` seconds."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # The owner's to handle, who saves first and then closes the pipe.
-    # Should the owner be killed while a simulator hangs, nobody else ends this process: the system's own timer does,
-    # also where a simulator never returns to Python.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # What simulators leave behind when they are killed lies in the pool's folder and goes with it.
-    tempfile.tempdir = str(Path(log).parent)
-    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    faulthandler.enable()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    memory: SharedMemory | None = None
-    simulators: list[Simulator] = []
-    arrays: dict[str, Array] = {}
-    try:
-        simulators += [factory() for _ in range(count)]
-        layout = simulators[0].layout
-        pipe.send(layout)
-        name, copies = pipe.recv()
-        memory = SharedMemory(name)
-        arrays.update(_views(_blocks(layout, copies), memory))
-        while (command := pipe.recv()) != "close":
-            signal.setitimer(signal.ITIMER_REAL, limit_s)
-            _serve_command(command, simulators, first, arrays)
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            pipe.send(None)
-            if os.fstat(descriptor).st_size > _LOG_LIMIT:
-                os.ftruncate(descriptor, 0)
-    except EOFError:
-        logger.debug("the owner has gone")
-    except Exception as error:
-        traceback.print_exc()
-        pipe.send(f"raised {type(error).__name__}: {str(error)[:2000]}")
-    finally:
-        for simulator in simulators:
-            simulator.close()
-        arrays.clear()
-        if memory is not None:
-            memory.close()
-
-
-def _serve_command(command: str, simulators: list[Simulator], first: int, arrays: Mapping[str, Array]) -> None:
-    """Do a command for the chosen copies among ``first``, ``first + 1``, ... and write what they show."""
-    seeds, actions, mask = arrays["seeds"], arrays["actions"], arrays["mask"]
-    outputs = {name.removeprefix("out/"): array for name, array in arrays.items() if name.startswith("out/")}
-    inputs = {name.removeprefix("in/"): array for name, array in arrays.items() if name.startswith("in/")}
-    for copy, simulator in enumerate(simulators, first):
-        if not mask[copy]:
-            continue
-        own = _rows(outputs, copy)
-        if command == "reset":
-            simulator.reset(int(seeds[copy]))
-        elif command == "step":
-            simulator.step(actions[copy], int(seeds[copy]))
-        else:
-            simulator.answer(command, _rows(inputs, copy), own)
-            continue
-        simulator.write(own)
-
-
-def _rows(arrays: Mapping[str, Array], copy: int) -> dict[str, Array]:
-    """The share of one copy, as arrays that can be written to."""
-    return {name: array[copy : copy + 1].reshape(array.shape[1:]) for name, array in arrays.items()}
-
-
-# Shared arrays
-
-
-def _blocks(layout: Layout, copies: int) -> dict[str, Block]:
-    """The arrays of all copies by name."""
-    blocks = {
-        "seeds": Block((copies,), "int64"),
-        "mask": Block((copies,), "bool"),
-        "actions": Block((copies, *layout.actions.shape), layout.actions.dtype),
-    }
-    named = [("out/", layout.outputs), ("in/", layout.inputs)]
-    return blocks | {
-        prefix + name: Block((copies, *block.shape), block.dtype)
-        for prefix, own in named
-        for name, block in own.items()
-    }
-
-
-def _size(block: Block) -> int:
-    size = int(np.prod(block.shape, dtype=np.int64)) * np.dtype(block.dtype).itemsize
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
-def _extent(blocks: Mapping[str, Block]) -> int:
-    return sum(_size(block) for block in blocks.values())
-
-
-def _views(blocks: Mapping[str, Block], memory: SharedMemory) -> dict[str, Array]:
-    views, offset = {}, 0
-    for name, block in blocks.items():
-        views[name] = np.ndarray(block.shape, block.dtype, memory.buf, offset)
-        offset += _size(block)
-    return views

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from marl.errors import UserError
 
+#: XMLPlatformUtils::Initialize(locale, nlsHome, panicHandler, memoryManager) of Xerces 3.2.
+_XERCES_INITIALIZE = "_ZN11xercesc_3_216XMLPlatformUtils10InitializeEPKcS2_PNS_12PanicHandlerEPNS_13MemoryManagerE"
 MISSING = "SUMO is not installed; run: pip install 'marl-platform[sumo]'"
 
 
@@ -34,3 +40,31 @@ def import_libsumo() -> ModuleType:
         return importlib.import_module("libsumo")
     except ImportError:
         raise UserError(MISSING) from None
+
+
+def plain(sumo: ModuleType, domain: str, name: str) -> Callable[..., Any]:
+    """libsumo's compiled function behind ``domain.name``, such as vehicle.setSpeed, without the wrapper in Python.
+
+    The wrappers cost as much as what they wrap. The names of the compiled ones are not documented: where they are not
+    found, the wrapper is returned.
+    """
+    compiled = getattr(sys.modules.get("libsumo._libsumo"), f"{domain}_{name}", None)
+    wrapper: Callable[..., Any] = getattr(getattr(sumo, domain), name)
+    return wrapper if compiled is None else compiled
+
+
+def keep_parser() -> None:
+    """Hold SUMO's XML parser, once it is loaded, so that loading a simulation anew does not set it up again.
+
+    SUMO takes Xerces down and sets it up with every load, which is a third of a load's time. Xerces counts how often it
+    was set up; one more keeps it. Where it is not found (another system, another version) nothing changes.
+    """
+    try:
+        text = Path("/proc/self/maps").read_text(encoding="utf-8")
+        path = next(line.split(maxsplit=5)[-1] for line in text.splitlines() if "libxerces-c-3" in line)
+        set_up = getattr(ctypes.CDLL(path), _XERCES_INITIALIZE)
+    except (OSError, StopIteration, AttributeError):
+        return
+    set_up.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p]
+    set_up.restype = None
+    set_up(b"en_US", None, None, None)

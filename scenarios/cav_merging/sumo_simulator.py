@@ -5,10 +5,13 @@ Imports neither torch nor the scenario's tensors, so that workers start quickly 
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from enum import IntEnum
+from itertools import chain
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +20,7 @@ from marl.envs.workers import Block, Layout
 from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
 from scenarios.cav_merging.drivers import ASSERTIVE, CAR_LENGTH, EMERGENCY_DECEL, STYLES, TIMID
 from scenarios.cav_merging.networks import RoadNetwork
-from scenarios.cav_merging.sumo_install import import_libsumo
+from scenarios.cav_merging.sumo_install import import_libsumo, keep_parser, plain
 
 
 class Op(IntEnum):
@@ -32,14 +35,14 @@ class Command(IntEnum):
     """Columns of the actions, float64 ``[V + 1, 11]``; the last row's OP is 1 to place cars without driving on."""
 
     OP = 0
-    LANE = 1
-    X = 2
-    V = 3
-    TYPE = 4
-    DESIRED = 5
-    CONTROLLED = 6
-    ACCEL = 7
-    TURN = 8
+    CONTROLLED = 1
+    ACCEL = 2
+    TURN = 3
+    LANE = 4  # This and the next four are read for cars that are to be placed only.
+    X = 5
+    V = 6
+    TYPE = 7
+    DESIRED = 8
     MARK = 9  # for a window: the supervisor corrected the car,
     REACH = 10  # and the metres that its announced path reaches
 
@@ -64,13 +67,17 @@ class Status(IntEnum):
 
 
 # Plain integers for the loops: looking up an enumeration's member costs as much as asking SUMO for a speed.
-_OP, _LANE, _X, _V, _CONTROLLED, _ACCEL, _TURN = (
-    int(column)
-    for column in (
-        Command.OP, Command.LANE, Command.X, Command.V, Command.CONTROLLED, Command.ACCEL, Command.TURN,
-    )
-)  # fmt: skip
-_INSERT, _ABSENT, _PRESENT = int(Op.INSERT), int(Status.ABSENT), int(Status.PRESENT)
+_OP, _CONTROLLED, _ACCEL, _TURN = (
+    int(column) for column in (Command.OP, Command.CONTROLLED, Command.ACCEL, Command.TURN)
+)
+_STEERING = _TURN + 1
+_STATUS = int(Column.STATUS)
+_INSERT, _ABSENT, _PRESENT = int(Op.INSERT), float(Status.ABSENT), float(Status.PRESENT)
+#: Metres by which SUMO's sum of steps may differ from ours. A car on another edge is further off than that.
+_ROUNDING_M = 1e-6
+
+#: What is asked of SUMO's vehicles in every step.
+_VEHICLE = ("setSpeed", "getLaneID", "getLanePosition", "getSpeed", "getAcceleration")
 
 #: Vehicle types in the order of ``Command.TYPE``: styles by assertiveness.
 TYPES = tuple((style, bold) for style in STYLES for bold in (TIMID, ASSERTIVE))
@@ -122,9 +129,21 @@ class SumoSimulator:
         self._types.write_text(vehicle_types(car_following))
         self._ids: dict[int, str] = {}
         self._serial = 0
-        self._cars = [[0.0] * Column.STATUS for _ in range(slots)]
-        self._status: list[int] = [_ABSENT] * slots
+        self._cars = [[0.0] * len(Column) for _ in range(slots)]
+        self._gone: list[int] = []
+        #: Where the lane begins that the car of a slot was last seen on; NaN: ask.
+        self._offset = [math.nan] * slots
+        #: The acceleration of a slot's car under control in the last step, m/s^2.
+        self._push = [0.0] * slots
+        self._written = Struct(f"{slots * len(Column)}d")
         self._hits = 0
+        vehicle = {name: plain(self._sumo, "vehicle", name) for name in _VEHICLE}
+        self._set_speed = vehicle["setSpeed"]
+        self._lane_of, self._place = vehicle["getLaneID"], vehicle["getLanePosition"]
+        self._speed, self._acceleration = vehicle["getSpeed"], vehicle["getAcceleration"]
+        self._drive_on = plain(self._sumo, "simulation", "step")
+        self._arrived = plain(self._sumo, "simulation", "getArrivedIDList")
+        self._collisions = plain(self._sumo, "simulation", "getCollisions")
         self._started = False
         geometry = network.geometry
         self._merge_start, self._merge_end = geometry.merge_start, geometry.merge_end
@@ -145,7 +164,9 @@ class SumoSimulator:
         else:
             self._load(seed)
         self._ids.clear()
-        self._status = [_ABSENT] * self._slots
+        for car in self._cars:
+            car[_STATUS] = _ABSENT
+        self._gone.clear()
         self._hits = 0
 
     def _load(self, seed: int) -> None:
@@ -158,28 +179,31 @@ class SumoSimulator:
         else:
             self._sumo.start([*self._start, *options])
             self._started = True
+            keep_parser()
         for role in ("main", "ramp", "merge", "after"):
             self._sumo.route.add(role, self._network.route(role))
 
     def step(self, actions: NDArray[Any], next_seed: int) -> None:
         self._hits = 0
-        self._status = [status if status == _PRESENT else _ABSENT for status in self._status]
-        rows = actions.tolist()
+        for slot in self._gone:
+            self._cars[slot][_STATUS] = _ABSENT
+        self._gone.clear()
+        rows = actions[:, :_STEERING].tolist()
         for slot in range(self._slots):
             if rows[slot][_OP] == _INSERT:
-                self._insert(slot, rows[slot])
+                self._insert(slot, actions[slot].tolist())
         if rows[-1][_OP] > 0.0:
-            self._sumo.simulationStep()
+            self._drive_on(0.0)
             self._read()
             return
         for substep in range(SUBSTEPS):
             self._steer(rows, first=substep == 0)
-            self._sumo.simulationStep()
+            self._drive_on(0.0)
             self._sort_out()
-        self._read()
+        self._read(rows)
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        outputs["cars"][:] = [(*car, status) for car, status in zip(self._cars, self._status, strict=True)]
+        self._written.pack_into(outputs["cars"], 0, *chain.from_iterable(self._cars))
         outputs["hits"][0] = self._hits
 
     def close(self) -> None:
@@ -192,7 +216,7 @@ class SumoSimulator:
         vehicle = self._sumo.vehicle
         self._serial += 1
         name = f"{slot}.{self._serial}"
-        lane, x, v = int(row[_LANE]), row[_X], row[_V]
+        lane, x, v = int(row[Command.LANE]), row[Command.X], row[Command.V]
         role, index, offset = self._network.place(lane, x)
         vehicle.add(
             name,
@@ -208,39 +232,41 @@ class SumoSimulator:
             vehicle.setLaneChangeMode(name, LANE_CHANGE_MODE)
             vehicle.setSpeed(name, v)
         self._ids[slot] = name
-        self._cars[slot] = [x, v, lane, 0.0]
-        self._status[slot] = _PRESENT
+        self._cars[slot] = [x, v, lane, 0.0, _PRESENT]
+        self._offset[slot] = math.nan
 
     def _steer(self, rows: list[list[float]], first: bool) -> None:
         """Commands to the cars under control; takes off those that are about to run off the acceleration lane.
 
         A car under control does what it is told, so that its state after the step is known without asking.
         """
-        vehicle = self._sumo.vehicle
+        set_speed = self._set_speed
         for slot, name in list(self._ids.items()):
-            row = rows[slot]
-            if row[_CONTROLLED] <= 0.0 or (first and row[_OP] == _INSERT):
+            op, controlled, accel, turn = rows[slot]
+            if controlled <= 0.0 or (first and op == _INSERT):
                 continue
             car = self._cars[slot]
-            x, v, lane, _ = car
-            new = max(0.0, v + row[_ACCEL] * SIM_STEP_S)
+            x, v, lane, _, _ = car
+            new = v + accel * SIM_STEP_S
+            if new < 0.0:
+                new = 0.0
             after = x + new * SIM_STEP_S
             if lane == 0 and after >= self._merge_end:
                 # SUMO stops such a car at the lane end without a word.
                 self._hits += 1
                 self._take_off(slot)
                 continue
-            vehicle.setSpeed(name, new)
+            set_speed(name, new)
             car[0], car[1] = after, new
-            turn = int(row[_TURN])
+            self._push[slot] = (new - v) / SIM_STEP_S
             if first and turn and 1 <= lane + turn <= self._main_lanes and (lane > 0 or x >= self._merge_start):
-                vehicle.changeLane(name, vehicle.getLaneIndex(name) + turn, SIM_STEP_S)
+                vehicle = self._sumo.vehicle
+                vehicle.changeLane(name, vehicle.getLaneIndex(name) + int(turn), SIM_STEP_S)
                 car[2] = lane + turn
 
     def _sort_out(self) -> None:
         """Take off the cars of this step's collisions, and forget those that arrived."""
-        simulation = self._sumo.simulation
-        arrived, collisions = simulation.getArrivedIDList(), simulation.getCollisions()
+        arrived, collisions = self._arrived(), self._collisions()
         if not arrived and not collisions:
             return
         slots = {name: slot for slot, name in self._ids.items()}
@@ -248,7 +274,7 @@ class SumoSimulator:
             slot = slots.get(name)
             if slot is not None:
                 del self._ids[slot]
-                self._status[slot] = Status.LEFT
+                self._mark(slot, Status.LEFT)
         for collision in collisions:
             pair = [slots[name] for name in (collision.collider, collision.victim) if name in slots]
             present = [slot for slot in pair if slot in self._ids]
@@ -259,13 +285,27 @@ class SumoSimulator:
 
     def _take_off(self, slot: int) -> None:
         self._sumo.vehicle.remove(self._ids.pop(slot))
-        self._status[slot] = Status.CRASHED
+        self._mark(slot, Status.CRASHED)
 
-    def _read(self) -> None:
-        vehicle, lanes = self._sumo.vehicle, self._network.lanes
-        lane_of, position = vehicle.getLaneID, vehicle.getLanePosition
-        speed, acceleration = vehicle.getSpeed, vehicle.getAcceleration
+    def _mark(self, slot: int, status: Status) -> None:
+        """Note for one step what became of a car that is no longer there."""
+        self._cars[slot][_STATUS] = float(status)
+        self._gone.append(slot)
+
+    def _read(self, rows: list[list[float]] | None = None) -> None:
+        """Ask SUMO where the cars are; of those that ``rows`` has steered straight on, their places alone."""
+        lanes, offset, position = self._network.lanes, self._offset, self._place
         for slot, name in self._ids.items():
-            place = lanes.get(lane_of(name))
+            car = self._cars[slot]
+            at = position(name)
+            if rows is not None and rows[slot][_CONTROLLED] > 0.0:
+                if rows[slot][_TURN] != 0.0:
+                    offset[slot] = math.nan
+                elif abs(offset[slot] + at - car[0]) < _ROUNDING_M:
+                    car[0], car[3] = offset[slot] + at, self._push[slot]
+                    continue
+            place = lanes.get(self._lane_of(name))
             if place is not None:
-                self._cars[slot] = [place[1] + position(name), speed(name), place[0], acceleration(name)]
+                turned = rows is not None and rows[slot][_TURN] != 0.0
+                offset[slot] = math.nan if turned else place[1]
+                car[:_STATUS] = place[1] + at, self._speed(name), place[0], self._acceleration(name)
