@@ -15,6 +15,7 @@ from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
 from scenarios.lifelong_mapf.fields import MOVES
 from scenarios.lifelong_mapf.guidance import GridWorld, GuidanceConfig, move_between
+from scenarios.lifelong_mapf.guided_search import GuidedSearchConfig, guided_search
 from scenarios.lifelong_mapf.pibt import Pibt
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
@@ -131,10 +132,16 @@ def windowed(env: BatchedEnv, options: WindowedConfig) -> BoundPolicy:
     return Windowed(_world(env), options)
 
 
+def searching(env: BatchedEnv, options: GuidedSearchConfig) -> BoundPolicy:
+    """The same with learned guidance and a learned choice of what to plan anew."""
+    return guided_search(_world(env), options)
+
+
 BASELINES: dict[str, Baseline] = {
     "random": random,
     "follow_path": follow_path,
     "pibt": pibt,
     "guided_pibt": guided_pibt,
     "windowed": TunableBaseline(WindowedConfig, windowed),
+    "guided_search": TunableBaseline(GuidedSearchConfig, searching),
 }

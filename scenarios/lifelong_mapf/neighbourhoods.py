@@ -17,9 +17,6 @@ from scenarios.lifelong_mapf.fields import neighbour
 from scenarios.lifelong_mapf.guidance import NONE
 from scenarios.lifelong_mapf.space_time import NO_PLAN, Search, find_plan
 
-#: Agents that are drawn for an iteration to start from the most delayed of them.
-DRAWS = 4
-
 #: What a random number of an iteration is for.
 _SEED, _ORDER = 0, 64
 
@@ -28,7 +25,7 @@ class Ground(NamedTuple):
     """What plans of one copy are judged by; shapes as in ``find_plan``, with N agents.
 
     exits: uint8 ``[cells]``. width. cost: int32 ``[cells, 5]``. field: int32 ``[N, cells]``. goal: int32 ``[N]``.
-    alive: bool ``[N]``. restart: whether agents get another goal where they arrive.
+    alive: bool ``[N]``. restart: whether agents get another goal where they arrive. units: of costs and fields, a step.
     """
 
     exits: NDArray[np.uint8]
@@ -38,6 +35,7 @@ class Ground(NamedTuple):
     goal: NDArray[np.int32]
     alive: NDArray[np.bool_]
     restart: bool
+    units: int
 
 
 class Plans(NamedTuple):
@@ -45,12 +43,14 @@ class Plans(NamedTuple):
 
     plan: int32 ``[N, window + 1]``. delay: int32 ``[N]``. table: int16 ``[window + 1, cells]``, who has a cell when.
     fresh: int32 ``[N + 2]``, from ``[2]`` on the agents with a new goal; before, their number and how many were served.
+    tried: int32 ``[N]``, how often in a row iterations that started from an agent were in vain, half for each step ago.
     """
 
     plan: NDArray[np.int32]
     delay: NDArray[np.int32]
     table: NDArray[np.int16]
     fresh: NDArray[np.int32]
+    tried: NDArray[np.int32]
 
 
 class Party(NamedTuple):
@@ -96,6 +96,65 @@ def downhill(ground: Ground, field: NDArray[np.int32], cell: int) -> int:
     return best
 
 
+class Choice(NamedTuple):
+    """From whom an iteration starts: of ``draws`` agents the one with the highest score.
+
+    weights: float64 ``[FEATURES]``, those of the score; empty: the score is the delay. features: scratch of that shape.
+    """
+
+    draws: int
+    weights: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+
+#: What a score weighs (``write_features``).
+FEATURES = ("delay", "tried", "first", "waits", "distance", "arrives")
+
+#: Distances count up to so many windows.
+_FAR = 3.0
+
+
+@numba.njit(cache=True)
+def write_features(agent: int, ground: Ground, plans: Plans, features: NDArray[np.float64]) -> None:
+    """What is known of an agent before an iteration starts from it, into ``features`` (float64 ``[FEATURES]``).
+
+    log(1 + its delay in steps); how often it was tried in vain; whether its next move is not the one it would make
+    alone; the share of its steps that are waits; its distance in windows, up to 3; whether its plan arrives.
+    """
+    plan = plans.plan[agent]
+    window = plan.size - 1
+    features[0] = np.log1p(plans.delay[agent] / ground.units)
+    features[1] = plans.tried[agent]
+    features[2] = plan[1] != downhill(ground, ground.field[agent], plan[0])
+    waits, arrives = 0, False
+    for time in range(window):
+        waits += plan[time] == plan[time + 1]
+        arrives |= plan[time + 1] == ground.goal[agent]
+    features[3] = waits / window
+    features[4] = min(ground.field[agent, plan[0]] / (ground.units * window), _FAR)
+    features[5] = arrives
+
+
+@numba.njit(cache=True)
+def choose(drawn: np.int64, ground: Ground, plans: Plans, choice: Choice) -> int:
+    """The agent that an iteration starts from, by random numbers of ``drawn``; ``NONE`` if none drawn is delayed."""
+    agents = np.int64(plans.delay.size)
+    best, highest = NONE, 0.0
+    for draw in range(choice.draws):
+        agent = int(below_numba(fold_numba(drawn, np.int64(_SEED + draw)), agents))
+        if not ground.alive[agent] or plans.delay[agent] == 0:
+            continue
+        score = float(plans.delay[agent])
+        if choice.weights.size:
+            write_features(agent, ground, plans, choice.features)
+            score = 0.0
+            for i in range(choice.weights.size):
+                score += choice.weights[i] * choice.features[i]
+        if best == NONE or score > highest:
+            best, highest = agent, score
+    return best
+
+
 @numba.njit(cache=True)
 def gather(seed: int, ground: Ground, plans: Plans, group: Party) -> int:
     """Write ``seed`` and the agents in its way into ``group.members``, then those in theirs; returns their number.
@@ -130,13 +189,21 @@ def gather(seed: int, ground: Ground, plans: Plans, group: Party) -> int:
 
 
 @numba.njit(cache=True)
-def improve(key: np.int64, first: int, count: int, ground: Ground, plans: Plans, group: Party, search: Search) -> None:
+def improve(
+    key: np.int64,
+    first: int,
+    count: int,
+    ground: Ground,
+    plans: Plans,
+    choice: Choice,
+    group: Party,
+    search: Search,
+) -> None:
     """Iterations ``first`` to ``first + count - 1``; their random numbers are functions of (key, iteration).
 
-    An iteration starts from an agent with a fresh goal while there are such, then from the most delayed of ``DRAWS``.
+    An iteration starts from an agent with a fresh goal while there are such, then from the best of some that are drawn.
     """
     plan, table, fresh = plans.plan, plans.table, plans.fresh
-    agents = plan.shape[0]
     members = group.members
     for iteration in range(first, first + count):
         drawn = fold_numba(key, np.int64(iteration))
@@ -145,10 +212,7 @@ def improve(key: np.int64, first: int, count: int, ground: Ground, plans: Plans,
             seed = fresh[2 + fresh[1]]
             fresh[1] += 1
         else:
-            for draw in range(DRAWS):
-                other = below_numba(fold_numba(drawn, np.int64(_SEED + draw)), np.int64(agents))
-                if ground.alive[other] and (seed == NONE or plans.delay[other] > plans.delay[seed]):
-                    seed = int(other)
+            seed = choose(drawn, ground, plans, choice)
         if seed == NONE or plans.delay[seed] == 0:
             continue
         size = gather(seed, ground, plans, group)
@@ -190,7 +254,9 @@ def improve(key: np.int64, first: int, count: int, ground: Ground, plans: Plans,
                 agent = members[i]
                 plan[agent] = group.after[i]
                 plans.delay[agent] = group.delay[i]
+                plans.tried[agent] = 0
         else:
+            plans.tried[seed] += 1
             for i in range(planned):
                 for time in range(plan.shape[1]):
                     table[time, group.after[i, time]] = NONE

@@ -13,6 +13,7 @@ from scenarios.lifelong_mapf.fields import BUCKETS, neighbour
 from scenarios.lifelong_mapf.guidance import NONE, move_between
 from scenarios.lifelong_mapf.neighbourhoods import Ground, Plans, reserve
 from scenarios.lifelong_mapf.pibt import PibtTable, forget_targets, joint_targets, sort_by_urgency
+from scenarios.lifelong_mapf.preferences import Scale
 from scenarios.lifelong_mapf.shared_guidance import Prices, extra_price, reverse
 from scenarios.lifelong_mapf.space_time import plan_delay
 
@@ -24,13 +25,13 @@ def write_costs(
     prices: Prices,
     m: int,
     b: int,
-    waiting: float,
+    stay: int,
     cost: NDArray[np.int32],
 ) -> None:
     """What waiting and moving cost at this moment in copy b, which is on map m, into ``cost`` (int32 ``[cells, 5]``).
 
     A field counts a cell where it is left, so moving out of u costs ``a(u) + e(u -> v)`` (``shared_guidance``);
-    waiting there costs ``waiting * a(u)``.
+    waiting there costs ``a(u) + stay``.
     """
     most = BUCKETS - 1
     for cell in range(exits.size):
@@ -41,7 +42,7 @@ def write_costs(
         if prices.waits.shape[1]:
             dynamic += prices.waits_factor * prices.waits[b, cell]
         own = min(own + int(dynamic), most)
-        cost[cell, 0] = max(1, int(waiting * own + 0.5))
+        cost[cell, 0] = min(own + stay, most)
         for move in range(1, 5):
             target = neighbour(exits, width, cell, move)
             extra = 0
@@ -56,8 +57,10 @@ def roll(
     begun: bool,
     position: NDArray[np.int32],
     known: NDArray[np.int32],
-    age: NDArray[np.int64],
+    age: NDArray[np.int32],
     order: NDArray[np.int32],
+    urgency: NDArray[np.int64],
+    scale: Scale,
     ground: Ground,
     plans: Plans,
     table: PibtTable,
@@ -65,8 +68,9 @@ def roll(
     """Bring the plans up to the present ``position`` (int32 ``[N]``) and to their full length, and reserve them.
 
     begun: whether a new episode did. Then, or if the world did not carry out the last moves, plans are made anew.
-    known, age, order: int32, int64, int32 ``[N]``, the goals of the step before, the steps since each was given, and
-    the agents by that; kept from step to step.
+    known, age, order: int32 ``[N]``, the goals of the step before, the steps since each was given, and the agents by
+    urgency, the oldest goal first, near goals favoured as in ``Pibt``; kept from step to step. urgency: int64 ``[N]``,
+    scratch.
     """
     plan = plans.plan
     agents, length = plan.shape
@@ -90,7 +94,11 @@ def roll(
             plans.fresh[2 + count] = n
             count += 1
     plans.fresh[0], plans.fresh[1] = count, 0
-    sort_by_urgency(age, order)
+    for n in range(agents):
+        urgency[n] = scale.waited * age[n]
+        if scale.closer and ground.alive[n]:
+            urgency[n] -= scale.closer * np.int64(ground.field[n, plan[n, ready]])
+    sort_by_urgency(urgency, order)
     for time in range(ready, length - 1):
         ends = plan[:, time]
         joint_targets(key, ends, ground.alive, ground.exits, ground.width, ground.field, order, table)
@@ -99,6 +107,7 @@ def roll(
                 plan[n, time + 1] = table.target[n]
         forget_targets(ends, ground.alive, table)
     for n in range(agents):
+        plans.tried[n] = 0 if begun else plans.tried[n] >> 1
         plans.delay[n] = 0
         if ground.alive[n]:
             reserve(plans.table, plan[n], n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from scenarios.lifelong_mapf.baselines import FieldPibt, LifelongWorld
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.guidance import GuidanceConfig
 from scenarios.lifelong_mapf.instances import number_of_agents
+from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
 
 #: Where the search begins unless the configuration names a vector: moderate prices for everything.
 _PARAMETERS = (
@@ -34,18 +36,20 @@ _PARAMETERS = (
     Parameter("closer_first", 0.0, 5.0, 0.2, "square"),
 )
 
+#: Those that mean something to the search, whose waiting costs ``stay_weight``; it begins lower where it plans itself.
+_SEARCH = tuple(p for p in _PARAMETERS if p.name not in ("contest_weight", "head_on_weight"))
+
 #: How much of an increase of latency takes away a gain in throughput: less below the reference than above it.
 _FASTER, _SLOWER, _OLDEST = 0.1, 1.0, 0.05
 
 
-def _parameters(config: MapfConfig) -> list[Parameter]:
+def _parameters(config: MapfConfig, parameters: Sequence[Parameter] = _PARAMETERS) -> list[Parameter]:
     """The numbers; the search begins at the configuration's own ones if it does not leave them at the default."""
     if config.guidance == GuidanceConfig():
-        return list(_PARAMETERS)
+        return list(parameters)
     weights = config.guidance.weights()
     return [
-        Parameter(p.name, p.low, p.high, min(max(getattr(weights, p.name), p.low), p.high), p.scale)
-        for p in _PARAMETERS
+        Parameter(p.name, p.low, p.high, min(max(getattr(weights, p.name), p.low), p.high), p.scale) for p in parameters
     ]
 
 
@@ -64,6 +68,12 @@ def _build(env: BatchedEnv, values: Mapping[str, float]) -> BoundPolicy:
     return FieldPibt(cast(LifelongWorld, env), GuidanceConfig(vector="plain", **values))
 
 
+def _build_search(env: BatchedEnv, values: Mapping[str, float]) -> BoundPolicy:
+    return Windowed(
+        cast(LifelongWorld, env), WindowedConfig.model_validate({}), GuidanceConfig(vector="plain", **values)
+    )
+
+
 def _score(
     metrics: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]]
 ) -> NDArray[np.float64]:
@@ -79,6 +89,8 @@ def _score(
     return gain("throughput") - _FASTER * slow - _SLOWER * np.maximum(slow, 0.0) - _OLDEST * oldest
 
 
+_METRICS = ("throughput", "latency_p95_steps", "oldest_goal_steps")
+
 TUNABLES = {
     "guidance": Tunable(
         summary="costs and priorities of guided_pibt, for a map or a kind of maps; --guidance FILE uses them",
@@ -88,6 +100,16 @@ TUNABLES = {
         reference="pibt",
         score=_score,
         option="--guidance",
-        metrics=("throughput", "latency_p95_steps", "oldest_goal_steps"),
-    )
+        metrics=_METRICS,
+    ),
+    "search": Tunable(
+        summary="the same numbers for guided_search, which plans on them; guided_search:guidance=FILE uses them",
+        parameters=partial(_parameters, parameters=_SEARCH),
+        worlds=_worlds,
+        build=_build_search,
+        reference="windowed",
+        score=_score,
+        option="--guidance",
+        metrics=_METRICS,
+    ),
 }

@@ -13,6 +13,7 @@ large neighbourhood search).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,14 +26,22 @@ from marl.envs.batched import TimeStep
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.fields import MOVES
 from scenarios.lifelong_mapf.guidance import NONE, GridWorld, GuidanceConfig, present
-from scenarios.lifelong_mapf.neighbourhoods import Ground, Plans, improve, party
+from scenarios.lifelong_mapf.kinds import Kind, kind_of_map
+from scenarios.lifelong_mapf.neighbourhoods import FEATURES, Choice, Ground, Plans, improve, party
 from scenarios.lifelong_mapf.pibt import pibt_table
+from scenarios.lifelong_mapf.preferences import scale_of
 from scenarios.lifelong_mapf.rolling import carry_out, roll, write_costs
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
 from scenarios.lifelong_mapf.space_time import MAX_WINDOW, search_scratch
 
-#: ``WindowedConfig.guidance``: as the world is configured.
-WORLD = "world"
+#: ``WindowedConfig.guidance``: as the world is configured, or by the kind of the map where that was left as it comes.
+WORLD, AUTO = "world", "auto"
+
+#: The guidance by kind: prices of central cells cost the search dearly on mazes and random maps.
+VECTORS: Mapping[Kind, str] = {"warehouse": "warehouse", "maze": "plain", "random": "plain"}
+
+#: Agents that ``windowed`` draws for an iteration, to start from the most delayed of them.
+DRAWS = 4
 
 #: Iterations between two looks at the clock.
 _ROUND = 8
@@ -52,8 +61,11 @@ class WindowedConfig(BaseModel):
         description="search for so long per step of a copy instead; then results differ from run to run",
     )
     neighbours: int = Field(6, ge=1, le=64, description="agents that are planned anew together, at most")
-    guidance: str = Field(WORLD, description="world: as the world is configured; else a vector's name or file")
-    waiting: float = Field(1.0, ge=0, le=50, description="price of waiting on a cell, in prices of the cell")
+    guidance: str = Field(
+        AUTO,
+        description="a vector's name or file; world: as the world is configured; auto: the same, but the vector for "
+        "this kind of map where that was left as it comes",
+    )
 
 
 class _Config(Protocol):
@@ -68,22 +80,45 @@ class WindowedWorld(GridWorld, Protocol):
     steps: Tensor
 
 
-class Windowed:
-    """The search for all copies of ``world``. Memory: the fields (``GoalFields``), and plans of one window."""
+def named_guidance(world: WindowedWorld, name: str, vectors: Mapping[Kind, str]) -> GuidanceConfig:
+    """What ``WindowedConfig.guidance`` means in ``world``; ``vectors`` for ``AUTO``, by the kind of the first map."""
+    own = world.config.guidance
+    if name == WORLD or (name == AUTO and own.weights() != GuidanceConfig().weights()):
+        return own
+    if name == AUTO:
+        name = vectors[kind_of_map(world.blocked[0], world.height, world.width)]
+    return GuidanceConfig(vector=name)
 
-    def __init__(self, world: WindowedWorld, options: WindowedConfig):
+
+class Windowed:
+    """The search for all copies of ``world``, on ``guidance`` or else on that of the options.
+
+    choice: (agents drawn for an iteration, weights of ``FEATURES`` by which it starts from one of them).
+    Memory: the fields (``GoalFields``) and the plans of all agents, and scratch for one copy.
+    """
+
+    def __init__(
+        self,
+        world: WindowedWorld,
+        options: WindowedConfig,
+        guidance: GuidanceConfig | None = None,
+        choice: tuple[int, Sequence[float]] = (DRAWS, ()),
+    ):
         self._world, self._options = world, options
-        own = options.guidance == WORLD
-        self._fields = GoalFields(world, world.config.guidance if own else GuidanceConfig(vector=options.guidance))
+        self._fields = GoalFields(world, guidance or named_guidance(world, options.guidance, VECTORS))
         copies, agents = world.position.shape
         cells, window = world.height * world.width, options.window
         self._plan = np.full((copies, agents, window + 1), NONE, np.int32)
         self._goal = np.full((copies, agents), NONE, np.int32)
-        self._age = np.zeros((copies, agents), np.int64)
+        self._age = np.zeros((copies, agents), np.int32)
+        self._urgency = np.zeros(agents, np.int64)
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
+        self._tried = np.zeros((copies, agents), np.int32)
+        self._choice = Choice(choice[0], np.array(choice[1], np.float64), np.empty(len(FEATURES), np.float64))
         # One copy after the other; nothing of these lasts.
         self._cost = np.ones((cells, len(MOVES)), np.int32)
-        self._cost[:, 0] = max(1, round(options.waiting))
+        self._scale = scale_of(self._fields.weights, self._fields.units)
+        self._cost[:, 0] += self._scale.stay
         self._delay = np.zeros(agents, np.int32)
         self._table = np.full((window + 1, cells), NONE, np.int16)
         self._fresh = np.zeros(agents + 2, np.int32)
@@ -105,9 +140,18 @@ class Windowed:
         for b in range(world.copies):
             m = int(now.maps[b])
             if fields.weights.priced:
-                write_costs(now.exits[m], now.width, fields.prices(), m, b, float(self._options.waiting), self._cost)
-            ground = Ground(now.exits[m], now.width, self._cost, fields.field[b], now.goal[b], now.alive[b], restart)
-            plans = Plans(self._plan[b], self._delay, self._table, self._fresh)
+                write_costs(now.exits[m], now.width, fields.prices(), m, b, self._scale.stay, self._cost)
+            ground = Ground(
+                now.exits[m],
+                now.width,
+                self._cost,
+                fields.field[b],
+                now.goal[b],
+                now.alive[b],
+                restart,
+                fields.units,
+            )
+            plans = Plans(self._plan[b], self._delay, self._table, self._fresh, self._tried[b])
             roll(
                 keys[b],
                 bool(begun[b]),
@@ -115,6 +159,8 @@ class Windowed:
                 self._goal[b],
                 self._age[b],
                 self._order[b],
+                self._urgency,
+                self._scale,
                 ground,
                 plans,
                 self._pibt,
@@ -128,10 +174,10 @@ class Windowed:
     def _improve(self, key: np.int64, ground: Ground, plans: Plans) -> None:
         options = self._options
         if options.milliseconds is None:
-            improve(key, 0, options.iterations, ground, plans, self._party, self._search)
+            improve(key, 0, options.iterations, ground, plans, self._choice, self._party, self._search)
             return
         until = time.perf_counter() + options.milliseconds / 1e3
         first = 0
         while time.perf_counter() < until:
-            improve(key, first, _ROUND, ground, plans, self._party, self._search)
+            improve(key, first, _ROUND, ground, plans, self._choice, self._party, self._search)
             first += _ROUND

@@ -67,8 +67,8 @@ def test_pibt_moves_are_always_carried_out(name, on_target):
 def test_order_of_strength_on_a_warehouse():
     options = {"generator": WarehouseMap(), "map_pool": 1, "agents": 128, "horizon": 1000}
     goals = {name: float(play(name, make(2, **options), 120)[1].mean()) for name in BASELINES}
-    order = ["random", "follow_path", "pibt", "guided_pibt", "windowed"]
-    assert [*goals] == order and sorted(goals, key=goals.__getitem__) == order
+    assert goals["random"] < goals["follow_path"] < goals["pibt"] < goals["guided_pibt"] < goals["windowed"]
+    assert goals["guided_pibt"] < goals["guided_search"]
 
 
 @pytest.mark.parametrize("name", ["follow_path", "pibt"])

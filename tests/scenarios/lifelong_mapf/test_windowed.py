@@ -193,7 +193,9 @@ def test_more_iterations_and_the_search_itself_bring_more_goals():
             total += float(timestep.reward.sum())
         return total
 
-    guided, little, much = map(goals, ("guided_pibt", "windowed:iterations=4", "windowed:iterations=60"))
+    guided, little, much = map(
+        goals, ("guided_pibt", "windowed:iterations=4:guidance=default", "windowed:iterations=60:guidance=default")
+    )
     assert guided < 0.98 * much and little < 0.99 * much
 
 
@@ -218,7 +220,7 @@ def test_everybody_leaves_the_board_in_one_shot():
 def test_who_is_at_home_makes_way_and_comes_back():
     world = StubWorld(["....", "#.##"], [(0, 0), (0, 1)], [(0, 3), (0, 1)])
     world.config.on_target = "nothing"
-    policy = Windowed(world, WindowedConfig())
+    policy = Windowed(world, WindowedConfig(guidance="plain"))
     for _ in range(6):
         world.move(policy.act(world.timestep()))
     assert torch.equal(world.position, world.goal)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from marl.seeding import fold_int
 from scenarios.lifelong_mapf.fields import MOVES
-from scenarios.lifelong_mapf.neighbourhoods import DRAWS
+from scenarios.lifelong_mapf.windowed import DRAWS
 
 
 def below_int(key, n):
