@@ -171,3 +171,11 @@ def load_scenario(name: str) -> Scenario:
             scenario: Scenario = point.load()
             return scenario
     raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
+
+
+def baseline(scenario: Scenario, name: str) -> Baseline:
+    """The rule of that name. Raises ``UserError`` with the nearest known name if there is none."""
+    if name not in scenario.baselines:
+        known = sorted(scenario.baselines)
+        raise UserError(f"{scenario.name} has no baseline '{name}'{nearest(name, known)}")
+    return scenario.baselines[name]

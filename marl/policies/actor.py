@@ -41,11 +41,21 @@ class Actor(nn.Module):
         self.action_space = action_space
         self.encoder = make_encoder(observation_space, config, generator)
         features = self.encoder.features
+        outputs = _outputs(action_space)
+        if self.encoder.choices:
+            if not isinstance(action_space, spaces.Discrete) or outputs != self.encoder.choices:
+                raise UserError(
+                    f"encoder 'choices' reads a row for each of {self.encoder.choices} actions, but the action space "
+                    f"is {action_space}"
+                )
+            if config.recurrent != "none":
+                raise UserError("encoder 'choices' has no memory: set recurrent to 'none'")
+            outputs = 1
         self.memory: Memory | None = None
         if config.recurrent == "gru":
             self.memory = Memory(features, config.gru_size, config.layer_norm, generator)
             features = self.memory.size
-        self.output = linear(features, _outputs(action_space), OUTPUT_GAIN, generator)
+        self.output = linear(features, outputs, OUTPUT_GAIN, generator)
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             centre, scale = _range(action_space)
@@ -85,6 +95,8 @@ class Actor(nn.Module):
 
     def _head(self, features: Tensor, action_mask: Tensor | None) -> Head:
         output = self.output(features)
+        if self.encoder.choices:
+            output = output.squeeze(-1)
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(output, action_mask)
         if isinstance(self.action_space, spaces.MultiDiscrete):

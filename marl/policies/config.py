@@ -14,7 +14,14 @@ Width = Annotated[int, Field(ge=1)]
 class NetworkConfig(Frozen):
     """One network: an encoder, hidden layers, and optionally a memory."""
 
-    encoder: Literal["mlp", "cnn"] = Field("mlp", description="mlp: all is flattened; cnn: windows are convolved first")
+    encoder: Literal["mlp", "cnn", "choices"] = Field(
+        "mlp",
+        description="mlp: all is flattened; cnn: windows are convolved first; choices: the rows of a Box [actions, F] "
+        "are scored one by one by the same layers",
+    )
+    inputs: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the parts of an observation that the network reads; null: all"
+    )
     channels: tuple[Width, ...] = Field(
         (16, 32), min_length=1, description="cnn: output channels of the 3x3 convolutions of stride 2"
     )

@@ -43,6 +43,8 @@ class Critic(nn.Module):
                 f"mixer '{mixer}' needs a state per agent, and this world has one per copy; set it to 'none'"
             )
         self.encoder = make_encoder(space, config, generator)
+        if self.encoder.choices:
+            raise UserError("encoder 'choices' scores actions; a critic needs another one")
         features = self.encoder.features
         self.mixer: DeepSets | Attention | None = None
         if mixer == "deep_sets":

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from marl.envs.batched import Tree
 from marl.envs.spaces import BitWindow
-from marl.errors import UserError
+from marl.errors import UserError, nearest
 from marl.policies.config import NetworkConfig
 from marl.policies.layers import activation_gain, activation_layer, after_linear, convolution, linear, mlp
 from marl.policies.packed import PackedLayout, packed_linear
@@ -22,12 +22,13 @@ Path = tuple[str, ...]
 
 
 class Encoder(Protocol):
-    """features: F, the width of what it puts out."""
+    """features: F, the width of what it puts out. choices: A where it puts out features of every action, else 0."""
 
     features: int
+    choices: int
 
     def __call__(self, observation: Tree) -> Tensor:
-        """Observation ``[*, ...]`` (or a dict of such) -> float32 ``[*, F]``."""
+        """Observation ``[*, ...]`` (or a dict of such) -> float32 ``[*, F]``, of every action ``[*, A, F]``."""
 
 
 def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator) -> Encoder:
@@ -36,6 +37,10 @@ def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: tor
     Boxes, windows and MultiBinaries enter as they are, so a world scales what it shows; a Discrete enters as one-hot.
     Raises ``UserError`` for a space that is none of these, nor a Dict of them.
     """
+    if config.inputs is not None:
+        space = _chosen(space, config.inputs)
+    if config.encoder == "choices":
+        return ChoiceEncoder(space, config, generator)
     if config.encoder == "cnn":
         return CnnEncoder(space, config, generator)
     return MlpEncoder(space, config, generator)
@@ -73,6 +78,8 @@ class Inputs:
 class MlpEncoder(nn.Module):
     """Everything flattened and concatenated, then the hidden layers. Windows are never unpacked on a CPU."""
 
+    choices = 0
+
     def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
         super().__init__()
         self.inputs = Inputs(space)
@@ -102,6 +109,8 @@ class MlpEncoder(nn.Module):
 class CnnEncoder(nn.Module):
     """Every window through convolutions of its own, then all of it with the vector through the hidden layers."""
 
+    choices = 0
+
     def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
         super().__init__()
         self.inputs = Inputs(space)
@@ -129,6 +138,40 @@ class CnnEncoder(nn.Module):
             parts.append(tower(window.unpack(rows).to(torch.float32)))
         out: Tensor = self.hidden(torch.cat(parts, dim=-1))
         return out.view(*self.inputs.leading(observation), self.features)
+
+
+class ChoiceEncoder(nn.Module):
+    """The rows of one Box ``[A, F]``, what an agent knows of each of its A actions, through the same layers.
+
+    Permuted actions get the permuted features, so that what is learned of one action serves all.
+    """
+
+    def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
+        super().__init__()
+        leaves = list(_leaves(space, ()))
+        shape = leaves[0][1].shape or ()
+        if len(leaves) != 1 or len(shape) != 2 or not isinstance(leaves[0][1], spaces.Box):
+            raise UserError(
+                f"encoder 'choices' reads one Box [actions, features], and sees {space}: name such a part by 'inputs'"
+            )
+        self._path = leaves[0][0]
+        self.choices, size = shape
+        self.features = config.hidden[-1]
+        self.norm = nn.LayerNorm(size) if config.layer_norm else nn.Identity()
+        self.hidden = mlp(size, config.hidden, config.activation, config.layer_norm, generator)
+
+    def forward(self, observation: Tree) -> Tensor:
+        features: Tensor = self.hidden(self.norm(_part(observation, self._path).to(torch.float32)))
+        return features
+
+
+def _chosen(space: spaces.Space[Any], names: tuple[str, ...]) -> spaces.Dict:
+    """The named parts of an observation. Raises ``UserError`` for those that it lacks."""
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    for name in names:
+        if name not in parts:
+            raise UserError(f"the observation has no part '{name}' for 'inputs'{nearest(name, sorted(parts))}")
+    return spaces.Dict({name: parts[name] for name in names})
 
 
 def _leaves(space: spaces.Space[Any], path: Path) -> Iterator[tuple[Path, spaces.Space[Any]]]:

@@ -23,6 +23,7 @@ class Batch:
     terminated, cut, start, mask: bool ``[T, B, N]``; ``cut``: the trace of advantages stops after this step; ``start``:
         the agent's first step; ``mask``: the slot held an acting agent.
     actor_hidden, critic_hidden: recurrent state at each step, by unit ``[T, B, N_u, H]``; empty if feed-forward.
+    expert: what an expert would have done, like ``action``; None if none was asked.
     """
 
     observation: Tree
@@ -39,6 +40,7 @@ class Batch:
     mask: Tensor
     actor_hidden: dict[str, Tensor]
     critic_hidden: dict[str, Tensor]
+    expert: Tree | None = None
 
     @property
     def steps(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marl.coordination.pipeline import Memory, Pipeline, starts
 from marl.envs.batched import TimeStep, Tree
+from marl.policies.base import BoundPolicy
 from marl.policies.joint import JointPolicy
 from marl.rollout.batch import Batch, stack
 
@@ -50,7 +51,8 @@ class EpisodeMeans:
 class Collector:
     """Keeps the present moment of a world between rollouts.
 
-    ``phase(name)`` is entered around the time spent in the world and in the networks.
+    ``phase(name)`` is entered around the time spent in the world and in the networks. expert: bound to the same world,
+    says at each step what it would do there, and is not obeyed.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Collector:
         policy: JointPolicy,
         critic: Values,
         phase: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext(),
+        expert: BoundPolicy | None = None,
     ):
+        self._expert = expert
         self._pipeline, self._policy, self._critic, self._phase = pipeline, policy, critic, phase
         self._timestep: TimeStep | None = None
         self._memory: Memory | None = None
@@ -105,6 +109,10 @@ class Collector:
                 value, critic_after = self._critic.value(
                     timestep.observation, timestep.state, timestep.alive, critic_hidden, decision.start
                 )
+            advice = None
+            if self._expert is not None:
+                with self._phase("expert"):
+                    advice = self._expert.act(timestep)
             with self._phase("world"):
                 after = self._pipeline.env.step(decision.executed)
             with self._phase("guidance"):
@@ -136,6 +144,7 @@ class Collector:
                     "mask": timestep.alive,
                     "actor_hidden": memory.hidden,
                     "critic_hidden": critic_hidden,
+                    "expert": advice,
                 }
             )
             episodes.add(after)

@@ -25,7 +25,8 @@ from marl.learning.surrogates import approximate_kl, clip_fraction, ppo_clip
 from marl.learning.value_losses import ValueNorm, clipped, huber, squared
 from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
 from marl.policies.critic import Mixer
-from marl.policies.joint import JointPolicy, Sharing, map_tree
+from marl.policies.heads import Head
+from marl.policies.joint import JointPolicy, Sharing, Unit, map_tree
 from marl.policies.joint_critic import CriticInput, JointCritic
 from marl.rollout.batch import Batch, stretches
 from marl.seeding import Stream, generator
@@ -196,9 +197,13 @@ class Mappo:
         self._actor_adam.zero()
         self._critic_adam.zero()
         total = rows.mask[:, part].sum().clamp(min=1)
-        names = ("policy_loss", "value_loss", "entropy", "approximate_kl", "clip_fraction")
-        sums = dict.fromkeys(names, torch.zeros((), device=total.device))
+        sums: dict[str, Tensor] = {}
         largest = torch.zeros((), device=total.device)
+
+        def add(figures: Mapping[str, Tensor]) -> None:
+            for name, figure in figures.items():
+                sums[name] = sums.get(name, torch.zeros((), device=total.device)) + figure.detach()
+
         for piece in micro_batches(part, micro):
             r = rows.take(piece)
             losses = torch.zeros((), device=total.device)
@@ -207,14 +212,12 @@ class Mappo:
                 action = unit.take(self._spec, r.action, 2)
                 assert isinstance(action, Tensor)
                 log_ratio = (head.log_prob(action) - unit.take_agents(r.log_prob, 2)).masked_fill(~mask, 0.0)
-                policy_loss = (ppo_clip(log_ratio, unit.take_agents(r.advantage, 2), config.clip) * mask).sum()
+                policy_loss, learned = self._policy_loss(unit, head, log_ratio, r, mask)
                 entropy = (head.entropy() * mask).sum()
                 losses = losses + policy_loss - config.entropy * entropy
                 with torch.no_grad():
-                    sums["policy_loss"] = sums["policy_loss"] + policy_loss
-                    sums["entropy"] = sums["entropy"] + entropy
-                    sums["approximate_kl"] = sums["approximate_kl"] + (approximate_kl(log_ratio) * mask).sum()
-                    sums["clip_fraction"] = sums["clip_fraction"] + (clip_fraction(log_ratio, config.clip) * mask).sum()
+                    drift = (approximate_kl(log_ratio) * mask).sum()
+                    add({"policy_loss": policy_loss, "entropy": entropy, "approximate_kl": drift, **learned})
                     largest = torch.maximum(largest, log_ratio.abs().max())
             value = self.critic(r.observation, r.state, r.mask, r.critic_hidden, r.start)
             if config.value_clip is None:
@@ -222,16 +225,25 @@ class Mappo:
             else:
                 per_agent = clipped(self._value_loss, config.value_clip, value, r.old_value, r.target)
             critic_loss = (per_agent * r.mask).sum()
-            sums["value_loss"] = sums["value_loss"] + critic_loss.detach()
+            add({"value_loss": critic_loss})
             torch.autograd.backward((losses + critic_loss) / total)
-        figures = {name: float(value.detach() / total) for name, value in sums.items()}
+        figures = {name: float(value / total) for name, value in sums.items()}
         figures["actor_grad_norm"] = float(self._actor_adam.step())
         figures["critic_grad_norm"] = float(self._critic_adam.step())
         figures["largest_log_ratio"] = float(largest)
         return figures
 
+    def _policy_loss(
+        self, unit: Unit, head: Head, log_ratio: Tensor, r: Taken, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a unit's decisions, summed over ``mask``, and named figures summed in the same way."""
+        clip = self.config.clip
+        loss = (ppo_clip(log_ratio, unit.take_agents(r.advantage, 2), clip) * mask).sum()
+        with torch.no_grad():
+            return loss, {"clip_fraction": (clip_fraction(log_ratio, clip) * mask).sum()}
 
-class _Taken:
+
+class Taken:
     """Some rows of a batch, ``[L, R, N, *]`` each."""
 
     def __init__(self, rows: _Rows, index: Tensor):
@@ -244,7 +256,7 @@ class _Taken:
         observation, action = tree(rows.observation), tree(rows.action)
         assert observation is not None and action is not None
         self.observation, self.action = observation, action
-        self.action_mask, self.state = tree(rows.action_mask), tree(rows.state)
+        self.action_mask, self.state, self.expert = tree(rows.action_mask), tree(rows.state), tree(rows.expert)
         self.log_prob, self.advantage = take(rows.log_prob), take(rows.advantage)
         self.target, self.old_value = take(rows.target), take(rows.old_value)
         self.start, self.mask = take(rows.start), take(rows.mask)
@@ -275,7 +287,7 @@ class _Rows:
         observation, action = tree(batch.observation), tree(batch.action)
         assert observation is not None and action is not None
         self.observation, self.action = observation, action
-        self.action_mask, self.state = tree(batch.action_mask), tree(batch.state)
+        self.action_mask, self.state, self.expert = tree(batch.action_mask), tree(batch.state), tree(batch.expert)
         self.log_prob, self.advantage = cut(batch.log_prob), cut(advantage)
         self.target, self.old_value = cut(target), cut(old_value)
         self.start, self.mask = cut(batch.start), cut(batch.mask)
@@ -285,8 +297,8 @@ class _Rows:
             self.mask.view(-1)[int(batch.mask.sum()) :] = False
         self.count = self.mask.shape[1]
 
-    def take(self, index: Tensor) -> _Taken:
-        return _Taken(self, index)
+    def take(self, index: Tensor) -> Taken:
+        return Taken(self, index)
 
 
 def _packed(mask: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
 from marl.systems.at_grpo import AT_GRPO, HIERARCHICAL_GRPO
+from marl.systems.dagger import DAGGER
 from marl.systems.dr_mas import DR_MAS
 from marl.systems.flow_grpo import FLOW_GRPO
 from marl.systems.gdpo import GDPO
@@ -17,7 +18,7 @@ from marl.systems.otc import OTC
 from marl.systems.poad import MAPPO_TEXT, POAD
 from marl.systems.system import System
 
-_TENSOR = (MAPPO, IPPO)
+_TENSOR = (MAPPO, IPPO, DAGGER)
 _LANGUAGE = (
     GRPO,
     M_GRPO,

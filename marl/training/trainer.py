@@ -20,7 +20,7 @@ from marl.envs.batched import Snapshots
 from marl.errors import UserError
 from marl.evaluation.runner import run_policy
 from marl.rollout.collector import Collector, EpisodeMeans
-from marl.scenario import Scenario, load_scenario
+from marl.scenario import Scenario, baseline, load_scenario
 from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.registry import load_system
 from marl.systems.system import System
@@ -52,7 +52,11 @@ class Trainer:
             self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
         )
         self._clock = PhaseClock()
-        self._collector = Collector(self._pipeline, self.algorithm.policy, self.algorithm.critic, self._clock.phase)
+        name: str | None = getattr(config.algorithm, "expert", None)
+        expert = None if name is None else baseline(scenario, name)(self._env)
+        self._collector = Collector(
+            self._pipeline, self.algorithm.policy, self.algorithm.critic, self._clock.phase, expert
+        )
         self._rollout: int = config.algorithm.rollout
         self._agent_steps_each = self._rollout * config.copies * self._env.spec.n_agents
         self._iterations = max(1, -(-config.total_steps // self._agent_steps_each))
@@ -60,7 +64,7 @@ class Trainer:
         self._episodes = 0
         self._cpu_before, self._cpu_began = 0.0, time.process_time()
         self._store = CheckpointStore(folder.path, config.checkpoint.keep)
-        self._exact = isinstance(self._env, Snapshots)
+        self._exact = isinstance(self._env, Snapshots) and expert is None
 
     @property
     def agent_steps(self) -> int:
@@ -84,9 +88,8 @@ class Trainer:
         self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
         self.save()  # so that there is always something to resume from
         if not self._exact:
-            self._echo(
-                f"{type(self._env).__name__} cannot be saved in mid-episode: resuming will start its episodes afresh"
-            )
+            who = "an expert" if isinstance(self._env, Snapshots) else type(self._env).__name__
+            self._echo(f"{who} cannot be saved in mid-episode: resuming will start episodes afresh")
 
     def take_weights(self, init: Path) -> None:
         """Before ``start``: begin with the weights of another run's newest checkpoint."""

@@ -10,6 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.errors import UserError
+from scenarios.lifelong_mapf.choices import Choices
 from scenarios.lifelong_mapf.contest import SPACE as CONTEST_SPACE
 from scenarios.lifelong_mapf.contest import write_contest
 from scenarios.lifelong_mapf.fields import open_moves_of
@@ -58,6 +60,12 @@ class AgentPlan:
         self._parts: dict[str, Part] = {}
         if config.recent:
             self._parts["recent"] = Recent(world, radius)
+        if config.choices:
+            if not isinstance(self._guidance, SharedGuidance):
+                raise UserError(
+                    "guidance.choices needs the distances of guidance.kind=shared: set one of them otherwise"
+                )
+            self._parts["choices"] = Choices(world, self._guidance.fields)
         self.spaces: dict[str, spaces.Space[Any]] = dict(self._guidance.spaces)
         if config.contest:
             self.spaces["contest"] = CONTEST_SPACE

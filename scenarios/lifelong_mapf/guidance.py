@@ -75,6 +75,7 @@ class GuidanceConfig(GuidanceNumbers):
         description="tell agents where they saw others one step ago, what became of their own last move, and who "
         "in their sight has a lower number",
     )
+    choices: bool = Field(False, description="shared: tell a scorer of moves what is known of each of them")
     vector: str = Field(
         "default", description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
     )

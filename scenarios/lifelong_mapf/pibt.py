@@ -20,7 +20,14 @@ from torch import Tensor
 from marl.seeding import Stream, fold, fold_numba
 from scenarios.lifelong_mapf.fields import MOVES, neighbour
 from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, move_between, present
-from scenarios.lifelong_mapf.preferences import NO_WAY, Scale, scale_of, write_field_scores, write_preferences
+from scenarios.lifelong_mapf.preferences import (
+    NO_WAY,
+    Scale,
+    scale_of,
+    write_field_scores,
+    write_preferences,
+    write_urgency,
+)
 from scenarios.lifelong_mapf.shared_guidance import GoalFields, Prices
 
 
@@ -129,10 +136,7 @@ def _decide(
     copies, agents = order.shape
     for b in range(copies):
         position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
-        for n in range(agents):
-            urgency[b, n] = scale.waited * age[b, n]
-            if scale.closer:
-                urgency[b, n] -= scale.closer * np.int64(field[b, n, position[n]])
+        write_urgency(position, age[b], field[b], scale, urgency[b])
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
         m = now.maps[b]

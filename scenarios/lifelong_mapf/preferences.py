@@ -43,6 +43,24 @@ def scale_of(weights: Weights, units: int) -> Scale:
 
 
 @numba.njit(cache=True)
+def write_urgency(
+    position: NDArray[np.int32],
+    age: NDArray[np.int32],
+    field: NDArray[np.int32],
+    scale: Scale,
+    urgency: NDArray[np.int64],
+) -> None:
+    """How much it matters to the agents of one copy to go first: steps since the goal was given, less the distance.
+
+    position, age, urgency: ``[N]``; field: ``[N, cells]``.
+    """
+    for n in range(position.size):
+        urgency[n] = scale.waited * age[n]
+        if scale.closer:
+            urgency[n] -= scale.closer * np.int64(field[n, position[n]])
+
+
+@numba.njit(cache=True)
 def write_field_scores(
     cell: int, exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], scores: NDArray[np.int32]
 ) -> None:

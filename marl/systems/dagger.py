@@ -1,0 +1,55 @@
+"""DAgger: an expert says what it would do in the states that the learner itself gets into.
+
+S. Ross, G. Gordon, D. Bagnell, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online
+Learning", AISTATS 2011, arXiv 1011.0686. The learner acts from the first step on, and each batch is used once, by
+online gradient descent, which is among the no-regret learners of their theorem: no data set grows with the run.
+Cloning what the expert does in its own states is not enough, for nobody shows a learner how to get out of the states
+that its own faults lead to (claim and check: ``tests/marl/systems/test_dagger.py``).
+
+The critic learns the learner's own returns beside it, so that MAPPO can go on from both (``--init``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from marl.policies.heads import Head
+from marl.policies.joint import Unit
+from marl.systems.mappo import Mappo, MappoConfig, Taken
+from marl.systems.system import System
+
+
+class DaggerConfig(MappoConfig):
+    """MAPPO's options, of which those of its own loss do not matter, and the expert."""
+
+    expert: str
+    """Name of a baseline of the scenario."""
+    entropy: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Dagger(Mappo):
+    """Policy and critic as MAPPO has them; the policy learns the expert's actions by maximum likelihood."""
+
+    def _policy_loss(
+        self, unit: Unit, head: Head, log_ratio: Tensor, r: Taken, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert r.expert is not None, "the batch has no column of the expert's actions"
+        expert = unit.take(self._spec, r.expert, 2)
+        assert isinstance(expert, Tensor)
+        with torch.no_grad():
+            same = head.mode() == expert
+            agreement = (same if same.ndim == mask.ndim else same.all(-1)) * mask
+        return -(head.log_prob(expert) * mask).sum(), {"agreement": agreement.sum()}
+
+
+DAGGER = System(
+    name="dagger",
+    summary="imitation of an expert in the learner's own states",
+    paper="arXiv 1011.0686",
+    config=DaggerConfig,
+    build=Dagger,
+)
