@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, read_options, resolve
+from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, resolve
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
 from marl.errors import UserError, nearest
@@ -22,8 +22,7 @@ from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
-from marl.policies.base import Baseline, TunableBaseline
-from marl.scenario import Scenario, load_scenario, scenario_names
+from marl.scenario import Scenario, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import trainer, tuning
 from marl.training.language import language_plan
@@ -212,7 +211,7 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
         for sign in "+-":
             if name.endswith(f"{sign}safety"):
                 wanted, supervised = name.removesuffix(f"{sign}safety"), sign == "+"
-    rule = _baseline(scenario, wanted)
+    rule = find_baseline(scenario, wanted)
     if rule is not None:
         if supervised is False:
             raise UserError(f"policy '{name}': {wanted} has no supervisor that could be taken away")
@@ -234,19 +233,6 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
     if not isinstance(policy, LearnedPolicy):
         raise UserError(f"policy '{name}': +safety and -safety are for policies of tensor worlds")
     return policy.supervised(supervised).bind
-
-
-def _baseline(scenario: Scenario, name: str) -> Baseline | None:
-    """The baseline ``NAME`` or ``NAME:key=value:...``; None if the scenario has none of that name."""
-    own, *texts = name.split(":")
-    rule = scenario.baselines.get(own)
-    if rule is None or not texts:
-        return rule
-    if not isinstance(rule, TunableBaseline):
-        tunable = [known for known, other in scenario.baselines.items() if isinstance(other, TunableBaseline)]
-        those = f"; options are for {', '.join(tunable)}" if tunable else ""
-        raise UserError(f"policy '{name}': {own} has no options{those}")
-    return rule.with_options(read_options(rule.options, texts, f"policy '{name}'"))
 
 
 def run_folder_of(policy: Path) -> Path:

@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from marl.config import read_options
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
-from marl.policies.base import Baseline, BoundPolicy
+from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 
 GROUP = "marl.scenarios"
 
@@ -173,9 +174,17 @@ def load_scenario(name: str) -> Scenario:
     raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
 
 
-def baseline(scenario: Scenario, name: str) -> Baseline:
-    """The rule of that name. Raises ``UserError`` with the nearest known name if there is none."""
-    if name not in scenario.baselines:
-        known = sorted(scenario.baselines)
-        raise UserError(f"{scenario.name} has no baseline '{name}'{nearest(name, known)}")
-    return scenario.baselines[name]
+def find_baseline(scenario: Scenario, name: str) -> Baseline | None:
+    """The baseline ``NAME`` or ``NAME:key=value:...``; None if the scenario has none of that name.
+
+    Raises ``UserError`` for options that it does not have.
+    """
+    own, *texts = name.split(":")
+    rule = scenario.baselines.get(own)
+    if rule is None or not texts:
+        return rule
+    if not isinstance(rule, TunableBaseline):
+        tunable = [known for known, other in scenario.baselines.items() if isinstance(other, TunableBaseline)]
+        those = f"; options are for {', '.join(tunable)}" if tunable else ""
+        raise UserError(f"policy '{name}': {own} has no options{those}")
+    return rule.with_options(read_options(rule.options, texts, f"policy '{name}'"))

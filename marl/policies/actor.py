@@ -39,6 +39,7 @@ class Actor(nn.Module):
     ):
         super().__init__()
         self.action_space = action_space
+        self._temperature = config.temperature
         self.encoder = make_encoder(observation_space, config, generator)
         features = self.encoder.features
         outputs = _outputs(action_space)
@@ -98,9 +99,9 @@ class Actor(nn.Module):
         if self.encoder.choices:
             output = output.squeeze(-1)
         if isinstance(self.action_space, spaces.Discrete):
-            return Categorical(output, action_mask)
+            return Categorical(output / self._temperature, action_mask)
         if isinstance(self.action_space, spaces.MultiDiscrete):
-            return MultiCategorical(output, self.action_space.nvec.tolist(), action_mask)
+            return MultiCategorical(output / self._temperature, self.action_space.nvec.tolist(), action_mask)
         return Gaussian(self.centre + self.scale * output, self.log_std, self.scale)
 
 

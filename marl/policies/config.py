@@ -27,6 +27,12 @@ class NetworkConfig(Frozen):
     )
     hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="widths of the fully connected layers")
     activation: Literal["relu", "tanh"] = "relu"
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="discrete actions: scores are divided by it, so that small values make bold actors",
+    )
     layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
     gru_size: Width = 64

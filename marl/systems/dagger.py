@@ -6,7 +6,9 @@ online gradient descent, which is among the no-regret learners of their theorem:
 Cloning what the expert does in its own states is not enough, for nobody shows a learner how to get out of the states
 that its own faults lead to (claim and check: ``tests/marl/systems/test_dagger.py``).
 
-The critic learns the learner's own returns beside it, so that MAPPO can go on from both (``--init``).
+An expert's choices between moves that are as good as each other look like chance, and so would the learner's: it acts
+more boldly than it learns, at the actor's ``temperature``. The critic learns the learner's own returns beside it, so
+that MAPPO can go on from both (``--init``).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from marl.policies.heads import Head
+from marl.policies.heads import Categorical, Head
 from marl.policies.joint import Unit
 from marl.systems.mappo import Mappo, MappoConfig, Taken
 from marl.systems.system import System
@@ -43,6 +45,9 @@ class Dagger(Mappo):
         with torch.no_grad():
             same = head.mode() == expert
             agreement = (same if same.ndim == mask.ndim else same.all(-1)) * mask
+        temperature = self.config.actor.temperature
+        if isinstance(head, Categorical) and temperature != 1.0:
+            head = Categorical(head.log_probs * temperature)
         return -(head.log_prob(expert) * mask).sum(), {"agreement": agreement.sum()}
 
 

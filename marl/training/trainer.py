@@ -16,11 +16,12 @@ import torch
 
 from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
-from marl.envs.batched import Snapshots
-from marl.errors import UserError
+from marl.envs.batched import BatchedEnv, Snapshots
+from marl.errors import UserError, nearest
 from marl.evaluation.runner import run_policy
+from marl.policies.base import BoundPolicy
 from marl.rollout.collector import Collector, EpisodeMeans
-from marl.scenario import Scenario, baseline, load_scenario
+from marl.scenario import Scenario, find_baseline, load_scenario
 from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.registry import load_system
 from marl.systems.system import System
@@ -52,8 +53,7 @@ class Trainer:
             self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
         )
         self._clock = PhaseClock()
-        name: str | None = getattr(config.algorithm, "expert", None)
-        expert = None if name is None else baseline(scenario, name)(self._env)
+        expert = _expert(scenario, config, self._env)
         self._collector = Collector(
             self._pipeline, self.algorithm.policy, self.algorithm.critic, self._clock.phase, expert
         )
@@ -256,6 +256,18 @@ def _trainer(
 ) -> Trainer | LanguageTrainer:
     kind = LanguageTrainer if system.kind == "language" else Trainer
     return kind(config, scenario, system, folder, echo)
+
+
+def _expert(scenario: Scenario, config: AnyRunConfig, env: BatchedEnv) -> BoundPolicy | None:
+    """The baseline that the system's options name as ``expert``, if they do."""
+    name: str | None = getattr(config.algorithm, "expert", None)
+    if name is None:
+        return None
+    rule = find_baseline(scenario, name)
+    if rule is None:
+        known = nearest(name.partition(":")[0], sorted(scenario.baselines))
+        raise UserError(f"algorithm.expert: {scenario.name} has no baseline '{name}'{known}")
+    return rule(env)
 
 
 def _check_device(config: AnyRunConfig) -> None:

@@ -17,6 +17,7 @@ from scenarios.lifelong_mapf.contest import write_contest
 from scenarios.lifelong_mapf.fields import open_moves_of
 from scenarios.lifelong_mapf.guidance import GridWorld, Guidance, GuidanceConfig
 from scenarios.lifelong_mapf.planners import make_guidance
+from scenarios.lifelong_mapf.preferences import scale_of, write_urgency
 from scenarios.lifelong_mapf.recent import Recent
 from scenarios.lifelong_mapf.shared_guidance import GoalFields, SharedGuidance
 
@@ -76,6 +77,19 @@ class AgentPlan:
     def fields(self) -> GoalFields | None:
         """The fields that planned paths descend, if they do."""
         return self._guidance.fields if isinstance(self._guidance, SharedGuidance) else None
+
+    def urgency(self) -> NDArray[np.int64] | None:
+        """int64 ``[B, N]``: who goes first on the guidance's numbers; None if they say nothing about it."""
+        fields = self.fields
+        if fields is None or fields.weights.closer_first == 0:
+            return None
+        world = self._world
+        position, age = world.position.cpu().numpy(), world.age.cpu().numpy()
+        urgency = np.empty(position.shape, np.int64)
+        scale = scale_of(fields.weights, fields.units)
+        for b in range(world.copies):
+            write_urgency(position[b], age[b], fields.field[b], scale, urgency[b])
+        return urgency
 
     @property
     def reached(self) -> Tensor:

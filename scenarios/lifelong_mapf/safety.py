@@ -52,10 +52,13 @@ class Resolver:
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
         self._table = pibt_table(world.height * world.width, agents)
 
-    def resolve(self, key: Tensor, proposed: Tensor, scores: Tensor | None) -> Tensor:
+    def resolve(
+        self, key: Tensor, proposed: Tensor, scores: Tensor | None, urgency: NDArray[np.int64] | None = None
+    ) -> Tensor:
         """Actions int64 ``[B, N]`` without conflict; see ``marl.envs.abilities.Resolves``.
 
-        key: int64 ``[B]``, decides between moves that an agent likes equally well.
+        key: int64 ``[B]``, decides between moves that an agent likes equally well. urgency: int64 ``[B, N]``, who goes
+        first; by default the steps since the goal was given.
         """
         world = self._world
         executed = proposed.cpu().numpy().astype(np.int64)
@@ -67,7 +70,7 @@ class Resolver:
             present(world, self._exits),
             world.config.collision == "block_both",
             world.config.collision == "priority",
-            world.age.cpu().numpy().astype(np.int64),
+            world.age.cpu().numpy().astype(np.int64) if urgency is None else urgency,
             self._order,
             liking,
             self._table,

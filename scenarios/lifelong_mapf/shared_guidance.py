@@ -163,11 +163,11 @@ class _Scratch(NamedTuple):
 
 
 class SharedGuidance(Guidance):
-    """Guidance by ``GoalFields``, which are its ``fields``."""
+    """Guidance by ``GoalFields``."""
 
     def __init__(self, world: GridWorld, config: GuidanceConfig, radius: int):
         super().__init__(world, radius)
-        self.fields = GoalFields(world, config)
+        self._fields = GoalFields(world, config)
 
     @property
     def fields(self) -> GoalFields:
@@ -175,19 +175,19 @@ class SharedGuidance(Guidance):
         return self._fields
 
     def _state(self) -> dict[str, NDArray[Any]]:
-        return {**super()._state(), **self.fields.state()}
+        return {**super()._state(), **self._fields.state()}
 
     def _restart(self, restarted: NDArray[np.bool_]) -> None:
-        self.fields.restart(restarted)
+        self._fields.restart(restarted)
         self._look(restarted)
 
     def _advance(self) -> None:
-        self.fields.advance()
+        self._fields.advance()
         self._look(np.ones(self.world.copies, np.bool_))
 
     def _look(self, copies: NDArray[np.bool_]) -> None:
-        now = present(self.world, self.fields.exits)
-        fields = self.fields
+        now = present(self.world, self._fields.exits)
+        fields = self._fields
         _look(copies, now, fields.prices(), fields.field, self.radius, self._path, self._moves, self._subgoal)
 
 

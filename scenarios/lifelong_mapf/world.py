@@ -226,7 +226,8 @@ class LifelongMapf(BatchedEnv):
 
     def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
         self._resolver = self._resolver or Resolver(self)
-        return self._resolver.resolve(self._engine.keys(), proposed, scores)
+        urgency = None if self._plan is None else self._plan.urgency()
+        return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency)
 
     def _begin_episodes(self, mask: Tensor) -> None:
         """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""
