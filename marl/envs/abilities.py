@@ -6,7 +6,7 @@ Every ability is a small protocol that a world implements or not (plans: ``marl.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -70,6 +70,17 @@ class Resolves(Protocol):
         """int64 ``[B, N]``: actions that conflict with no other, ``proposed`` (int64 ``[B, N]``) where that does.
 
         scores: ``[B, N, A]``, which of the others an agent would rather have; None: it does not care.
+        """
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """A world that can show its agents what a policy was trained to see, whatever it would show them itself."""
+
+    def adapt(self, options: Any) -> None:
+        """Show what a world with these options (of the scenario's own model) shows; before anything is enabled.
+
+        The tasks stay as they are, and so do choices that the user of this world has made.
         """
 
 

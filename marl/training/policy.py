@@ -15,6 +15,7 @@ from marl.config import AnyRunConfig, CoordinationConfig
 from marl.coordination.pipeline import Memory, Pipeline
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.coordination.safety import Safety
+from marl.envs.abilities import Adapts
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
@@ -90,6 +91,8 @@ class LearnedPolicy:
 
     def bind(self, env: BatchedEnv) -> PipelinePolicy:
         """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
+        if isinstance(env, Adapts):
+            env.adapt(self.config.world)
         pipeline = Pipeline(env, self.config.coordination)
         pipeline.load_learned(self._modules)
         return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), self.config.algorithm.greedy)

@@ -34,6 +34,9 @@ from scenarios.lifelong_mapf.vectors import Weights, read_vector
 #: No sub-goal, no goal known yet.
 NONE = -1
 
+#: The vector of whoever has not chosen one.
+_DEFAULT = "default"
+
 
 class GuidanceNumbers(BaseModel):
     """The numbers of the shared guidance (``shared_guidance``); those left out come from a vector."""
@@ -77,7 +80,7 @@ class GuidanceConfig(GuidanceNumbers):
     )
     choices: bool = Field(False, description="shared: tell a scorer of moves what is known of each of them")
     vector: str = Field(
-        "default", description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
+        _DEFAULT, description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
     )
 
     @model_validator(mode="after")
@@ -91,6 +94,14 @@ class GuidanceConfig(GuidanceNumbers):
             reason = worst["msg"][0].lower() + worst["msg"][1:]
             raise UserError(f"'{name}' of guidance '{self.vector}' is {worst['input']!r}: {reason}") from None
         return self
+
+    def shown_as(self, other: GuidanceConfig) -> GuidanceConfig:
+        """The guidance ``other``, on the numbers of this one where they have been chosen."""
+        own = {name: value for name in Weights._fields if (value := getattr(self, name)) is not None}
+        if self.vector != _DEFAULT:
+            unset = dict.fromkeys(Weights._fields)
+            return other.model_copy(update={**unset, **own, "vector": self.vector})
+        return other.model_copy(update=own)
 
     def weights(self) -> Weights:
         """The numbers: those set here, then those of the vector, then 0."""

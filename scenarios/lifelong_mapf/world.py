@@ -52,7 +52,8 @@ def _allocate(copies: int, agents: int, horizon: int, device: torch.device) -> S
 
 
 class LifelongMapf(BatchedEnv):
-    """B copies of a grid with N agents; implements ``Snapshots``, ``Plans``, ``Predicts`` and ``Resolves``.
+    """B copies of a grid with N agents; implements ``Snapshots``, ``Plans``, ``Predicts``, ``Resolves`` and
+    ``Adapts``.
 
     Observation, central state and metrics: see ``observation`` and ``metrics``. Actions: 0 stay, 1 up, 2 down, 3 left,
     4 right; a move into a wall is a stay. Conflicting moves are resolved as in POGEMA 1.4.0 (``config.collision``).
@@ -202,6 +203,10 @@ class LifelongMapf(BatchedEnv):
         self._reached = self._reached.clone()
         self._reached[into] = False
         self._started = True
+
+    def adapt(self, options: MapfConfig) -> None:
+        guidance = self.config.guidance.shown_as(options.guidance)
+        self.config = self.config.model_copy(update={"guidance": guidance})
 
     def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
         self._plan = AgentPlan(self, self.config.guidance, self.config.radius) if enabled else None

@@ -126,3 +126,25 @@ def test_an_empty_observation_is_refused():
 def test_cnn_without_window_is_refused():
     with pytest.raises(UserError, match="encoder 'cnn' needs a BitWindow"):
         encoder(spaces.Box(0.0, 1.0, (3,), np.float32), encoder="cnn")
+
+
+def test_choices_pass_the_same_layers_one_by_one() -> None:
+    space = spaces.Dict({"choices": spaces.Box(-1.0, 1.0, (5, 3), np.float32), "goal": SPACE["goal"]})
+    made = encoder(space, encoder="choices", inputs=("choices",), hidden=(4,))
+    rows = torch.rand(2, 7, 5, 3, generator=torch.Generator().manual_seed(1))
+    features = made({"choices": rows, "goal": None})
+    assert (made.choices, made.features, features.shape) == (5, 4, (2, 7, 5, 4))
+    layer = made.hidden[0]
+    torch.testing.assert_close(features, torch.relu(rows @ layer.weight.t() + layer.bias))
+    torch.testing.assert_close(made({"choices": rows.flip(2)}), features.flip(2))
+
+
+def test_inputs_choose_parts_and_unknown_ones_are_named() -> None:
+    observation = observations(3)
+    some = encoder(SPACE, inputs=("goal", "window"), hidden=(8,))
+    alone = encoder(spaces.Dict({"goal": SPACE["goal"], "window": SPACE["window"]}), hidden=(8,))
+    torch.testing.assert_close(some(observation), alone(observation))
+    with pytest.raises(UserError, match="no part 'goals' for 'inputs'; did you mean 'goal'"):
+        encoder(SPACE, inputs=("goals",))
+    with pytest.raises(UserError, match="reads one Box"):
+        encoder(SPACE, encoder="choices")
