@@ -132,7 +132,11 @@ class Outcome(NamedTuple):
 
 
 class LanguageEnv(AECEnv):  # type: ignore[misc]
-    """A turn-based world of talking agents. Its agents are roles; several conversations of one may be open at once."""
+    """A turn-based world of talking agents. Its agents are roles; several conversations of one may be open at once.
+
+    ``copy.deepcopy`` of a world in mid-episode is the same moment once more: systems that try several candidates for a
+    turn go on from copies.
+    """
 
     possible_agents: list[str]
 

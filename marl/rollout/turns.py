@@ -6,8 +6,10 @@ that batches stay large while conversations of different depth and length go on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn
 from marl.policies.language.base import LanguagePolicy, Request, Transcript
@@ -45,7 +47,8 @@ class Conversation:
 class Episode:
     """One episode. seed: chose the task. group: episodes of one group share the task. key: of all sampling in it.
 
-    outcome: None if a policy gave no answer, so that the episode was dropped.
+    outcome: None if a policy gave no answer, so that the episode was dropped. spent: tokens that were generated for it
+    beside those of its conversations.
     """
 
     seed: int
@@ -53,6 +56,7 @@ class Episode:
     key: int
     conversations: list[Conversation] = field(default_factory=list)
     outcome: Outcome | None = None
+    spent: int = 0
 
 
 class TurnPlayer:
@@ -78,46 +82,68 @@ class TurnPlayer:
         episodes = [
             Episode(seed, group, fold_int(key, i)) for i, (seed, group) in enumerate(zip(seeds, groups, strict=True))
         ]
-        running = [_Running(env, episode) for env, episode in zip(self._envs, episodes, strict=False)]
-        waiting: dict[int, list[_Running]] = {}
-        by_id = {id(policy): policy for policy in self._policies.values()}
-        for one in running:
-            self._enqueue(one, waiting)
-        while waiting:
-            chosen = max(waiting, key=lambda policy: len(waiting[policy]))
-            asked = waiting.pop(chosen)
-            texts = by_id[chosen].complete([one.request() for one in asked], greedy)
-            for one, text in zip(asked, texts, strict=True):
-                if text is not None:
-                    one.say(text)
-                    self._enqueue(one, waiting)
+        running = [Running(env, episode) for env, episode in zip(self._envs, episodes, strict=False)]
+        advance(running, self._policies, greedy)
         return episodes
-
-    def _enqueue(self, one: _Running, waiting: dict[int, list[_Running]]) -> None:
-        turn = one.next_turn()
-        if turn is not None:
-            waiting.setdefault(id(self._policies[turn.agent]), []).append(one)
 
     def close(self) -> None:
         for env in self._envs:
             env.close()
 
 
-class _Running:
+def advance(running: Sequence[Running], policies: Mapping[str, LanguagePolicy], greedy: bool = False) -> None:
+    """Play all to their ends. Of all pending turns, those of the policy with the most are answered together."""
+    waiting: dict[int, list[Running]] = {}
+    for one in running:
+        _enqueue(one, policies, waiting)
+    while waiting:
+        chosen = max(waiting, key=lambda policy: len(waiting[policy]))
+        asked = waiting.pop(chosen)
+        _answer(asked, policies, greedy)
+        for one in asked:
+            if one.spoke:
+                _enqueue(one, policies, waiting)
+
+
+def answer(running: Sequence[Running], policies: Mapping[str, LanguagePolicy]) -> None:
+    """Make the one turn that each of them waits for."""
+    waiting: dict[int, list[Running]] = {}
+    for one in running:
+        _enqueue(one, policies, waiting)
+    for asked in waiting.values():
+        _answer(asked, policies, greedy=False)
+
+
+def _enqueue(one: Running, policies: Mapping[str, LanguagePolicy], waiting: dict[int, list[Running]]) -> None:
+    turn = one.next_turn()
+    if turn is not None:
+        waiting.setdefault(id(policies[turn.agent]), []).append(one)
+
+
+def _answer(asked: Sequence[Running], policies: Mapping[str, LanguagePolicy], greedy: bool) -> None:
+    """Let the policy that all of them wait for speak."""
+    requests = [one.request() for one in asked]
+    for one, text in zip(asked, policies[requests[0].turn.agent].complete(requests, greedy), strict=True):
+        one.say(text)
+
+
+class Running:
     """An episode that is being played."""
 
     def __init__(self, env: LanguageEnv, episode: Episode):
-        self._env, self._episode = env, episode
+        self._env, self.episode = env, episode
         self._count = 0
         self._turn: Turn | None = None
+        #: Whether the last request was answered.
+        self.spoke = False
         env.reset(seed=episode.seed)
 
     def next_turn(self) -> Turn | None:
         """The turn to make now, or None when the episode is over; its outcome is noted then."""
         self._turn = turn = self._env.turn()
-        conversations = self._episode.conversations
+        conversations = self.episode.conversations
         if turn is None:
-            self._episode.outcome = outcome = self._env.outcome()
+            self.episode.outcome = outcome = self._env.outcome()
             for conversation in conversations:
                 conversation.result = outcome.conversations[conversation.number]
                 conversation.transcript.cache = None
@@ -129,15 +155,38 @@ class _Running:
     def request(self) -> Request:
         assert self._turn is not None
         self._count += 1
-        transcript = self._episode.conversations[self._turn.conversation].transcript
-        return Request(self._turn, transcript, fold_int(self._episode.key, self._count))
+        return Request(self._turn, self.spoken.transcript, fold_int(self.episode.key, self._count))
 
-    def say(self, text: str) -> None:
+    @property
+    def spoken(self) -> Conversation:
+        """The conversation of the turn that was asked for last."""
         assert self._turn is not None
-        self._env.step(text)
-        reward = self._env.rewards[self._turn.agent] if not self._over() else 0.0
-        record = TurnRecord(self._turn.anchor, text, reward)
-        self._episode.conversations[self._turn.conversation].turns.append(record)
+        return self.episode.conversations[self._turn.conversation]
 
-    def _over(self) -> bool:
-        return self._env.turn() is None
+    @property
+    def tokens(self) -> int:
+        """Tokens that policies have generated in it so far."""
+        return sum(end - start for c in self.episode.conversations for start, end in c.transcript.spans)
+
+    def say(self, text: str | None) -> None:
+        """Make the turn that was asked for; None: no answer came, and the episode is not gone on with."""
+        assert self._turn is not None
+        self.spoke = text is not None
+        if text is None:
+            return
+        self._env.step(text)
+        reward = self._env.rewards[self._turn.agent] if self._env.turn() is not None else 0.0
+        self.spoken.turns.append(TurnRecord(self._turn.anchor, text, reward))
+
+    def fork(self, key: int) -> Running:
+        """The same moment once more, to go on otherwise. key: of all sampling from here on."""
+        # What was said stays as it is, and what policies have cached is only ever read.
+        shared: dict[int, Any] = {}
+        for conversation in self.episode.conversations:
+            shared |= {id(message): message for message in conversation.messages}
+            shared[id(conversation.transcript.cache)] = conversation.transcript.cache
+        other = Running.__new__(Running)
+        other._env = copy.deepcopy(self._env, shared)
+        other.episode = replace(self.episode, key=key, conversations=copy.deepcopy(self.episode.conversations, shared))
+        other._count, other._turn, other.spoke = self._count, self._turn, self.spoke
+        return other

@@ -1,22 +1,27 @@
 """AT-GRPO and hierarchical GRPO: what is compared is the same question, role and turn, or the same sub-problem.
 
-AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn). Its tree sampling, where
-all candidates of a turn start from one state, is not done here: rollouts are independent, so a group's members agree in
-what is asked and not in what happened before. Hierarchical GRPO (prime-rl, pull request 3138) compares a sub-agent only
+AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn) and samples trees: N
+candidates at each turn from the same state, the best of which goes on (``marl.rollout.trees``). What a candidate earns
+is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies follow it to the
+end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request 3138) compares a sub-agent only
 with others that were asked the same, and a planner with other plans for the same question. Both use differences from
 the mean without dividing by the standard deviation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
+from marl.envs.chat import LanguageEnv, Outcome
 from marl.learning.group_norm import group_norm
+from marl.policies.language.base import LanguagePolicy
 from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
+from marl.rollout.trees import TreePlayer
+from marl.systems.language import Advantages, Context, LanguageConfig, Player, rollouts, row_reward
 from marl.systems.language_learner import language_system
 
 
@@ -26,12 +31,28 @@ class AtGrpoConfig(LanguageConfig):
     compare: Literal["turn", "sub_problem"] = "turn"
     """Turns of the same role and number, or rows of the same role and task."""
     scale: Annotated[float, Field(gt=0.0)] | None = 1.0
+    tree: bool = True
+    """Try ``group`` candidates at each turn from the same state, instead of rollouts that agree in the question only."""
 
 
 class HierarchicalGrpoConfig(AtGrpoConfig):
     """Options of hierarchical GRPO."""
 
     compare: Literal["turn", "sub_problem"] = "sub_problem"
+    tree: bool = False
+
+
+def player(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolicy], config: LanguageConfig) -> Player:
+    """Trees, or independent rollouts."""
+    assert isinstance(config, AtGrpoConfig)
+    if not config.tree:
+        return rollouts(make, policies, config)
+    price = config.reward.cost
+
+    def judge(outcome: Outcome, reward: float) -> float:
+        return max(0.0, 1.0 - price * outcome.cost) * outcome.success + reward
+
+    return TreePlayer(make, policies, judge)
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
@@ -56,6 +77,7 @@ AT_GRPO = language_system(
     paper="arXiv 2510.11062",
     advantages=advantages,
     config=AtGrpoConfig,
+    player=player,
 )
 HIERARCHICAL_GRPO = language_system(
     name="hierarchical_grpo",
@@ -63,4 +85,5 @@ HIERARCHICAL_GRPO = language_system(
     paper="prime-rl pull request 3138",
     advantages=advantages,
     config=HierarchicalGrpoConfig,
+    player=player,
 )

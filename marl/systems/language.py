@@ -12,9 +12,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from marl.config import Frozen
+from marl.envs.chat import LanguageEnv
 from marl.learning.rewards import outcome_reward
+from marl.policies.language.base import LanguagePolicy
 from marl.policies.language.transformer import TransformerConfig
 from marl.rollout.token_batch import TokenBatch
+from marl.rollout.turns import Episode, TurnPlayer
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -119,6 +122,25 @@ class CostPhaseConfig(Frozen):
     """Replaces ``reward.cost``."""
 
 
+class StoreConfig(Frozen):
+    """Decoupled updates: rows of sub-agents go through a store before their learner takes them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    file: Path | None = None
+    """An SQLite file that two processes share; null: a store in this process, which resumes exactly."""
+    side: Literal["main", "sub"] = "main"
+    """With a file: main plays the episodes and trains the first role, sub trains the others."""
+    batches: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Batches of the store that one update of a sub-agent takes."""
+    capacity: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Batches per sub-agent that wait at most; older ones are dropped and counted."""
+    lag: Annotated[int, Field(ge=0)] = 4
+    """Batches that may wait before main waits for a living sub."""
+    patience_seconds: Positive = 60.0
+    """Silence after which the other side is taken as gone."""
+
+
 class LanguageConfig(Frozen):
     """Options of all language systems."""
 
@@ -153,6 +175,8 @@ class LanguageConfig(Frozen):
     reward: RewardConfig = RewardConfig()
     cost_phase: CostPhaseConfig = CostPhaseConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
+    store: StoreConfig | None = None
+    """A store between the learners of planner and sub-agents; null: they learn together."""
     traces: Annotated[int, Field(ge=0)] = 0
     """Write the rows of every so many updates to ``traces/`` in the run's folder; 0: none."""
     tree_tokens: Annotated[int, Field(ge=16)] = 112
@@ -203,12 +227,32 @@ class Context(NamedTuple):
 AdvantageFunction = Callable[[TokenBatch, "LanguageConfig", Context], Advantages]
 
 
+class Player(Protocol):
+    """Plays the episodes that a system learns from (``marl.rollout.turns.TurnPlayer``)."""
+
+    def play(self, seeds: Sequence[int], key: int, groups: Sequence[int]) -> list[Episode]:
+        """Episodes of the tasks that seeds choose; key: of all sampling. groups: which ones share a task."""
+
+    def close(self) -> None:
+        """Close the worlds."""
+
+
+#: (makes an environment, role -> policy, options) -> the player of a system.
+PlayerFactory = Callable[[Callable[[], LanguageEnv], Mapping[str, LanguagePolicy], "LanguageConfig"], Player]
+
+
+def rollouts(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolicy], config: LanguageConfig) -> Player:
+    """Independent episodes, one per seed."""
+    return TurnPlayer(make, policies)
+
+
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """A language system's parts. advantages: of its rows. entry_only: only the first role learns."""
+    """A language system's parts. advantages: of its rows. entry_only: only the first role learns. player: its episodes."""
 
     advantages: AdvantageFunction
     entry_only: bool = False
+    player: PlayerFactory = rollouts
 
 
 def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.envs.chat import LanguageWorld
+from marl.envs.chat import LanguageEnv, LanguageWorld
 from marl.errors import UserError
 from marl.learning.learner import ClippedAdam
 from marl.learning.surrogates import ppo_clip
@@ -20,9 +20,20 @@ from marl.rollout.token_batch import TokenBatch, token_batch
 from marl.rollout.traces import write_traces
 from marl.rollout.turns import Conversation, Episode
 from marl.seeding import Stream, fold_int
-from marl.systems.language import AdvantageFunction, Advantages, Context, LanguageConfig, LanguageRecipe, row_reward
+from marl.systems.language import (
+    AdvantageFunction,
+    Advantages,
+    Context,
+    LanguageConfig,
+    LanguageRecipe,
+    Player,
+    PlayerFactory,
+    rollouts,
+    row_reward,
+)
 from marl.systems.language_critic import Critic, CriticConfig
 from marl.systems.language_policies import Speakers, Unit, build_speakers
+from marl.systems.language_store import Exchange, Stored
 from marl.systems.system import System
 
 
@@ -43,9 +54,18 @@ class LanguageLearner:
                 raise UserError("a critic of tokens needs policies of kind tiny, whose tokens it shares")
             self._critic = Critic(config, self.speakers.tokenizer.size, seed)
 
+        self.exchange: Exchange | None = None
+        self._joined = False
+        if config.store is not None:
+            self.exchange = Exchange(config.store, self.speakers.units, world.roles[0])
+
     @property
     def policies(self) -> Mapping[str, LanguagePolicy]:
         return self.speakers.policies
+
+    def player(self, make: Callable[[], LanguageEnv]) -> Player:
+        """Plays what ``update`` learns from."""
+        return self._recipe.player(make, self.policies, self.config)
 
     @property
     def _taught(self) -> tuple[Unit, ...]:
@@ -97,6 +117,8 @@ class LanguageLearner:
         learned. shown: demonstrations to imitate in the same gradient step. Returns named figures.
         """
         self._teachers = {}  # reinforcement begins with fresh moments
+        if self.exchange is not None:
+            self.exchange.open()
         batch = token_batch(episodes, self._roles, self.speakers.trained)
         if not batch.rows:
             return {"empty_batches": 1.0}
@@ -110,7 +132,11 @@ class LanguageLearner:
         for unit in self.speakers.units:
             adam = self._adams[unit.name]
             _set_rate(adam, rate)
-            rows, normaliser = self._rows(batch, found, unit)
+            numbers, rows, normaliser = self._rows(batch, found, unit)
+            if self.exchange is not None and self.exchange.carries(unit):
+                stored = Stored(self.exchange.versions[unit.name], normaliser, rate, rows)
+                self.exchange.put(unit, batch, numbers, row_reward(batch, self.config, fraction), stored)
+                continue
             replayed = self._replayed(shown, unit, normaliser * self.config.warm_start.replayed(fraction))
             if not rows and not replayed:
                 continue
@@ -121,12 +147,74 @@ class LanguageLearner:
                 norm_figures = self._step(unit, adam, both, normaliser, on_policy=epoch == 0)
                 if epoch == 0:
                     figures[f"grad_norm_{unit.name}"] = norm_figures[1]
-        for policy in self.policies.values():
-            policy.forget()
+        if self.exchange is not None:
+            figures |= self._exchanged(self.exchange, shown, self.config.warm_start.replayed(fraction))
+        self._forget()
         return figures
 
-    def _rows(self, batch: TokenBatch, found: Advantages, unit: Unit) -> tuple[list[TokenRow], float]:
-        """The unit's rows with the weight of each token, and what their sum is divided by.
+    def _exchanged(self, exchange: Exchange, shown: Sequence[Episode], replayed: float) -> dict[str, float]:
+        """Learn from a store of this process, or take over what the other process has learned. Returns figures."""
+        figures: dict[str, float] = {}
+        exchange.sign()
+        for unit in exchange.units:
+            if exchange.side is None:
+                figures |= self.learn_stored(unit, shown, replayed)
+            else:
+                exchange.hold_back(unit)
+                exchange.receive(unit)
+                figures[f"weights_version_{unit.name}"] = float(exchange.versions[unit.name])
+            figures |= exchange.figures(unit)
+        return figures
+
+    def learn_stored(self, unit: Unit, shown: Sequence[Episode] = (), replayed: float = 0.0) -> dict[str, float]:
+        """One update from the unit's batches in the store; nothing if too few wait. Returns figures.
+
+        shown: demonstrations to imitate in the same gradient step, with the weight ``replayed``.
+        """
+        assert self.exchange is not None
+        taken = self.exchange.take(unit)
+        if not taken:
+            return {}
+        rows = [row for stored in taken for row in stored.rows]
+        version, adam = self.exchange.versions[unit.name], self._adams[unit.name]
+        _set_rate(adam, taken[-1].rate)
+        fresh = all(stored.version == version for stored in taken)
+        normaliser = sum(stored.normaliser for stored in taken)
+        figures = {f"lag_{unit.name}": float(version - min(stored.version for stored in taken))}
+        figures[f"tokens_{unit.name}"] = float(sum(stored.tokens for stored in taken))
+        for epoch in range(self.config.epochs):
+            sampled_now = fresh and epoch == 0
+            both = [*rows, *self._replayed(shown, unit, normaliser * replayed)] if sampled_now else rows
+            if not both:  # every group of it was of one mind
+                return figures
+            _, norm = self._step(unit, adam, both, normaliser, on_policy=sampled_now)
+            figures.setdefault(f"grad_norm_{unit.name}", norm)
+        self.exchange.versions[unit.name] += 1
+        self.exchange.publish(unit)
+        return figures
+
+    def follow(self) -> dict[str, float]:
+        """On the side ``sub`` of a shared store: learn from what waits there. Returns figures; none if nothing does."""
+        exchange = self.exchange
+        assert exchange is not None
+        if not self._joined:
+            for unit in exchange.units:
+                version = exchange.versions[unit.name]
+                if not exchange.receive(unit, version or -1) and version == 0:
+                    return {}  # nobody has said yet what to start from
+            self._joined = True
+        figures: dict[str, float] = {}
+        for unit in exchange.units:
+            learned = self.learn_stored(unit)
+            figures |= learned and learned | exchange.figures(unit)
+        return figures
+
+    def _forget(self) -> None:
+        for policy in self.policies.values():
+            policy.forget()
+
+    def _rows(self, batch: TokenBatch, found: Advantages, unit: Unit) -> tuple[list[int], list[TokenRow], float]:
+        """The numbers of the unit's rows, these with the weight of each token, and what their sum is divided by.
 
         Rows that give no gradient, because they do not count or all their advantages are 0, are left out.
         """
@@ -140,7 +228,7 @@ class LanguageLearner:
         else:
             normaliser = float((weight * batch.tokens_of_row).sum())
         lengths, ends = batch.turn_length, batch.turns_of_row.cumsum(0).tolist()
-        rows = []
+        rows, numbers_of_rows = [], []
         for number in weight.nonzero().squeeze(1).tolist():
             conversation = batch.rows[number]
             turns = slice(ends[number] - len(conversation.transcript.spans), ends[number])
@@ -150,7 +238,8 @@ class LanguageLearner:
                 own = share[turns].repeat_interleave(lengths[turns]) * found.token[number]
             if bool(own.any()):
                 rows.append(_row(conversation, own.numpy()))
-        return rows, max(normaliser, 1.0)
+                numbers_of_rows.append(number)
+        return numbers_of_rows, rows, max(normaliser, 1.0)
 
     def _step(
         self, unit: Unit, adam: ClippedAdam, rows: Sequence[TokenRow], normaliser: float, on_policy: bool = True
@@ -185,6 +274,7 @@ class LanguageLearner:
             "adam": {name: adam.state() for name, adam in self._adams.items()},
             "teacher": {name: adam.state() for name, adam in self._teachers.items()},
             "critic": None if self._critic is None else self._critic.state(),
+            "exchange": None if self.exchange is None else self.exchange.state(),
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
         }
 
@@ -199,6 +289,8 @@ class LanguageLearner:
             self._adams[unit.name].load_state(state["adam"][unit.name])
         if self._critic is not None:
             self._critic.load_state(state["critic"])
+        if self.exchange is not None:
+            self.exchange.load_state(state["exchange"])
         if state["teacher"]:
             self._begin_imitation()
             for name, adam in self._teachers.items():
@@ -212,9 +304,10 @@ def language_system(
     advantages: AdvantageFunction,
     config: type[LanguageConfig] = LanguageConfig,
     entry_only: bool = False,
+    player: PlayerFactory = rollouts,
 ) -> System:
     """A ``System`` of language worlds from its advantages. entry_only: only the first role learns."""
-    recipe = LanguageRecipe(advantages, entry_only)
+    recipe = LanguageRecipe(advantages, entry_only, player)
 
     def build(world: LanguageWorld, options: LanguageConfig, seed: int, device: str) -> LanguageLearner:
         return LanguageLearner(world, options, recipe, seed, device)

@@ -20,6 +20,7 @@ from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.turns import Episode, TurnPlayer
 from marl.scenario import Scenario, load_scenario
 from marl.seeding import Stream, fold_int
+from marl.systems.language_store import SUB
 from marl.systems.registry import load_system
 from marl.systems.system import System
 from marl.training.checkpoint import CheckpointStore
@@ -34,6 +35,8 @@ Echo = Callable[[str], None]
 _IMITATION_STEPS = 20
 #: Each run's tasks are numbered from a place of its own; those of demonstrations are negative.
 _TASKS_PER_RUN = 1 << 36
+#: Between two looks into a shared store in which nothing waits.
+_POLL_SECONDS = 0.2
 
 
 class LanguageTrainer:
@@ -53,11 +56,16 @@ class LanguageTrainer:
         self._held_out = scenario.language(scenario.held_out(config.world))
         self.learner = system.build(self._world, config.algorithm, config.seed, config.device)
         self._clock = PhaseClock()
-        self._player = TurnPlayer(self._world.make, self.learner.policies)
+        self._player = self.learner.player(self._world.make)
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)
         demonstrator = ScriptedPolicy(self._world.expert, self.learner.speakers.tokenizer)
         self._teacher = TurnPlayer(self._world.make, dict.fromkeys(self._world.roles, demonstrator))
-        self._imitations = -(-config.algorithm.warm_start.steps // _IMITATION_STEPS) if self._imitates() else 0
+        exchange = self.learner.exchange
+        #: Learns from what another process plays.
+        self._follows = exchange is not None and exchange.side == SUB
+        self._ended = False
+        imitates = self._imitates() and not self._follows
+        self._imitations = -(-config.algorithm.warm_start.steps // _IMITATION_STEPS) if imitates else 0
         self._iteration = 0
         self._tokens = 0
         self._episodes = 0
@@ -82,12 +90,14 @@ class LanguageTrainer:
 
     @property
     def _complete(self) -> bool:
-        return self._iteration >= self._imitations and self._tokens >= self.total_agent_steps
+        return self._ended or (self._iteration >= self._imitations and self._tokens >= self.total_agent_steps)
 
     # State
 
     def start(self) -> None:
         """Begin a new run."""
+        if self.learner.exchange is not None and not self._follows:
+            self.learner.exchange.claim(f"seed {self.config.seed}, begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
         self.save()  # so that there is always something to resume from
 
     def take_weights(self, init: Path) -> None:
@@ -113,6 +123,8 @@ class LanguageTrainer:
         self._imitations = counters["imitations"]
         self._cpu_before = counters["cpu_seconds"]
         self._echo(f"resumed from {path.name} at {self._tokens:,} tokens")
+        if self.learner.exchange is not None and not self.learner.exchange.exact:
+            self._echo("this run shares a store with another process: it goes on, but not bit for bit")
 
     def save(self) -> None:
         """Write a checkpoint of the present moment."""
@@ -125,7 +137,8 @@ class LanguageTrainer:
             "cpu_seconds": self._cpu_seconds(),
         }
         tree = {"algorithm": self.learner.state(), "counters": counters}
-        self._store.save(self._iteration, tree, {"agent_steps": self._tokens})
+        exact = self.learner.exchange is None or self.learner.exchange.exact
+        self._store.save(self._iteration, tree, {"agent_steps": self._tokens, "exact_resume": exact})
 
     def _cpu_seconds(self) -> float:
         return self._cpu_before + time.process_time() - self._cpu_began
@@ -139,6 +152,8 @@ class LanguageTrainer:
         with stop_signals() as stop:
             while not self._complete and not stop.asked:
                 figures = self._iterate()
+                if not figures:
+                    continue
                 tracker.log(figures)
                 progress.update(figures, self._clock)
                 if self._iteration % self.config.checkpoint.every_iterations == 0 or self._complete:
@@ -147,10 +162,17 @@ class LanguageTrainer:
                     saved = self._iteration
             if saved != self._iteration:
                 self.save()
+        if self._complete and self.learner.exchange is not None:
+            self.learner.exchange.sign(done=True)
         return self._complete
 
     def _iterate(self) -> dict[str, float]:
-        if self._iteration < self._imitations:
+        """One update with its figures; none if another process has given nothing to learn from yet."""
+        if self._follows:
+            learned = self._follow()
+            if not learned:
+                return {}
+        elif self._iteration < self._imitations:
             learned = self._imitate()
         else:
             learned = self._reinforce()
@@ -164,7 +186,11 @@ class LanguageTrainer:
         }
         figures |= learned
         every = self.config.evaluation.every_iterations
-        if every and (self._iteration % every == 0 or self._complete or self._iteration == self._imitations):
+        if (
+            every
+            and not self._follows
+            and (self._iteration % every == 0 or self._complete or self._iteration == self._imitations)
+        ):
             with self._clock.phase("evaluate"):
                 figures |= {f"evaluation/{name}": value for name, value in self.evaluate().items()}
         return figures
@@ -185,6 +211,21 @@ class LanguageTrainer:
         begin = -1 - _TASKS_PER_RUN * self.config.seed - step * batch
         with self._clock.phase("demonstrate"):
             return self._teacher.play(range(begin, begin - batch, -1), self._key(step, Stream.WORLD))
+
+    def _follow(self) -> dict[str, float]:
+        """One update from what waits in a shared store; nothing if nothing does."""
+        exchange = self.learner.exchange
+        assert exchange is not None
+        exchange.sign()
+        with self._clock.phase("update"):
+            learned = self.learner.follow()
+        if not learned:
+            self._ended = exchange.over()
+            with self._clock.phase("wait"):
+                time.sleep(0.0 if self._ended else _POLL_SECONDS)
+            return {}
+        self._tokens += max(int(sum(value for name, value in learned.items() if name.startswith("tokens_"))), 1)
+        return {f"learn/{name}": value for name, value in learned.items()}
 
     def _reinforce(self) -> dict[str, float]:
         number = self._iteration - self._imitations
@@ -266,7 +307,7 @@ def language_plan(config: AnyRunConfig) -> dict[str, Any]:
 def tokens_of(episode: Episode) -> int:
     """Tokens that policies generated in an episode; of policies without ids none are known."""
     spans = [span for conversation in episode.conversations for span in conversation.transcript.spans]
-    return sum(span.end - span.start for span in spans)
+    return sum(span.end - span.start for span in spans) + episode.spent
 
 
 def episode_means(episodes: Sequence[Episode]) -> dict[str, float]:

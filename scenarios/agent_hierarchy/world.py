@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from typing import Any, NamedTuple
 
@@ -191,6 +192,24 @@ class HierarchyEnv(LanguageEnv):
 
     def close(self) -> None:
         """Holds nothing that needs closing."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HierarchyEnv:
+        """The same moment once more; what never changes is shared."""
+        fixed = (
+            self.hierarchy,
+            self._file_tasks,
+            self.task,
+            self.observation_spaces,
+            self.action_spaces,
+            self.metadata,
+        )
+        memo |= {id(thing): thing for thing in fixed}
+        for conversation in self._conversations:
+            memo[id(conversation.role)] = conversation.role
+            memo |= {id(message): message for message in conversation.messages}
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     # Calls
 
