@@ -169,9 +169,11 @@ def configure(
                 f"{layer.source} is for scenario '{layer.values['scenario']}', not for '{scenario}': name that one"
             )
     chosen = [layer.values["system"] for layer in layers if "system" in layer.values][-1]
-    return resolve(
+    resolved: AnyRunConfig = resolve(
         found.config, load_system(str(chosen)).config, [Layer("the command", {"scenario": scenario}), *layers]
     )
+    world = found.coordinated(resolved.world, resolved.coordination)
+    return resolved if world == resolved.world else resolved.model_copy(update={"world": world})
 
 
 def option_layers(scenario: Scenario, name: str, value: Any) -> list[Layer]:

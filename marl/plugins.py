@@ -27,6 +27,8 @@ _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 #: Top-level packages, and the hosts of servers, that the user named.
 _packages: set[str] = set()
 _hosts: set[str] = set()
+#: Programs that files may have started.
+_programs: set[str] = set()
 
 
 def is_reference(name: str) -> bool:
@@ -35,7 +37,8 @@ def is_reference(name: str) -> bool:
 
 
 def trust(*names: str) -> None:
-    """Let files name these modules (their whole packages) and servers (by address) from now on."""
+    """Let files name these modules (their whole packages), servers (by address) and programs from now on."""
+    _programs.update(names)
     for name in names:
         host = urlsplit(name).hostname if _URL.match(name) else None
         if host is not None:
@@ -59,6 +62,12 @@ def check_server(url: str, place: str) -> None:
         host = None
     if host not in _HERE and host not in _hosts:
         raise UserError(f"{place} names the server {url[:80]!r}: if it is to be contacted, add --trust {url[:80]!r}")
+
+
+def check_program(program: str, place: str) -> None:
+    """Raise ``UserError`` unless a program that a file would have started was named by the user."""
+    if program not in _programs:
+        raise UserError(f"{place} starts the program {program[:80]!r}: to let it, add --trust {program[:80]!r}")
 
 
 def load_reference(reference: str, kind: type[Kind]) -> Kind:

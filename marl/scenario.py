@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from marl.config import read_options
+from marl.config import CoordinationConfig, read_options
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
@@ -126,6 +126,8 @@ class Scenario:
         training and evaluation never overlap; a world that draws maps from a pool changes the pool here.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
     language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
+    coordinated: (world configuration, the run's coordination) -> the world configuration; for worlds that guide, tell
+        intentions and correct by themselves, as those of texts do. Raises ``UserError`` for what contradicts itself.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Scenario:
     held_out: Callable[[Any], Any] = lambda config: config
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None
+    coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
 
     def preset_names(self) -> list[str]:
         return sorted(path.stem for path in self.presets.glob("*.yaml"))

@@ -1,9 +1,9 @@
 """The advantages of language systems on plain arrays, for use in any other trainer.
 
 Every function takes lists, numpy arrays or tensors, one entry per sample (or turn), and returns float32 numpy arrays.
-Keys (question, agent, ...) may be texts or numbers; entries that agree in all keys of a call are compared. A group of one
-has advantage 0. ``scale``: None divides by the group's own standard deviation, a number by that constant (1: differences
-from the mean alone). The systems of ``marl.systems`` use the same code underneath.
+Keys (question, agent, ...) may be texts or numbers; entries that agree in all keys of a call are compared. A group of
+one has advantage 0. ``scale``: None divides by the group's own standard deviation, a number by that constant (1:
+differences from the mean alone). The systems of ``marl.systems`` use the same code underneath.
 """
 
 from __future__ import annotations

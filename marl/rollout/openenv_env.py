@@ -28,14 +28,15 @@ def _core() -> Any:
 
 def action_class() -> type[Any]:
     """The actions: ``text`` is what the role says."""
-    return create_model("Say", __base__=_core().Action, text=(str, ...))
+    made: type[Any] = create_model("Say", __base__=_core().Action, text=(str, ...))
+    return made
 
 
 def observation_class() -> type[Any]:
     """The observations: ``messages`` that are new to the role, and ``tools``, the calls that it may make."""
-    return create_model(
-        "Heard", __base__=_core().Observation, messages=(list[dict[str, Any]], ...), tools=(list[dict[str, Any]], ...)
-    )
+    fields: dict[str, Any] = dict.fromkeys(("messages", "tools"), (list[dict[str, Any]], ...))
+    made: type[Any] = create_model("Heard", __base__=_core().Observation, **fields)
+    return made
 
 
 def openenv_environment(

@@ -3,9 +3,9 @@
 AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn) and samples trees: N
 candidates at each turn from the same state, the best of which goes on (``marl.rollout.trees``). What a candidate earns
 is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies follow it to the
-end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request 3138) compares a sub-agent only
-with others that were asked the same, and a planner with other plans for the same question. Both use differences from
-the mean without dividing by the standard deviation.
+end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request 3138) compares a
+sub-agent only with others that were asked the same, and a planner with other plans for the same question. Both use
+differences from the mean without dividing by the standard deviation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AtGrpoConfig(LanguageConfig):
     """Turns of the same role and number, or rows of the same role and task."""
     scale: Annotated[float, Field(gt=0.0)] | None = 1.0
     tree: bool = True
-    """Try ``group`` candidates at each turn from the same state, instead of rollouts that agree in the question only."""
+    """Try ``group`` candidates at each turn from the same state, not rollouts that agree in the question alone."""
 
 
 class HierarchicalGrpoConfig(AtGrpoConfig):

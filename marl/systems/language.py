@@ -29,6 +29,9 @@ class TinyPolicyConfig(Frozen):
     transformer: TransformerConfig = TransformerConfig()
     max_tokens: int = Field(default=12, ge=1, le=4096, description="tokens of one turn")
     vocabulary: int = Field(default=512, ge=300, le=100_000, description="size of a tokenizer of bytes")
+    lora_rank: int | None = Field(
+        default=None, ge=1, le=1024, description="rank of adapters per role on a body that imitation alone trains"
+    )
 
 
 class HfPolicyConfig(Frozen):
@@ -52,6 +55,18 @@ class OpenAIPolicyConfig(Frozen):
     retries: int = Field(default=3, ge=0, le=20)
     max_tokens: int = Field(default=256, ge=1, le=100_000)
     require_ids: bool = Field(default=False, description="refuse replies without token ids")
+    weights: Path | None = Field(
+        default=None, description="folder of the weights it serves: they learn here from the token ids it returns"
+    )
+    publish: Path | None = Field(default=None, description="where new weights are written for it; needed to learn")
+    reload_url: str = Field(default="", description="asked to load them, such as .../v1/load_lora_adapter of vLLM")
+    lora_rank: int | None = Field(default=8, ge=1, le=1024, description="as of the kind hf")
+
+    @model_validator(mode="after")
+    def _whole(self) -> OpenAIPolicyConfig:
+        if (self.weights is None) != (self.publish is None):
+            raise ValueError("weights and publish belong together: what the server serves, and where it finds new ones")
+        return self
 
 
 class ScriptedPolicyConfig(Frozen):
@@ -248,7 +263,10 @@ def rollouts(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePol
 
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """A language system's parts. advantages: of its rows. entry_only: only the first role learns. player: its episodes."""
+    """A language system's parts.
+
+    advantages: of its rows. entry_only: only the first role learns. player: plays its episodes.
+    """
 
     advantages: AdvantageFunction
     entry_only: bool = False

@@ -73,7 +73,7 @@ class LanguageLearner:
         return self.speakers.units + self.speakers.frozen
 
     def _adam(self, unit: Unit, rate: float) -> ClippedAdam:
-        return ClippedAdam(unit.model.parameters_of(unit.taught[0]), rate, self.config.max_grad_norm)
+        return ClippedAdam(unit.model.parameters_of(unit.key), rate, self.config.max_grad_norm)
 
     # Imitation
 
@@ -85,6 +85,8 @@ class LanguageLearner:
         share = min((number + 1) / max(options.warmup, 1), 1.0, 1.0 - number / options.steps)
         figures = {}
         for unit in self._taught:
+            if not unit.taught:  # an adapter, whose body is shown how to speak
+                continue
             adam = self._teachers[unit.name]
             _set_rate(adam, options.rate * share)
             loss, _ = self._step(unit, adam, self._replayed(episodes, unit, 1.0), 1.0)
@@ -135,7 +137,8 @@ class LanguageLearner:
             numbers, rows, normaliser = self._rows(batch, found, unit)
             if self.exchange is not None and self.exchange.carries(unit):
                 stored = Stored(self.exchange.versions[unit.name], normaliser, rate, rows)
-                self.exchange.put(unit, batch, numbers, row_reward(batch, self.config, fraction), stored)
+                if rows or self.exchange.side is None:
+                    self.exchange.put(unit, batch, numbers, row_reward(batch, self.config, fraction), stored)
                 continue
             replayed = self._replayed(shown, unit, normaliser * self.config.warm_start.replayed(fraction))
             if not rows and not replayed:
@@ -249,9 +252,10 @@ class LanguageLearner:
         on_policy: the rows were sampled by these very weights, or are demonstrations: the ratio is 1.
         """
         adam.zero()
+        on_policy = on_policy and not getattr(unit.model, "sampled_elsewhere", False)
         total = 0.0
         for trees in pack(rows, self.config.tree_tokens, self.config.pass_tokens):
-            logits = unit.model.logits_at(unit.taught[0], trees.token, trees.position, trees.mask, trees.at)
+            logits = unit.model.logits_at(unit.key, trees.token, trees.position, trees.mask, trees.at)
             log_prob = torch.log_softmax(logits / self.config.temperature, dim=-1)
             log_prob = log_prob.gather(1, trees.target.unsqueeze(1)).squeeze(1)
             if on_policy:
@@ -270,7 +274,7 @@ class LanguageLearner:
         """Everything that the next update depends on."""
         tokenizer = self.speakers.tokenizer
         return {
-            "policy": {unit.name: unit.model.state_of(unit.taught[0]) for unit in self._taught},
+            "policy": {unit.name: unit.model.state_of(unit.key) for unit in self._taught},
             "adam": {name: adam.state() for name, adam in self._adams.items()},
             "teacher": {name: adam.state() for name, adam in self._teachers.items()},
             "critic": None if self._critic is None else self._critic.state(),
@@ -281,7 +285,7 @@ class LanguageLearner:
     def take_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Continue from the policies of another run: the part ``policy`` of its state."""
         for unit in self._taught:
-            unit.model.load_state_of(unit.taught[0], weights[unit.name])
+            unit.model.load_state_of(unit.key, weights[unit.name])
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.take_weights(state["policy"])

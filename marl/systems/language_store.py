@@ -1,8 +1,8 @@
 """Decoupled updates: what one learner of a hierarchy hands to another through a store (``marl.rollout.store``).
 
 The side ``main`` plays the episodes, works out all advantages and trains the role that the user talks to. Rows of the
-other roles go into the store, with tokens, masks, log-probabilities, rewards and advantages; their learners, in the same
-process or on the side ``sub``, take steps on them and, on that side, hand the new weights back.
+other roles go into the store, with tokens, masks, log-probabilities, rewards and advantages; their learners, in the
+same process or on the side ``sub``, take steps on them and, on that side, hand the new weights back.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Exchange:
                     self.publish(unit)
 
     def receive(self, unit: Unit, after: int | None = None) -> bool:
-        """Take over newer weights of a unit. Returns whether there were any. Raises ``UserError`` if they do not fit."""
+        """Take over newer weights of a unit, if there are any. Raises ``UserError`` if they do not fit."""
         assert isinstance(self._store, SharedStore)
         newest = self._store.newest(unit.name, self.versions[unit.name] if after is None else after)
         if newest is None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from marl.config import AnyRunConfig
+from marl.envs.chat import ConversationResult
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.turns import Episode, TurnPlayer
@@ -251,6 +252,7 @@ class LanguageTrainer:
             raise UserError("all episodes of an iteration were dropped: the policies' servers give no answers")
         means = episode_means(finished)
         figures = {"reward": means["success"]}
+        figures |= {f"role/{name}": value for name, value in role_means(finished).items()}
         figures |= {f"episode/{name}": value for name, value in means.items()}
         return figures | {f"learn/{name}": value for name, value in learned.items()}
 
@@ -326,6 +328,27 @@ def episode_means(episodes: Sequence[Episode]) -> dict[str, float]:
         for name, value in row.items():
             columns.setdefault(name, []).append(float(value))
     return {name: float(np.mean(values)) for name, values in columns.items()}
+
+
+def role_means(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Figures of each role by who called it, ``ROLE_by_CALLER/...``.
+
+    Conversations an episode; turns, invalid turns, cost and share of right answers a conversation.
+    """
+    found: dict[str, list[ConversationResult]] = {}
+    for episode in episodes:
+        assert episode.outcome is not None
+        for result in episode.outcome.conversations:
+            found.setdefault(f"{result.agent}_by_{result.caller or 'user'}", []).append(result)
+    figures: dict[str, float] = {}
+    for name, results in sorted(found.items()):
+        figures[f"{name}/conversations"] = len(results) / len(episodes)
+        for part in ("turns", "invalid", "cost"):
+            figures[f"{name}/{part}"] = float(np.mean([getattr(result, part) for result in results]))
+        judged = [result.correct for result in results if result.correct is not None]
+        if judged:
+            figures[f"{name}/correct"] = float(np.mean(judged))
+    return figures
 
 
 def success_by_hops(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -21,7 +21,8 @@ class RoleConfig(_Frozen):
     calls: tuple[str, ...] = ()
     """Roles that it may delegate to."""
     tools: tuple[str, ...] = ()
-    """Tools that it may use: cache, fresh, compute, check, or ``module:function`` of your own."""
+    """Tools that it may use: cache, fresh, compute, check, ``module:function`` of your own, ``SERVER/TOOL`` of an MCP
+    server of the graph, or ``SERVER/*`` for all of them."""
     knows: tuple[int, ...] | None = None
     """Numbers of the relations that its lookups cover; null: all."""
     failure: Probability = 0.0
@@ -32,6 +33,23 @@ class RoleConfig(_Frozen):
     """What it sees when called: its task, also the user's question, or also what its caller has seen."""
     final: bool = False
     """Its answer goes to the user and ends the episode."""
+    budget: int | None = Field(None, ge=0, le=10_000)
+    """Calls that it may make in an episode, in all its conversations together; null: no limit of its own."""
+
+
+class McpConfig(_Frozen):
+    """A server of tools that speaks the Model Context Protocol."""
+
+    command: tuple[str, ...] = ()
+    """The program that is started and spoken to over its standard streams, and its arguments."""
+    url: str = ""
+    """Or the address of a server that runs already (streamable HTTP)."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpConfig:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("a server of tools has either a command or a url")
+        return self
 
 
 class GraphConfig(_Frozen):
@@ -40,6 +58,8 @@ class GraphConfig(_Frozen):
     entry: str
     """The role that the user talks to."""
     roles: dict[str, RoleConfig] = Field(min_length=1)
+    servers: dict[str, McpConfig] = Field(default_factory=dict)
+    """MCP servers by name, whose tools roles may use; needs the extra ``mcp``."""
     cycles: Literal["forbidden", "max_rounds"] = "forbidden"
     """Whether roles may call each other in a circle."""
     max_rounds: int = Field(2, ge=1, le=20)
@@ -121,10 +141,14 @@ class HierarchyConfig(_Frozen):
     tool_seconds: float = Field(1.0, gt=0.0, le=600.0)
     """Time after which a tool of your own is given up."""
     announce: bool = False
-    """Intent: agents see the last call of the agent above them."""
+    """Intent: a called agent sees what all agents above it are about: their last call, and the step that they will make
+    next. In a run ``coordination.intent.enabled`` decides."""
     plan: bool = False
-    """Guidance: the question comes with a plan of steps, and a called agent is told which step its task is."""
+    """Guidance: the question comes with a plan of steps, and a called agent is told which of them its task is. In a run
+    ``coordination.guidance.enabled=false`` switches it off."""
     guard: bool = False
-    """Safety: an invalid call is replaced by the nearest legal one."""
+    """Safety: an invalid call is replaced by the nearest legal one; in a run if ``coordination.safety.enabled``."""
+    guard_price: Amount = 0.0
+    """Taken off the reward of an agent whose call was replaced. In a run ``coordination.safety.penalty`` decides."""
     held_out: bool = False
     """Use the tasks that training never meets."""

@@ -14,6 +14,7 @@ from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.config import GraphConfig, HierarchyConfig, RoleConfig
 from scenarios.agent_hierarchy.graph import call_graph, levels, load_graph
 from scenarios.agent_hierarchy.tasks import MARKS, NOTHING, SIZE, Task
+from scenarios.agent_hierarchy.tool_servers import ToolServers
 from scenarios.agent_hierarchy.tools import ANSWER, Tool, delegation, load_tool
 
 _LOOKUPS = ("cache", "fresh")
@@ -41,7 +42,8 @@ class Hierarchy:
         self.config = config
         self.graph: GraphConfig = load_graph(config.graph)
         self.levels = levels(self.graph)
-        self.roles = {name: _role(name, self.graph.roles[name]) for name in self.levels}
+        servers = ToolServers(self.graph.servers, config.tool_seconds)
+        self.roles = {name: _role(name, self.graph.roles[name], servers) for name in self.levels}
         self.entry = self.graph.entry
         if config.tasks.stale and max(config.tasks.stale) >= config.tasks.relations:
             raise UserError(f"world.tasks.stale names relation {max(config.tasks.stale)} of {config.tasks.relations}")
@@ -117,8 +119,13 @@ class Hierarchy:
         return tuple(texts)
 
 
-def _role(name: str, options: RoleConfig) -> Role:
-    tools = {tool.name: tool for tool in map(load_tool, options.tools)}
+def _role(name: str, options: RoleConfig, servers: ToolServers) -> Role:
+    tools: dict[str, Tool] = {}
+    for reference in options.tools:
+        for tool in servers.tools(reference) if servers.means(reference) else (load_tool(reference),):
+            if tool.name in tools:
+                raise UserError(f"role '{name}' has two tools called '{tool.name}': name one of them only")
+            tools[tool.name] = tool
     if options.calls:
         tools["ask"] = delegation(options.calls)
     tools["answer"] = ANSWER

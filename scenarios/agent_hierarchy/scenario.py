@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import torch
 
+from marl.config import CoordinationConfig
 from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
+from marl.errors import UserError
 from marl.scenario import Option, Recorder, Scenario
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
@@ -63,6 +65,24 @@ def _held_out(config: HierarchyConfig) -> HierarchyConfig:
     return config.model_copy(update={"held_out": True})
 
 
+def _coordinated(config: HierarchyConfig, coordination: CoordinationConfig) -> HierarchyConfig:
+    """Guidance, intent and safety of a run, which this world does by itself."""
+    for name, asked, module, enabled in (
+        ("announce", config.announce, "intent", coordination.intent.enabled),
+        ("guard", config.guard, "safety", coordination.safety.enabled),
+    ):
+        if asked and not enabled:
+            raise UserError(f"world.{name}=true: a run switches it by coordination.{module}.enabled=true")
+    return config.model_copy(
+        update={
+            "plan": config.plan and coordination.guidance.enabled,
+            "announce": coordination.intent.enabled,
+            "guard": coordination.safety.enabled,
+            "guard_price": coordination.safety.penalty,
+        }
+    )
+
+
 def _recorder(env: BatchedEnv) -> Recorder:
     return HierarchyRecorder(cast(DiscreteHierarchy, env))
 
@@ -87,4 +107,5 @@ SCENARIO = Scenario(
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
     language=_language,
+    coordinated=_coordinated,
 )

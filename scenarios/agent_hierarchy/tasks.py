@@ -146,10 +146,11 @@ def spoken_task(text: str) -> tuple[str, tuple[Step, ...]]:
     return (words[0] if words else NOTHING), steps_of(words[1:end])
 
 
-def read_tasks(path: Path) -> list[Task]:
+def read_tasks(path: Path, held_out: bool = False) -> list[Task]:
     """Tasks of a JSON file: ``{"knowledge": [[entity, relation, value], ...], "stale": [the same], "tasks":
-    [{"question", "answer", "plan"}, ...]}``; the plan, a list of words from the start on, may be left out.
+    [{"question", "answer", "plan", "held_out"}, ...]}``; the plan, a list of words from the start on, may be left out.
 
+    held_out: the tasks marked so, instead of all others; a file that marks none has the same ones for both.
     Raises ``UserError`` that names the fault.
     """
     text = read_text(path, MAX_BYTES)
@@ -160,7 +161,9 @@ def read_tasks(path: Path) -> list[Task]:
     try:
         facts = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("knowledge", [])}
         stale = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("stale", [])}
-        tasks = [_task_from(item, Knowledge(0, 2, 1000, frozenset(), facts, stale)) for item in data["tasks"]]
+        marks = [bool(item.get("held_out", False)) for item in data["tasks"]]
+        wanted = [i for i, mark in zip(data["tasks"], marks, strict=True) if mark == held_out or not any(marks)]
+        tasks = [_task_from(item, Knowledge(0, 2, 1000, frozenset(), facts, stale)) for item in wanted]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} must hold tasks with a question and an answer, and knowledge as triples") from None
     if not tasks:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
+from marl.rollout.mcp_client import McpError
 from scenarios.agent_hierarchy.tasks import NOTHING, Knowledge
 
 MAX_RESULT = 500
@@ -175,6 +176,8 @@ def run(tool: Tool, arguments: Mapping[str, Any], knowledge: Knowledge, seconds:
     def work() -> None:
         try:
             result.append(str(tool.function(*positional, **arguments))[:MAX_RESULT])  # type: ignore[misc]
+        except McpError as error:
+            failure.append(f"error: tool {tool.name}: {error}"[:MAX_RESULT])
         except Exception as error:
             failure.append(f"error: tool {tool.name} raised {type(error).__name__}")
 

@@ -39,11 +39,13 @@ class Conversation(NamedTuple):
 class _Call:
     """One open or finished call."""
 
-    __slots__ = ("anchor", "called", "messages", "result", "role", "size", "task")
+    __slots__ = ("anchor", "asked", "called", "made", "messages", "pending", "result", "role", "size", "task")
 
     def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
         self.role, self.task, self.anchor = role, task, anchor
         self.called = False  # the last turn was a legal call, which the next tool message answers
+        self.asked = ""  # the last call of a sub-agent
+        self.made, self.pending = 0, 0  # steps of the task that are answered, and those that the last call is to answer
         self.size = 0
         self.messages: list[Message] = []
         self.result = ConversationResult(role.name, caller, level)
@@ -71,7 +73,7 @@ class HierarchyEnv(LanguageEnv):
         self.action_spaces = {name: ChatSpace(MAX_TEXT, hierarchy.examples()) for name in self.possible_agents}
         self._compact = config.grammar == "compact"
         self._domain = fold_int(0, _HELD_OUT if config.held_out else _TRAIN)
-        self._file_tasks = read_tasks(config.tasks.file) if config.tasks.file else None
+        self._file_tasks = read_tasks(config.tasks.file, config.held_out) if config.tasks.file else None
         self._episodes = 0
         self._seed = 0
         self._stack: list[_Call] = []
@@ -108,6 +110,7 @@ class HierarchyEnv(LanguageEnv):
         self.said: list[Conversation] = []
         self._numbers: list[int] = []
         self._turns = self._calls = self._lookups = self._invalid = self._corrected = 0
+        self._made = dict.fromkeys(self.possible_agents, 0)
         self._cost = 0.0
         self._answer: str | None = None
         self._over = False
@@ -153,6 +156,7 @@ class HierarchyEnv(LanguageEnv):
             self._say(top, text[:MAX_TEXT], None)
             call = nearest_legal(action, top.role.tools, Call("answer", {"text": NOTHING}))
             self._corrected += 1
+            self.rewards[speaker] -= self.hierarchy.config.guard_price
             self._hear(top, "executed " + render(call, self.hierarchy.config.grammar))
         elif isinstance(call, Fault):
             self._say(top, text[:MAX_TEXT], None)
@@ -216,7 +220,7 @@ class HierarchyEnv(LanguageEnv):
     def _execute(self, top: _Call, call: Call) -> None:
         if call.name == "answer":
             self._close(call.arguments["text"], by_itself=True)
-        elif self._calls >= self.hierarchy.config.max_calls:
+        elif self._calls >= self.hierarchy.config.max_calls or self._spent(top.role):
             self._refuse(top, _OVER)
         elif call.name == "ask":
             self._delegate(top, call)
@@ -229,13 +233,16 @@ class HierarchyEnv(LanguageEnv):
         if rounds >= self.hierarchy.graph.max_rounds:
             self._refuse(top, _OVER)
             return
-        self._calls += 1
+        task = call.arguments["task"]
+        top.asked, top.pending = render(call, self.hierarchy.config.grammar), len(spoken_task(task)[1])
+        self._count(top)
         self._pay(top, self.hierarchy.config.costs.delegation)
-        self._open(callee, top, call.arguments["task"])
+        self._open(callee, top, task)
 
     def _use(self, top: _Call, tool: Tool, call: Call) -> None:
-        self._calls += 1
+        self._count(top)
         self._lookups += 1
+        top.pending = int(tool.name != "check")
         self._pay(top, self.hierarchy.cost_of(tool.name))
         relation = call.arguments.get("relation")
         if isinstance(relation, str) and (not top.role.covers(relation) or self._fails(top.role, call)):
@@ -245,6 +252,14 @@ class HierarchyEnv(LanguageEnv):
         if failed:
             self.infos[top.role.name]["tool_error"] = result
         self._hear(top, result)
+
+    def _spent(self, role: Role) -> bool:
+        """Whether a role has used up the calls that it may make in an episode."""
+        return role.options.budget is not None and self._made[role.name] >= role.options.budget
+
+    def _count(self, top: _Call) -> None:
+        self._calls += 1
+        self._made[top.role.name] += 1
 
     def _fails(self, role: Role, call: Call) -> bool:
         """Whether an unhelpful role finds nothing this time; the same for every policy that asks the same."""
@@ -281,8 +296,9 @@ class HierarchyEnv(LanguageEnv):
         elif caller is not None and reads == "question":
             parts += ["asked", self.task.question]
         config = self.hierarchy.config
-        if config.announce and caller is not None:
-            parts += ["above", self._last_text]
+        if config.announce:
+            for above in self._stack[:-1]:
+                parts += ["above", above.asked, *_intended(above)]
         if config.plan:
             # The planner is told the steps, a sub-agent which of them its task is.
             known = spoken_task(task)[1]
@@ -324,13 +340,14 @@ class HierarchyEnv(LanguageEnv):
         top.called = call is not None
         if call is not None:
             message["call"], message["number"] = call._asdict(), top.result.turns
-        self._last_text = text[:200]
         self._add(top, message)
 
     def _hear(self, top: _Call, text: str) -> None:
         message: Message = {"role": "tool", "content": text}
         if top.called:
             message["call_id"] = top.result.turns
+            top.made += 0 if text == NOTHING else top.pending
+            top.pending = 0
         self._add(top, message)
 
     def _refuse(self, top: _Call, reason: str) -> None:
@@ -367,6 +384,12 @@ class HierarchyEnv(LanguageEnv):
             flags[agent] = True
             self.rewards[agent] += reward
         self._stack, self._numbers = [], []
+
+
+def _intended(conversation: _Call) -> list[str]:
+    """What an agent will ask for next, once the call at hand is answered; nothing if its task says no more."""
+    steps = spoken_task(conversation.task)[1][conversation.made + conversation.pending :]
+    return ["above", steps[0].words] if steps else []
 
 
 def _text_number(text: str) -> int:

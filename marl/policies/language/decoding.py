@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from marl.policies.language.transformer import Cache, Transformer, rotate
+from marl.policies.language.transformer import Block, Cache, Transformer, rotate, weight_of
 
 
 class _Weights(NamedTuple):
@@ -38,7 +38,7 @@ class Decoder:
         self._model, self._keys_values, self._length = model, cache.keys_values, cache.length
         config = model.config
         self._heads, self._kv_heads, self._size = config.heads, config.kv_heads, config.width // config.heads
-        self._blocks = [_joined(block) for block in model.model.layers]
+        self._blocks = [_joined(block) for block in model.blocks]
         self._norm = model.model.norm.weight
         self._step = 0
         first = int(cache.length[0])
@@ -100,16 +100,15 @@ class Decoder:
         return F.rms_norm(x, (width,), self._norm, 1e-6)
 
 
-def _joined(block: torch.nn.Module) -> _Weights:
-    weights: dict[str, Tensor] = dict(block.named_parameters())
-    attention = [weights[f"self_attn.{name}_proj.weight"] for name in "qkv"]
-    biases = [weights[f"self_attn.{name}_proj.bias"] for name in "qkv"]
+def _joined(block: Block) -> _Weights:
+    attention, mlp = block.self_attn, block.mlp
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Weights(
-        weights["input_layernorm.weight"],
-        torch.cat(attention),
-        torch.cat(biases),
-        weights["self_attn.o_proj.weight"],
-        weights["post_attention_layernorm.weight"],
-        torch.cat([weights["mlp.gate_proj.weight"], weights["mlp.up_proj.weight"]]),
-        weights["mlp.down_proj.weight"],
+        block.input_layernorm.weight,
+        torch.cat([weight_of(part) for part in parts]),
+        torch.cat([part.bias for part in parts]),
+        weight_of(attention.o_proj),
+        block.post_attention_layernorm.weight,
+        torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)]),
+        weight_of(mlp.down_proj),
     )

@@ -138,6 +138,18 @@ class HfPolicy:
     def forget(self) -> None:
         """Nothing is kept between turns."""
 
+    @property
+    def adapters(self) -> bool:
+        """Whether roles have adapters of their own."""
+        return self._adapters
+
+    def save(self, folder: Path) -> None:
+        """Write the weights; with adapters each role's to a folder of its name. Raises ``UserError``."""
+        try:
+            self.module.save_pretrained(folder)  # type: ignore[operator]
+        except OSError as error:
+            raise UserError(f"weights cannot be written to {folder}: {error.strerror or error}") from None
+
     # Speaking
 
     @torch.no_grad()
@@ -145,7 +157,7 @@ class HfPolicy:
         texts: dict[int, str] = {}
         by_role: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
-            self._hear(request)
+            self.hear(request)
             by_role.setdefault(request.turn.agent if self._adapters else "", []).append(number)
         for role, numbers in by_role.items():
             if role:
@@ -155,10 +167,14 @@ class HfPolicy:
             )
             for number, (ids, log_probs) in zip(numbers, said, strict=True):
                 requests[number].transcript.say(ids, log_probs)
-                texts[number] = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+                texts[number] = self.text(ids)
         return [texts[number] for number in range(len(requests))]
 
-    def _hear(self, request: Request) -> None:
+    def text(self, ids: Sequence[int]) -> str:
+        """What ids say; marks are left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def hear(self, request: Request) -> None:
         """Bring a transcript up to date: what is new is spelt as the chat template spells it, nothing is made anew."""
         transcript, messages = request.transcript, request.turn.messages
         new = [_plain(message) for message in messages[transcript.read :]]

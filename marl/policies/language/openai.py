@@ -75,13 +75,22 @@ class OpenAIPolicy:
             "return_token_ids": True,
             "logprobs": True,
         }
+        reply = self._asked(body)
+        return None if reply is None else self._read(request, reply)
+
+    def _asked(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The first choice of a reply, after as many attempts as it takes; None if none of them brought one."""
         for attempt in range(self._retries + 1):
             if attempt:
                 time.sleep(_FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
             reply = self._post(body)
             if reply is not None:
-                return self._read(request, reply)
+                return reply
         return None
+
+    def _sound(self, choice: dict[str, Any]) -> bool:
+        """Whether a choice has what has to be in it."""
+        return isinstance(choice["message"], dict)
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """The first choice of a reply with what belongs to it, or None if the attempt failed in a way that may pass."""
@@ -93,7 +102,7 @@ class OpenAIPolicy:
             with urllib.request.urlopen(call, timeout=self._timeout) as answer:
                 data = json.loads(answer.read(_MAX_REPLY))
             choice: dict[str, Any] = data["choices"][0]
-            if not isinstance(choice["message"], dict):
+            if not self._sound(choice):
                 raise TypeError
         except urllib.error.HTTPError as error:
             if 400 <= error.code < 500 and error.code not in (408, 409, 429):
@@ -114,7 +123,7 @@ class OpenAIPolicy:
         transcript = request.transcript
         ids, prompt = choice.get("token_ids"), choice.get("prompt_token_ids")
         log_probs = _log_probs(choice)
-        if _are_ids(ids) and _are_ids(prompt) and len(log_probs) == len(ids):
+        if are_ids(ids) and are_ids(prompt) and len(log_probs) == len(ids):
             # Only a prompt that extends the ids so far keeps the transcript one sequence.
             if prompt[: len(transcript.ids)] == transcript.ids:
                 transcript.hear(prompt[len(transcript.ids) :])
@@ -160,7 +169,7 @@ def text_of(message: dict[str, Any]) -> str:
     return content.encode(errors="replace").decode() if isinstance(content, str) else ""
 
 
-def _are_ids(ids: Any) -> TypeGuard[list[int]]:
+def are_ids(ids: Any) -> TypeGuard[list[int]]:
     return isinstance(ids, list) and all(type(token) is int and 0 <= token < 1 << 31 for token in ids)
 
 
@@ -169,6 +178,12 @@ def _log_probs(choice: dict[str, Any]) -> list[float]:
     content = entries.get("content") if isinstance(entries, dict) else None
     if not isinstance(content, list):
         return []
-    values: list[Any] = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
-    usable = all(type(value) in (int, float) and -math.inf < value <= 0 for value in values)
+    return usable_log_probs([entry.get("logprob") if isinstance(entry, dict) else None for entry in content])
+
+
+def usable_log_probs(values: Any) -> list[float]:
+    """The values if all of them are logarithms of probabilities, else nothing."""
+    usable = isinstance(values, list) and all(
+        type(value) in (int, float) and -math.inf < value <= 0 for value in values
+    )
     return [float(value) for value in values] if usable else []

@@ -160,10 +160,14 @@ class TinyPolicy:
 
     # Files
 
+    def merged(self) -> dict[str, Tensor]:
+        """The weights by name."""
+        return {name: value.clone() for name, value in self.module.state_dict().items()}
+
     def save_pretrained(self, folder: Path) -> None:
         """Write model and tokenizer as a folder that ``transformers`` and the ``hf`` policy load."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
+        weights = self.merged()
         safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         eos = {"bos_token_id": None, "eos_token_id": self.tokenizer.end, "pad_token_id": self.tokenizer.pad}
         config = self.module.hf_config(self.context) | eos

@@ -52,6 +52,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight that a linear layer works by, that of its active adapter (``peft``) included."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    for name in getattr(layer, "active_adapters", ()):
+        weight = weight + layer.get_delta_weight(name)  # type: ignore[operator]
+    return weight
+
+
 class _Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -66,7 +75,7 @@ class _Attention(nn.Module):
         """Queries ``[B, H, L, D]``, keys and values ``[B, KV, L, D]``, rotated to their positions."""
         batch, length, _ = x.shape
         # Each matrix product of this size costs mostly its call: one instead of three.
-        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        weight = torch.cat([weight_of(self.q_proj), weight_of(self.k_proj), weight_of(self.v_proj)])
         bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
         joint = F.linear(x, weight, bias).view(batch, length, self.heads + 2 * self.kv_heads, self.size).transpose(1, 2)
         rotated = joint[:, : self.heads + self.kv_heads]
@@ -143,7 +152,7 @@ class _FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.self_attn = _Attention(config)
@@ -166,7 +175,7 @@ class _Model(nn.Module):
     def __init__(self, config: TransformerConfig, vocabulary: int):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary, config.width)
-        self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
 
 
@@ -216,6 +225,10 @@ class Transformer(nn.Module):
             x = block(x, cos, sin, seen, at if number == len(self.model.layers) else None)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
+    @property
+    def blocks(self) -> list[Block]:
+        return [block for block in self.model.layers if isinstance(block, Block)]
+
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.model.embed_tokens.weight)
 
@@ -244,7 +257,7 @@ class Transformer(nn.Module):
         rows = torch.arange(batch, device=token.device).unsqueeze(1)
         x = self.model.embed_tokens(token)
         for number, block in enumerate(self.model.layers):
-            assert isinstance(block, _Block)
+            assert isinstance(block, Block)
             attention = block.self_attn
             q, k, v = attention.project(block.input_layernorm(x), cos, sin)
             keys, values = cache.keys_values[number]

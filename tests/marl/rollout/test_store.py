@@ -69,7 +69,9 @@ for number in range(int(sys.argv[2])):
 
 def writer(path: Path, count: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", _WRITER, str(path), str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+    )
 
 
 def test_two_processes_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Tools of a server that speaks the Model Context Protocol, over standard streams or streamable HTTP.
+
+The official package ``mcp`` (an extra) does the talking, in a thread of its own; here are a plain ``tools()`` and
+``call()`` with time limits. A server is not trusted: what it says about its tools is checked, and one that dies or
+hangs fails the call at hand and is started or connected to anew at the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as OutOfTime
+from typing import Any, NamedTuple
+
+from marl.errors import UserError
+
+#: Tools of one server, pages that it may take to list them, and characters of a description.
+MAX_TOOLS, MAX_PAGES, MAX_TEXT = 256, 32, 2000
+
+
+class McpTool(NamedTuple):
+    """A tool as its server describes it. required: name -> JSON schema of the parameters that have to be given."""
+
+    name: str
+    description: str
+    required: dict[str, dict[str, Any]]
+
+
+class McpError(Exception):
+    """A call that brought no result, in a few words that an agent gets to read."""
+
+
+class McpServer:
+    """A connection to one server: by ``command`` (started as a child process) or by ``url``.
+
+    seconds: for each call. patience: for connecting, in seconds. Raises ``UserError`` if it cannot be reached, or if
+    what it says about its tools is unsound.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str] = (), url: str = "", seconds: float = 30.0, patience: float = 30.0
+    ):
+        try:
+            self._mcp = importlib.import_module("mcp")
+        except ImportError:
+            raise UserError("tools of MCP servers need the extra 'mcp': pip install 'marl-platform[mcp]'") from None
+        self.name, self._command, self._url = name, list(command), url
+        self._seconds, self._patience = seconds, patience
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._client: Any = None
+        self._stop: asyncio.Event | None = None
+        self._ended: Future[None] | None = None
+        atexit.register(self.close)
+        try:
+            self._connect()
+            self._tools = self._listed(patience)
+        except McpError as failure:
+            self.close()
+            raise UserError(f"MCP server '{name}' cannot be used: {failure}") from None
+
+    def tools(self) -> list[McpTool]:
+        """What the server offered when it was connected to."""
+        return list(self._tools)
+
+    def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """The text that a tool returns. Raises ``McpError``."""
+        with self._lock:
+            if self._client is None:
+                self._connect()
+            result = self._wait(self._client.call_tool(tool, arguments), self._seconds)
+        content = getattr(result, "content", None)
+        parts = [getattr(block, "text", f"[{getattr(block, 'type', 'unknown')}]") for block in content or []]
+        text = "\n".join(map(str, parts))
+        if getattr(result, "is_error", False):
+            raise McpError(text[:MAX_TEXT] or "it failed")
+        return text
+
+    def close(self) -> None:
+        """End the connection, and the child process with it."""
+        self._client = None
+        stop, ended, self._stop = self._stop, self._ended, None
+        if stop is not None and ended is not None:
+            self._loop.call_soon_threadsafe(stop.set)
+            try:
+                ended.result(self._patience)
+            except (OutOfTime, Exception):
+                ended.cancel()
+
+    def _connect(self) -> None:
+        ready: Future[Any] = Future()
+        self._stop = asyncio.Event()
+        self._ended = asyncio.run_coroutine_threadsafe(self._serve(ready, self._stop), self._loop)
+        try:
+            self._client = ready.result(self._patience)
+        except (OutOfTime, Exception) as error:
+            self.close()
+            raise McpError(_said(error, self._patience)) from None
+
+    async def _serve(self, ready: Future[Any], stop: asyncio.Event) -> None:
+        """Holds the connection open: it has to be closed by the task that opened it."""
+        try:
+            target: Any = self._url
+            if self._command:
+                stdio = importlib.import_module("mcp.client.stdio")
+                target = stdio.StdioServerParameters(command=self._command[0], args=self._command[1:])
+            async with self._mcp.Client(target, read_timeout_seconds=self._patience) as client:
+                ready.set_result(client)
+                await stop.wait()
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error if isinstance(error, Exception) else RuntimeError("connection broke"))
+            elif not isinstance(error, Exception):
+                raise
+
+    def _wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        """The result of work in the connection's thread; after a failure that may be the connection's it is closed."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except (OutOfTime, Exception) as error:
+            future.cancel()
+            # -32099 to -32000 are faults of transport or server; others say that the call itself was wrong.
+            code = getattr(error, "code", -32000)
+            if not isinstance(code, int) or -32099 <= code <= -32000:
+                self.close()
+            raise McpError(_said(error, seconds)) from None
+
+    def _listed(self, seconds: float) -> list[McpTool]:
+        found: list[McpTool] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = self._wait(self._client.list_tools(cursor=cursor), seconds)
+            found += [_checked(tool, self.name) for tool in page.tools]
+            cursor = page.next_cursor
+            if not cursor:
+                break
+        if cursor or len(found) > MAX_TOOLS:
+            raise UserError(f"MCP server '{self.name}' lists more than {MAX_TOOLS} tools")
+        return found
+
+
+def _checked(tool: Any, server: str) -> McpTool:
+    schema, name = tool.input_schema, str(tool.name)
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    sound = isinstance(properties, dict) and isinstance(required, list)
+    if not sound or not all(isinstance(properties.get(key), dict) for key in required):
+        raise UserError(f"tool '{name:.60}' of MCP server '{server}' has a broken schema")
+    return McpTool(name, str(tool.description or name)[:MAX_TEXT], {key: properties[key] for key in required})
+
+
+def _said(error: BaseException, seconds: float) -> str:
+    """What went wrong, in one line; of several errors the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OutOfTime):
+        return f"no answer in {seconds:g} s"
+    return " ".join(str(error).split())[:200] or type(error).__name__
