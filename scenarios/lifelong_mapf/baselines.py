@@ -16,10 +16,14 @@ from marl.seeding import Stream, below, fold
 from scenarios.lifelong_mapf.fields import MOVES
 from scenarios.lifelong_mapf.guidance import GridWorld, GuidanceConfig, move_between
 from scenarios.lifelong_mapf.guided_search import GuidedSearchConfig, guided_search
+from scenarios.lifelong_mapf.near_pibt import NearPibt
 from scenarios.lifelong_mapf.pibt import Pibt
 from scenarios.lifelong_mapf.planners import make_guidance
 from scenarios.lifelong_mapf.shared_guidance import GoalFields
 from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
+
+#: Larger maps are planned for around the agents' ways only.
+NEAR_CELLS = 1 << 14
 
 
 class _Config(Protocol):
@@ -81,22 +85,29 @@ def _first_moves(
 
 
 class FieldPibt:
-    """PIBT on the fields that ``guidance`` asks for (its weights; ``kind`` does not matter)."""
+    """PIBT on the fields that ``guidance`` asks for (its weights; ``kind`` does not matter).
 
-    def __init__(self, world: LifelongWorld, guidance: GuidanceConfig):
+    near: know fields around the agents' ways only; default: on maps of more than ``NEAR_CELLS`` cells.
+    """
+
+    def __init__(self, world: LifelongWorld, guidance: GuidanceConfig, near: bool | None = None):
         self._world = world
-        self._fields = GoalFields(world, guidance)
-        self._pibt = Pibt(world, self._fields)
+        self._parts: tuple[NearPibt] | tuple[GoalFields, Pibt]
+        if world.height * world.width > NEAR_CELLS if near is None else near:
+            self._parts = (NearPibt(world, guidance),)
+        else:
+            fields = GoalFields(world, guidance)
+            self._parts = (fields, Pibt(world, fields))
 
     def act(self, timestep: TimeStep) -> Tensor:
         fresh = self._world.steps == 0
         if not fresh.all():
-            self._fields.advance()
+            self._parts[0].advance()
         if fresh.any():
             restarted = fresh.cpu().numpy()
-            self._fields.restart(restarted)
-            self._pibt.restart(restarted)
-        return self._pibt.act(timestep.key)
+            for part in self._parts:
+                part.restart(restarted)
+        return self._parts[-1].act(timestep.key)
 
 
 _PLAIN = GuidanceConfig(vector="plain")

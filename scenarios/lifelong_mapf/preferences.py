@@ -94,6 +94,26 @@ def write_preferences(
     for n in range(position.size):
         if alive[n]:
             write_field_scores(position[n], exits, width, field[n], scores[n])
+    add_prices(position, alive, exits, width, prices, m, b, scale, here, wanted, scores)
+
+
+@numba.njit(cache=True)
+def add_prices(
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    prices: Prices,
+    m: int,
+    b: int,
+    scale: Scale,
+    here: NDArray[np.int32],
+    wanted: NDArray[np.int32],
+    scores: NDArray[np.int32],
+) -> None:
+    """Add to the values of fields in ``scores`` what else counts; arguments as ``write_preferences``."""
+    for n in range(position.size):
+        if alive[n]:
             scores[n, 0] += scale.stay
             if prices.directed:
                 for move in range(1, len(MOVES)):

@@ -69,11 +69,11 @@ class Prices(NamedTuple):
     moved_factor: np.float32
 
 
-class GoalFields:
-    """The distance field of every agent to its goal, on the shared costs; call as ``Guidance`` says.
+class SharedCosts:
+    """The averages that all agents share, and what moves cost by them; call as ``Guidance`` says.
 
-    field: int32 ``[B, N, cells]`` (4 * B * N * cells bytes), in units of 1 / ``units`` steps: the cost of entering a
-    cell (but for e) and walking on to the goal. planned: int32 ``[B, N]``, the goals that the fields lead to.
+    units: costs are in 1 / ``units`` steps. previous: int32 ``[B, N]``, where the agents stood when last looked at.
+    occupied, waits, moved: see ``Prices``.
     """
 
     def __init__(self, world: GridWorld, config: GuidanceConfig):
@@ -82,14 +82,11 @@ class GoalFields:
         copies, agents = world.position.shape
         cells = world.height * world.width
         self.exits = open_moves_of(world.blocked, world.height, world.width)
-        self.field = agent_fields(world)
-        self.planned = np.full((copies, agents), NONE, np.int32)
         self.previous = np.full((copies, agents), NONE, np.int32)
         self.units = UNITS if weights.priced else 1
-        edges = 4 * cells if weights.directed else 0
         self.occupied = np.zeros((copies, cells if weights.occupancy_weight > 0 else 0), np.float32)
         self.waits = np.zeros((copies, cells if weights.waiting_weight > 0 else 0), np.float32)
-        self.moved = np.zeros((copies, edges), np.float32)
+        self.moved = np.zeros((copies, 4 * cells if weights.directed else 0), np.float32)
         self._static = StaticCosts(world, weights.static_weight, UNITS)
         self._lanes = LaneCosts(
             world,
@@ -98,26 +95,17 @@ class GoalFields:
             UNITS,
         )
         self._decay, self._flow_decay = np.float32(weights.decay), np.float32(weights.flow_decay)
-        self._scratch = _Scratch(
-            np.empty(cells, np.int32),
-            np.empty(edges, np.int32),
-            np.full(BUCKETS, NONE, np.int32),
-            np.empty(max(edges, cells), np.int32),
-        )
 
     def restart(self, restarted: NDArray[np.bool_]) -> None:
-        """Compute the fields of copies that began a new episode (bool ``[B]``)."""
+        """Forget what was seen in copies that began a new episode (bool ``[B]``)."""
         for average in (self.occupied, self.waits, self.moved):
             average[restarted] = 0.0
-        self.planned[restarted] = NONE
         self.previous[restarted] = self._world.position.cpu().numpy()[restarted]
-        self._compute(restarted)
 
     def advance(self) -> None:
-        """Take in the present positions and compute the fields of goals that are new."""
+        """Take in the present positions."""
         if self.weights.priced:
             _average(present(self._world, self.exits), self.prices(), self._decay, self._flow_decay, self.previous)
-        self._compute(np.ones(self._world.copies, np.bool_))
 
     def prices(self) -> Prices:
         """What moves cost at this moment, in 1 / ``units`` steps."""
@@ -136,14 +124,42 @@ class GoalFields:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All arrays that a snapshot has to hold."""
-        return {
-            "planned": self.planned,
-            "previous": self.previous,
-            "occupied": self.occupied,
-            "waits": self.waits,
-            "moved": self.moved,
-            "field": self.field,
-        }
+        return {"previous": self.previous, "occupied": self.occupied, "waits": self.waits, "moved": self.moved}
+
+
+class GoalFields(SharedCosts):
+    """The distance field of every agent to its goal, on the shared costs.
+
+    field: int32 ``[B, N, cells]`` (4 * B * N * cells bytes), in units of 1 / ``units`` steps: the cost of entering a
+    cell (but for e) and walking on to the goal. planned: int32 ``[B, N]``, the goals that the fields lead to.
+    """
+
+    def __init__(self, world: GridWorld, config: GuidanceConfig):
+        super().__init__(world, config)
+        cells = world.height * world.width
+        self.field = agent_fields(world)
+        self.planned = np.full(world.position.shape, NONE, np.int32)
+        edges = 4 * cells if self.weights.directed else 0
+        self._scratch = _Scratch(
+            np.empty(cells, np.int32),
+            np.empty(edges, np.int32),
+            np.full(BUCKETS, NONE, np.int32),
+            np.empty(max(edges, cells), np.int32),
+        )
+
+    def restart(self, restarted: NDArray[np.bool_]) -> None:
+        """Compute the fields of copies that began a new episode (bool ``[B]``)."""
+        super().restart(restarted)
+        self.planned[restarted] = NONE
+        self._compute(restarted)
+
+    def advance(self) -> None:
+        """Take in the present positions and compute the fields of goals that are new."""
+        super().advance()
+        self._compute(np.ones(self._world.copies, np.bool_))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {**super().state(), "planned": self.planned, "field": self.field}
 
     def _compute(self, copies: NDArray[np.bool_]) -> None:
         now = present(self._world, self.exits)
@@ -255,7 +271,7 @@ def _priced_fields(
             planned[b, n] = goal
             exits = now.exits[now.maps[b]]
             if not priced:
-                _fill(prices, now.maps[b], b, cost, extra)
+                fill_prices(prices, now.maps[b], b, cost, extra)
                 priced = True
             if prices.directed:
                 directed_field(exits, now.width, cost, extra, goal, field[b, n], heads, links)
@@ -264,7 +280,7 @@ def _priced_fields(
 
 
 @numba.njit(cache=True)
-def _fill(prices: Prices, m: int, b: int, cost: NDArray[np.int32], extra: NDArray[np.int32]) -> None:
+def fill_prices(prices: Prices, m: int, b: int, cost: NDArray[np.int32], extra: NDArray[np.int32]) -> None:
     """The present costs of copy b: a into ``cost``, e into ``extra``, in units."""
     for cell in range(cost.size):
         dynamic = np.float32(0.5)

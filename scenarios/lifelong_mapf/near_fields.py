@@ -1,0 +1,255 @@
+"""Distance fields for large maps: only around each agent's way, in tiles.
+
+A field of the whole map for every agent takes 4 * N * cells bytes and a search of all cells for every goal: 2.6 GB and
+most of the time with 10,000 agents on 256 x 256 cells. Here the search for a goal is A* from the goal towards the
+agent, by the cost to go plus the distance in rows and columns to the agent; it ends when that sum is ``SLACK`` steps
+above the agent's own cost to go and the cells around the agent are known. Every value found is the one that the whole
+field has; an agent that is pushed to where nothing is known searches again from there.
+
+Values are kept in tiles of 8 x 8 cells that agents take from a common stock and give back. The stock is as large as all
+fields would be together, but memory that was never touched is none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from marl.errors import UserError
+from scenarios.lifelong_mapf.fields import BUCKETS, UNREACHED, neighbour
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present
+from scenarios.lifelong_mapf.preferences import NO_WAY
+from scenarios.lifelong_mapf.shared_guidance import Prices, fill_prices
+
+#: Steps beyond the cheapest way up to which cells are known.
+SLACK = 12
+
+#: A tile has 1 << SIDE rows and columns.
+SIDE = 3
+_TILE = 1 << 2 * SIDE
+
+#: An estimate grows by a price and a step at most, and both fit.
+_SLOTS = 2 * BUCKETS
+
+
+class NearFields(NamedTuple):
+    """The fields of N agents in B copies of a grid.
+
+    table: int32 ``[B, N, tiles]``, the tile of the stock that holds each part of the map, ``NONE`` where nothing is
+    known. stock: int32 ``[S, 64]``, values, ``NONE`` for unknown ones. spare: int32 ``[S]``, tiles that were given
+    back; count: int32 ``[2]``, how many of them, and how many tiles were ever taken. across: tiles side by side.
+    planned: int32 ``[B, N]``, the goals that the fields lead to. units: value of a step.
+    """
+
+    table: NDArray[np.int32]
+    stock: NDArray[np.int32]
+    spare: NDArray[np.int32]
+    count: NDArray[np.int32]
+    across: int
+    planned: NDArray[np.int32]
+    units: int
+
+
+class NearScratch(NamedTuple):
+    """For one search at a time, all int32: value ``[cells]``, all ``UNREACHED``; order ``[cells]``; heads ``[2048]``,
+    all ``NONE``; links ``[4 * cells]``; cost ``[cells]``; extra ``[4 * cells]``, empty without directions.
+    """
+
+    value: NDArray[np.int32]
+    order: NDArray[np.int32]
+    heads: NDArray[np.int32]
+    links: NDArray[np.int32]
+    cost: NDArray[np.int32]
+    extra: NDArray[np.int32]
+
+
+def near_fields(world: GridWorld, units: int) -> NearFields:
+    """Empty fields. ``UserError`` if the memory does not suffice."""
+    copies, agents = world.position.shape
+    down, across = (-(-side // (1 << SIDE)) for side in (world.height, world.width))
+    size = copies * agents * down * across
+    try:
+        table = np.full((copies, agents, down * across), NONE, np.int32)
+        stock, spare = np.empty((size, _TILE), np.int32), np.empty(size, np.int32)
+    except MemoryError:
+        raise UserError(
+            f"distance fields of {copies} copies x {agents} agents x {world.height * world.width} cells do not fit "
+            "into memory: use fewer copies or agents"
+        ) from None
+    planned = np.full((copies, agents), NONE, np.int32)
+    return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units)
+
+
+def near_scratch(cells: int, directed: bool) -> NearScratch:
+    """Scratch for searches on ``cells`` cells."""
+    return NearScratch(
+        np.full(cells, UNREACHED, np.int32),
+        np.empty(cells, np.int32),
+        np.full(_SLOTS, NONE, np.int32),
+        np.empty(4 * cells, np.int32),
+        np.ones(cells, np.int32),
+        np.empty(4 * cells if directed else 0, np.int32),
+    )
+
+
+@numba.njit(cache=True)
+def write_near_scores(
+    copies: NDArray[np.bool_],
+    now: Present,
+    prices: Prices,
+    fields: NearFields,
+    scratch: NearScratch,
+    scores: NDArray[np.int32],
+) -> None:
+    """Write the values at the cells that agents stand on and can go to, ``[B, N, 5]``, as ``write_field_scores`` does.
+
+    Searches for the agents of ``copies`` (bool ``[B]``) that have a new goal or stand where a value is not known.
+    """
+    for b in range(scores.shape[0]):
+        if not copies[b]:
+            continue
+        m = now.maps[b]
+        exits, priced = now.exits[m], False
+        for n in range(scores.shape[1]):
+            if not now.alive[b, n]:
+                continue
+            cell, goal = now.position[b, n], now.goal[b, n]
+            row = scores[b, n]
+            if fields.planned[b, n] == goal and _read(fields, b, n, exits, now.width, cell, row):
+                continue
+            if not priced and fields.units > 1:
+                fill_prices(prices, m, b, scratch.cost, scratch.extra)
+                priced = True
+            fields.planned[b, n] = goal
+            found = _search(exits, now.width, prices.directed, fields.units, goal, cell, scratch)
+            _keep(fields, b, n, now.width, found, scratch)
+            _read(fields, b, n, exits, now.width, cell, row)
+
+
+@numba.njit(cache=True, inline="always")
+def _known(fields: NearFields, b: int, n: int, width: int, cell: int) -> int:
+    """The value at a cell, ``NONE`` if it is not known."""
+    row, column = cell // width, cell % width
+    tile = fields.table[b, n, (row >> SIDE) * fields.across + (column >> SIDE)]
+    if tile == NONE:
+        return NONE
+    return fields.stock[tile, ((row & ((1 << SIDE) - 1)) << SIDE) | (column & ((1 << SIDE) - 1))]
+
+
+@numba.njit(cache=True)
+def _read(
+    fields: NearFields, b: int, n: int, exits: NDArray[np.uint8], width: int, cell: int, scores: NDArray[np.int32]
+) -> bool:
+    """Write the five values, and whether all of them are known; ``UNREACHED`` for those that are not."""
+    complete = True
+    for move in range(5):
+        target = cell if move == 0 else neighbour(exits, width, cell, move)
+        if move and target == cell:
+            scores[move] = NO_WAY
+            continue
+        value = _known(fields, b, n, width, target)
+        if value == NONE:
+            complete = False
+            value = UNREACHED
+        scores[move] = value
+    return complete
+
+
+@numba.njit(cache=True)
+def _search(
+    exits: NDArray[np.uint8], width: int, directed: bool, units: int, goal: int, start: int, scratch: NearScratch
+) -> int:
+    """A* from ``goal`` towards ``start``; writes the cells with known values into ``order`` and returns their number.
+
+    The values are in ``scratch.value``, and those of no other cell are below ``UNREACHED`` when ``_keep`` is done.
+    """
+    value, order, heads, links, cost, extra = scratch
+    start_row, start_column = start // width, start % width
+    missing = 1
+    for move in range(1, 5):
+        missing += neighbour(exits, width, start, move) != start
+    value[goal] = 0
+    now = units * (abs(goal // width - start_row) + abs(goal % width - start_column))
+    last = np.int64(2**62)
+    heads[now & (_SLOTS - 1)] = 4 * goal
+    links[4 * goal] = NONE
+    waiting, found = 1, 0
+    while waiting:
+        slot = now & (_SLOTS - 1)
+        entry = heads[slot]
+        if entry == NONE:
+            now += 1
+            if now > last and missing <= 0:
+                break
+            continue
+        heads[slot] = links[entry]
+        waiting -= 1
+        cell = entry >> 2
+        away = abs(cell // width - start_row) + abs(cell % width - start_column)
+        if value[cell] + units * away != now:
+            continue
+        order[found] = cell
+        found += 1
+        if away <= 1:
+            missing -= 1
+            if away == 0:
+                last = now + SLACK * units
+        for move in range(1, 5):
+            target = neighbour(exits, width, cell, move)
+            price = cost[target]
+            if directed:
+                price = min(price + extra[4 * cell + move - 1], BUCKETS - 1)
+            reached = value[cell] + price
+            if reached < value[target]:
+                value[target] = reached
+                ahead = abs(target // width - start_row) + abs(target % width - start_column)
+                slot = (reached + units * ahead) & (_SLOTS - 1)
+                entry = 4 * target + move - 1
+                links[entry] = heads[slot]
+                heads[slot] = entry
+                waiting += 1
+    # What still waits has no final value.
+    while waiting:
+        slot = now & (_SLOTS - 1)
+        entry = heads[slot]
+        if entry == NONE:
+            now += 1
+            continue
+        heads[slot] = links[entry]
+        waiting -= 1
+        cell = entry >> 2
+        away = abs(cell // width - start_row) + abs(cell % width - start_column)
+        if value[cell] + units * away >= now:
+            value[cell] = UNREACHED
+    return found
+
+
+@numba.njit(cache=True)
+def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: NearScratch) -> None:
+    """Give back the agent's tiles and put the values of the search into new ones; cleans ``scratch.value``."""
+    table, stock, spare, count = fields.table[b, n], fields.stock, fields.spare, fields.count
+    for place in range(table.size):
+        if table[place] != NONE:
+            spare[count[0]] = table[place]
+            count[0] += 1
+            table[place] = NONE
+    mask = (1 << SIDE) - 1
+    for i in range(found):
+        cell = scratch.order[i]
+        row, column = cell // width, cell % width
+        place = (row >> SIDE) * fields.across + (column >> SIDE)
+        tile = table[place]
+        if tile == NONE:
+            if count[0]:
+                count[0] -= 1
+                tile = spare[count[0]]
+            else:
+                tile = count[1]
+                count[1] += 1
+            table[place] = tile
+            stock[tile] = NONE
+        stock[tile, ((row & mask) << SIDE) | (column & mask)] = scratch.value[cell]
+        scratch.value[cell] = UNREACHED
