@@ -300,7 +300,7 @@ def _result(
                 "preset": config.preset,
                 "seed": config.seed,
                 "search": settings.search.model_dump(),
-                "world": _plain(config)["world"],
+                "world": json.loads(config.world.model_dump_json(exclude_defaults=True)),
                 "unseen": figures,
             },
         }
