@@ -43,10 +43,13 @@ def parse() -> argparse.Namespace:
 
 def worker_seconds(env: CavMerging) -> float:
     """CPU seconds of the worker processes so far."""
-    if not isinstance(env.backend, SumoBackend):
-        return 0.0
+    return process_seconds(env.backend.pool.pids) if isinstance(env.backend, SumoBackend) else 0.0
+
+
+def process_seconds(pids: list[int]) -> float:
+    """CPU seconds of these processes so far."""
     ticks = 0
-    for pid in env.backend.pool.pids:
+    for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")

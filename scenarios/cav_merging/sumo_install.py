@@ -6,7 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +51,13 @@ def plain(sumo: ModuleType, domain: str, name: str) -> Callable[..., Any]:
     compiled = getattr(sys.modules.get("libsumo._libsumo"), f"{domain}_{name}", None)
     wrapper: Callable[..., Any] = getattr(getattr(sumo, domain), name)
     return wrapper if compiled is None else compiled
+
+
+def unwrap(sumo: ModuleType, functions: Mapping[str, Iterable[str]]) -> None:
+    """Put the compiled functions (domain -> names) in the place of their wrappers, for callers that are not ours."""
+    for domain, names in functions.items():
+        for name in names:
+            setattr(getattr(sumo, domain), name, staticmethod(plain(sumo, domain, name)))
 
 
 def keep_parser() -> None:

@@ -15,12 +15,19 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from scenarios.cav_merging.sumo_install import import_libsumo, sumo_home
+from scenarios.cav_merging.sumo_install import import_libsumo, sumo_home, unwrap
 from scenarios.traffic_signals.config import SignalConfig
 from scenarios.traffic_signals.networks import SignalNetwork
 
 #: Pressures are counted in units of this many cars.
 PRESSURE_UNIT = 10.0
+#: What sumo-rl and we ask of SUMO in every step, tens of thousands of times an episode.
+ASKED = {
+    "vehicle": ("getLaneID", "getAccumulatedWaitingTime"),
+    "lane": ("getLastStepVehicleNumber", "getLastStepVehicleIDs", "getLastStepLength", "getLastStepHaltingNumber"),
+    "edge": ("getLastStepVehicleNumber", "getLastStepMeanSpeed", "getLastStepHaltingNumber"),
+    "simulation": ("getTime",),
+}
 
 Observation = NDArray[np.float32]
 
@@ -44,8 +51,10 @@ class SignalGrid(ParallelEnv[str, Observation, int]):  # type: ignore[misc]
         os.environ["LIBSUMO_AS_TRACI"] = "1"
         os.environ["SUMO_HOME"] = str(sumo_home())
         sumo_rl = importlib.import_module("sumo_rl")
-        if import_libsumo().isLoaded():
+        sumo = import_libsumo()
+        if sumo.isLoaded():
             raise RuntimeError("this process runs a SUMO simulation already, which a second start would replace")
+        unwrap(sumo, ASKED)
         self._config = config
         self.max_cycles = config.horizon
         self._env = sumo_rl.SumoEnvironment(
