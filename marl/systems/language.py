@@ -99,8 +99,8 @@ class WarmStartConfig(Frozen):
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps until the learning rate is reached; it falls linearly afterwards."""
     replay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of imitation beside the advantages of the updates that follow; it falls linearly to zero over the first
-    half of the run. It keeps a choice open until what it depends on has been learned."""
+    """Weight of imitation beside the advantages of the updates that follow, for sub-agents; it falls linearly to zero
+    over the first half of the run. It keeps a choice open until what it depends on has been learned."""
 
     def replayed(self, fraction: float) -> float:
         """The weight of imitation when ``fraction`` of the run is done."""

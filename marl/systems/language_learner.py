@@ -93,9 +93,17 @@ class LanguageLearner:
             figures[f"imitation_loss_{unit.name}"] = loss
         return figures
 
-    def _replayed(self, episodes: Sequence[Episode], unit: Unit, weight: float) -> list[TokenRow]:
-        """What a demonstrator said for the unit's roles, as rows whose tokens share ``weight``; none if it is 0."""
-        written = [c for episode in episodes for c in episode.conversations if c.agent in unit.taught]
+    def _replayed(self, episodes: Sequence[Episode], unit: Unit, weight: float, least_level: int = 0) -> list[TokenRow]:
+        """What a demonstrator said for the unit's roles, as rows whose tokens share ``weight``; none if it is 0.
+
+        least_level: conversations above it in the hierarchy are left out.
+        """
+        written = [
+            c
+            for episode in episodes
+            for c in episode.conversations
+            if c.agent in unit.taught and c.level >= least_level
+        ]
         tokens = sum(end - start for c in written for start, end in c.transcript.spans)
         return [_row(conversation, weight / tokens) for conversation in written] if weight and tokens else []
 
@@ -140,7 +148,8 @@ class LanguageLearner:
                 if rows or self.exchange.side is None:
                     self.exchange.put(unit, batch, numbers, row_reward(batch, self.config, fraction), stored)
                 continue
-            replayed = self._replayed(shown, unit, normaliser * self.config.warm_start.replayed(fraction))
+            weight = normaliser * self.config.warm_start.replayed(fraction)
+            replayed = self._replayed(shown, unit, weight, 1)
             if not rows and not replayed:
                 continue
             for epoch in range(self.config.epochs):
@@ -187,7 +196,7 @@ class LanguageLearner:
         figures[f"tokens_{unit.name}"] = float(sum(stored.tokens for stored in taken))
         for epoch in range(self.config.epochs):
             sampled_now = fresh and epoch == 0
-            both = [*rows, *self._replayed(shown, unit, normaliser * replayed)] if sampled_now else rows
+            both = [*rows, *self._replayed(shown, unit, normaliser * replayed, 1)] if sampled_now else rows
             if not both:  # every group of it was of one mind
                 return figures
             _, norm = self._step(unit, adam, both, normaliser, on_policy=sampled_now)
