@@ -52,8 +52,8 @@ def run(script, cell, out):
 
 def test_there_are_eight_rows_in_three_worlds(script):
     cells = script.cells(range(3))
-    assert len(cells) == len(set(cells)) == 72
-    assert {cell.seed for cell in cells[:24]} == {0}
+    assert len(cells) == len(set(cells)) == 72 + 3
+    assert {cell.seed for cell in cells[:25]} == {0}
     assert script.Cell("roads", ("intent", "safety"), 2).name == "roads-intent+safety-seed2"
 
 
@@ -62,7 +62,7 @@ def test_the_first_and_the_last_row_train(script, tmp_path, world):
     for modules in ((), script.MODULES):
         cell = script.Cell(world, modules, 0)
         run(script, cell, tmp_path)
-        figures = script.measured(tmp_path, cell, {"delay": 1, "loss": 0.5} if "intent" in modules else None)
+        figures = script.measured(tmp_path, cell, {"intent": {"delay": 1, "loss": 0.5}})
         assert figures["metrics"], figures
 
 
@@ -89,11 +89,15 @@ def test_the_page_says_what_the_rows_say(script, tmp_path, monkeypatch):
             for fault, level in (("none", 0), ("delay", 1), ("delay", 2), ("delay", 4), ("loss", 0.5)):
                 heard = {name: value - level for name, value in row["metrics"].items()}
                 script.add_row(tmp_path / "messages.jsonl", {**row, "fault": fault, "level": level, "metrics": heard})
+        if row["world"] == "roads" and row["modules"] in ((), ("safety",)):
+            for enabled in (True, False):
+                script.add_row(tmp_path / "supervisor.jsonl", {**row, "supervised": enabled})
     script.tables(tmp_path)
     page = (tmp_path / "docs" / "benchmarks" / "coordination.md").read_text(encoding="utf-8")
     assert "| x |  | x | 2 | 2.050 ± 0.636 |" in page  # of 2.0 and 2.1: t is 12.71, the deviation .0707
     assert "| safety | 2 | 1.000 ± 0.000 |" in page
+    assert "| annealed | with | 2 | 105.0 ± 63.6 |" in page
     assert "| delay 4 | 8 | -4.000 ± 0.000 |" in page
     data = json.loads((tmp_path / "docs" / "benchmarks" / "coordination.json").read_text(encoding="utf-8"))
-    assert len(data["rows"]) == 48
+    assert len(data["rows"]) == 50
     assert (tmp_path / "docs" / "benchmarks" / "coordination_ablation.svg").stat().st_size > 1000
