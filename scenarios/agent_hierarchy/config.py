@@ -143,6 +143,12 @@ class HierarchyConfig(_Frozen):
     announce: bool = False
     """Intent: a called agent sees what all agents above it are about: their last call, and the step that they will make
     next. In a run ``coordination.intent.enabled`` decides."""
+    announce_delay: int = Field(0, ge=0, le=64)
+    """Calls by which an announcement is late: it tells of an earlier call. In a run ``coordination.intent.delay``."""
+    announce_loss: Probability = 0.0
+    """Chance that an announcement does not arrive; in a run ``coordination.intent.loss``."""
+    announce_noise: Probability = 0.0
+    """Chance that a word of it is another one; in a run ``coordination.intent.noise``."""
     plan: bool = False
     """Guidance: the question comes with a plan of steps, and a called agent is told which of them its task is. In a run
     ``coordination.guidance.enabled=false`` switches it off."""

@@ -73,8 +73,16 @@ def _coordinated(config: HierarchyConfig, coordination: CoordinationConfig) -> H
     ):
         if asked and not enabled:
             raise UserError(f"world.{name}=true: a run switches it by coordination.{module}.enabled=true")
+    intent, safety = coordination.intent, coordination.safety
+    if intent.noise > 1.0:
+        raise UserError(f"coordination.intent.noise={intent.noise:g} is the chance of a wrong word here: at most 1")
+    if safety.margin != 0.0 or safety.early_margin is not None or safety.early_penalty is not None:
+        raise UserError("a guard of calls has no margin and nothing to anneal: leave margin and early_* out")
     return config.model_copy(
         update={
+            "announce_delay": intent.delay,
+            "announce_loss": intent.loss,
+            "announce_noise": intent.noise,
             "plan": config.plan and coordination.guidance.enabled,
             "announce": coordination.intent.enabled,
             "guard": coordination.safety.enabled,

@@ -39,12 +39,13 @@ class Conversation(NamedTuple):
 class _Call:
     """One open or finished call."""
 
-    __slots__ = ("anchor", "asked", "called", "made", "messages", "pending", "result", "role", "size", "task")
+    __slots__ = ("anchor", "asked", "called", "made", "messages", "pending", "result", "role", "size", "task", "told")
 
     def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
         self.role, self.task, self.anchor = role, task, anchor
         self.called = False  # the last turn was a legal call, which the next tool message answers
         self.asked = ""  # the last call of a sub-agent
+        self.told: list[list[str]] = []  # what it announced with each of these calls
         self.made, self.pending = 0, 0  # steps of the task that are answered, and those that the last call is to answer
         self.size = 0
         self.messages: list[Message] = []
@@ -235,6 +236,7 @@ class HierarchyEnv(LanguageEnv):
             return
         task = call.arguments["task"]
         top.asked, top.pending = render(call, self.hierarchy.config.grammar), len(spoken_task(task)[1])
+        top.told.append(["above", top.asked, *_intended(top)])
         self._count(top)
         self._pay(top, self.hierarchy.config.costs.delegation)
         self._open(callee, top, task)
@@ -268,7 +270,7 @@ class HierarchyEnv(LanguageEnv):
         key = fold_int(self._key, _FAILURE)
         for word in (role.name, *map(str, call.arguments.values())):
             key = fold_int(key, _text_number(word))
-        return (key & ((1 << 53) - 1)) / (1 << 53) < role.options.failure
+        return _chance(key) < role.options.failure
 
     def _open(self, role: Role, caller: _Call | None, task: str) -> None:
         level = 0 if caller is None else caller.result.level + 1
@@ -298,13 +300,32 @@ class HierarchyEnv(LanguageEnv):
         config = self.hierarchy.config
         if config.announce:
             for above in self._stack[:-1]:
-                parts += ["above", above.asked, *_intended(above)]
+                parts += self._heard_of(above)
         if config.plan:
             # The planner is told the steps, a sub-agent which of them its task is.
             known = spoken_task(task)[1]
             steps = [step for step in self.task.steps if caller is None or step in known]
             parts += ["plan", *(f"{step.words}" for step in steps)]
         return " ".join(parts)
+
+    def _heard_of(self, above: _Call) -> list[str]:
+        """What a new conversation hears of the announcements of an agent above it: late, lost or garbled ones."""
+        config = self.hierarchy.config
+        if len(above.told) <= config.announce_delay:
+            return []
+        told = above.told[-1 - config.announce_delay]
+        key = fold_int(fold_int(fold_int(self._key, Stream.MESSAGES), len(self._conversations)), above.result.level)
+        if config.announce_loss and _chance(fold_int(key, 0)) < config.announce_loss:
+            return []
+        if not config.announce_noise:
+            return told
+        words = " ".join(told).split(" ")
+        known = self.hierarchy.vocabulary()
+        for place in range(1, len(words)):
+            own = fold_int(key, place)
+            if _chance(own) < config.announce_noise:
+                words[place] = known[fold_int(own, 0) % len(known)]
+        return words
 
     def _close(self, text: str, by_itself: bool) -> None:
         """The innermost conversation ends with an answer."""
@@ -390,6 +411,11 @@ def _intended(conversation: _Call) -> list[str]:
     """What an agent will ask for next, once the call at hand is answered; nothing if its task says no more."""
     steps = spoken_task(conversation.task)[1][conversation.made + conversation.pending :]
     return ["above", steps[0].words] if steps else []
+
+
+def _chance(key: int) -> float:
+    """Uniform in [0, 1)."""
+    return (key & ((1 << 53) - 1)) / (1 << 53)
 
 
 def _text_number(text: str) -> int:

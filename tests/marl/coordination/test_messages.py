@@ -107,10 +107,18 @@ def test_nothing_is_heard_of_a_past_episode_or_of_who_left_its_slot():
     late = intent(world, delay=1)
     late.record(late.augment(moment(world)), torch.tensor([[0, 1, 1]] * 2))
     assert heard(late.augment(moment(world, 1, agent_id=(0, 7, 2)))) == [(False, 0.0), (True, 9.0)]
-    ended = late.augment(moment(world, 1, done=True, final=True))
+    ended = late.augment(moment(world, 1, done=True, final=True, agent_id=(5, 6, 7)))
     assert heard(ended) == [(False, 0.0), (False, 0.0)]
     # The last view of the episode still hears what was on its way.
     assert heard(ended.final) == [(True, 5.0), (True, 9.0)]
+    assert heard(late.augment(moment(world, 1))) == [(False, 0.0), (False, 0.0)]
+
+
+def test_a_rollout_begins_in_silence():
+    world = Line()
+    late = intent(world, delay=1)
+    late.record(late.augment(moment(world)), torch.tensor([[0, 1, 1]] * 2))
+    late.begin()
     assert heard(late.augment(moment(world, 1))) == [(False, 0.0), (False, 0.0)]
 
 

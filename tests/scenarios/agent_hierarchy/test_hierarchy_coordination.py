@@ -57,6 +57,24 @@ def test_intent_shows_everybody_above_and_what_they_will_do_next() -> None:
     assert deep_call(world(three, "coordination.intent.enabled=false"))[2] == "e1 r1"
 
 
+def test_announcements_may_be_late_lost_or_garbled() -> None:
+    on = ("world.tasks.hops=[3]", "coordination.intent.enabled=true")
+    late = world(*on, "coordination.intent.delay=1")
+    assert deep_call(late)[2] == "e1 r1"  # nobody above has called before
+    late.step("answer e3")
+    late.step("ask e3 r2 worker")
+    assert heard(late, "worker") == "e3 r2 above ask e1 r1 worker above r2"  # the chief's call before this one
+    assert deep_call(world(*on, "coordination.intent.loss=1.0"))[2] == "e1 r1"
+    clear = deep_call(world(*on))[2].split()
+    garbled = [deep_call(world(*on, "coordination.intent.noise=0.5"))[2].split() for _ in range(2)]
+    assert garbled[0] == garbled[1] != clear and len(garbled[0]) == len(clear)
+    assert garbled[0][:2] == clear[:2]  # its own task is not a message
+    with pytest.raises(UserError, match="chance of a wrong word"):
+        world("coordination.intent.noise=2.0")
+    with pytest.raises(UserError, match="no margin"):
+        world("coordination.safety.early_margin=1.0")
+
+
 def test_guidance_is_switched_off_like_anywhere() -> None:
     env = world("world.plan=true")
     assert " plan " in deep_call(env)[0]

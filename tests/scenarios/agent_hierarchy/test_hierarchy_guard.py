@@ -34,7 +34,10 @@ WORDS = (
     '"',
     "-1",
 )
+LEGAL = ("ask e5 r1 north", "ask e2 r5 south", "fresh r1 e5", "cache r5 e2", "check e5")
 TEXTS = st.one_of(
+    st.sampled_from(LEGAL),
+    st.sampled_from(LEGAL),
     st.none(),
     st.text(max_size=30),
     st.binary(max_size=30).map(lambda raw: raw.decode("utf-8", "surrogateescape")),

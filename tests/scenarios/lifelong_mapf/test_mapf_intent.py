@@ -1,5 +1,6 @@
 """Announcements on a grid, by hand."""
 
+import numpy as np
 import torch
 from mapf_play import random_actions
 from stub_world import StubWorld
@@ -57,6 +58,18 @@ def test_who_left_the_board_announces_nothing():
     world.alive[0, 1] = False
     prediction = Announcer(world, 5, 2, 2).predict(None, None)
     assert prediction.companions[0].tolist() == [[2, -1], [-1, -1], [0, -1]]
+
+
+def test_another_map_gives_another_path_to_the_same_goal():
+    world = StubWorld(["...", "...", "..."], [(0, 0)], [(2, 0)])
+    announcer = Announcer(world, 2, 2, 1)
+    assert announcer.predict(None, None).trajectory[0, 0].tolist() == [[1, 0], [2, 0]]
+    wall = StubWorld(["...", "#..", "..."], [(0, 0)], [(2, 0)])
+    world.blocked = np.concatenate((world.blocked, wall.blocked))
+    announcer = Announcer(world, 2, 2, 1)
+    for index, path in ((0, [[1, 0], [2, 0]]), (1, [[0, 1], [1, 1]]), (0, [[1, 0], [2, 0]])):
+        world.map_index[:] = index
+        assert announcer.predict(None, None).trajectory[0, 0].tolist() == path
 
 
 def test_neighbours_see_it_relative_to_themselves():
