@@ -7,11 +7,12 @@ new to the role, with the JSON schemas of the calls that it may make. The other 
 from __future__ import annotations
 
 import importlib
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import create_model
+from pydantic import create_model, model_validator
 
 from marl.envs.chat import LanguageEnv
 from marl.errors import UserError
@@ -27,9 +28,15 @@ def _core() -> Any:
 
 
 def action_class() -> type[Any]:
-    """The actions: ``text`` is what the role says."""
-    made: type[Any] = create_model("Say", __base__=_core().Action, text=(str, ...))
+    """The actions: ``text`` is what the role says; the ``name`` and ``arguments`` of a call stand for its JSON."""
+    spelt = model_validator(mode="before")(_spelt)
+    made: type[Any] = create_model("Say", __base__=_core().Action, __validators__={"spelt": spelt}, text=(str, ...))
     return made
+
+
+def _spelt(data: Any) -> Any:
+    call = isinstance(data, dict) and "text" not in data and {"name", "arguments"} <= set(data)
+    return {"text": json.dumps({key: data[key] for key in ("name", "arguments")})} if call else data
 
 
 def observation_class() -> type[Any]:

@@ -56,8 +56,6 @@ class Store(Protocol):
 class LocalStore:
     """A store in this process. ``state`` and ``load_state`` make it part of a checkpoint."""
 
-    exact = True
-
     def __init__(self, capacity: int = 64):
         self._capacity = capacity
         self._batches: dict[str, list[str]] = {}
@@ -91,8 +89,6 @@ class SharedStore:
     A process that dies leaves the file whole: what it had put is there, what it was putting is not. Raises
     ``UserError`` if the file is no store or cannot be written.
     """
-
-    exact = False
 
     def __init__(self, path: Path, capacity: int = 64):
         self.path, self._capacity = path, capacity

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,6 @@ class Exchange:
 
     def __init__(self, options: StoreConfig, units: Sequence[Unit], entry: str):
         self.options = options
-        self._store: LocalStore | SharedStore
-        if options.file is None:
-            self._store = LocalStore(options.capacity)
-        else:
-            self._store = SharedStore(options.file, options.capacity)
         self.side = None if options.file is None else options.side
         self.units = [unit for unit in units if entry not in unit.roles]
         if not self.units:
@@ -65,10 +61,17 @@ class Exchange:
         self.versions = {unit.name: 0 for unit in self.units}
         self._began = time.time()
 
+    @cached_property
+    def _store(self) -> LocalStore | SharedStore:
+        """Opened when it is first needed: plans and evaluations build learners too, and leave files alone."""
+        if self.options.file is None:
+            return LocalStore(self.options.capacity)
+        return SharedStore(self.options.file, self.options.capacity)
+
     @property
     def exact(self) -> bool:
         """Whether a run resumes bit for bit."""
-        return self._store.exact
+        return self.options.file is None
 
     def carries(self, unit: Unit) -> bool:
         return unit.name in self.versions

@@ -228,12 +228,12 @@ def train(
     with RunFolder.create(config, out) as folder:
         try:
             trainer = _trainer(config, scenario, system, folder, echo)
+            if init is not None:
+                trainer.take_weights(init)
+            trainer.start()
         except UserError:
             folder.discard()
             raise
-        if init is not None:
-            trainer.take_weights(init)
-        trainer.start()
         _finish(trainer, folder, echo, live)
         return folder.path
 

@@ -39,9 +39,11 @@ class ServedPolicy(OpenAIPolicy):
         super().__init__(**server)
         self._url = self._url.removesuffix("/chat/completions") + "/completions"
         self.local, self._roles, self._folder, self._reload = local, tuple(roles), publish, reload_url
-        self._publish()
+        self._published = False
 
     def complete(self, requests: Sequence[Request], greedy: bool = False) -> list[str | None]:
+        if not self._published:
+            self._publish()
         for request in requests:
             self.local.hear(request)
         return super().complete(requests, greedy)
@@ -73,8 +75,9 @@ class ServedPolicy(OpenAIPolicy):
         return isinstance(choice["text"], str)
 
     def forget(self) -> None:
-        """The weights have changed: the server is to load them."""
-        self._publish()
+        """The weights have changed: a server that speaks by them is to load them."""
+        if self._published:
+            self._publish()
 
     # Learning (TokenModel)
 
@@ -86,13 +89,14 @@ class ServedPolicy(OpenAIPolicy):
 
     def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
         self.local.load_state_of(role, state)
-        self._publish()
+        self.forget()
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         return self.local.logits_at(role, token, position, mask, at)
 
     def _publish(self) -> None:
         names = [f"{self._model}-{role}" for role in self._roles] if self.local.adapters else [self._model]
+        self._published = True
         self.local.save(self._folder)
         for name, role in zip(names, self._roles, strict=False):
             path = self._folder / role if self.local.adapters else self._folder

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from test_language_trainer import equal, final_state, small
 
+from marl.api import plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.rollout.store import SharedStore
@@ -74,6 +75,7 @@ def test_main_goes_on_alone_and_sub_learns_what_is_left(tmp_path: Path) -> None:
     assert not equal(ours["level_1"], theirs["level_1"])  # it learned, from what main had begun with
     with pytest.raises(UserError, match="belongs to another run"):
         train(quick(f"{{file: {file}}}"), tmp_path / "again", live=False)
+    assert not (tmp_path / "again").exists()
 
 
 def test_two_processes_and_one_that_is_killed(tmp_path: Path) -> None:
@@ -107,6 +109,11 @@ def test_two_processes_and_one_that_is_killed(tmp_path: Path) -> None:
     assert len(rows) == final_state(sub)["algorithm"]["exchange"]["versions"]["level_1"] >= 3
     versions = [row.get("learn/weights_version_level_1", 0.0) for row in read_metrics(tmp_path / "main" / METRICS)]
     assert max(versions) >= 1.0  # main played with what sub had learned
+
+
+def test_a_plan_leaves_the_file_alone(tmp_path: Path) -> None:
+    assert plan(quick(f"{{file: {tmp_path / 'store.sqlite'}}}")).iterations > 0
+    assert not (tmp_path / "store.sqlite").exists()
 
 
 def test_roles_that_share_the_planner_s_weights_are_refused(tmp_path: Path) -> None:
