@@ -8,9 +8,13 @@ import subprocess
 import pytest
 import torch
 
+from marl.api import configure
 from marl.errors import UserError
+from marl.training.tracking import read_metrics
+from marl.training.trainer import train
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.networks import find_network, read_network
+from scenarios.cav_merging.sumo_backend import SumoBackend
 from scenarios.cav_merging.sumo_simulator import SumoSimulator
 from scenarios.cav_merging.world import CavMerging
 
@@ -233,3 +237,27 @@ def test_the_window_shows_an_episode_like_any_other(make, screen):
         world.post_decision(a.alive)
         a, b = world.step(actions), plain.step(actions)
         assert torch.equal(a.observation, b.observation)
+
+
+def test_training_goes_on_when_a_process_is_killed(tmp_path, monkeypatch):
+    """``kill -9`` in mid-training: the episode is given up and counted, and all steps are made."""
+    config = configure(
+        "cav_merging",
+        preset="hard",
+        options={"backend": "sumo", "horizon": 20},
+        overrides=["copies=2", "total_steps=720", "algorithm.rollout=10", "algorithm.minibatches=1"],
+    )
+    advance, calls = SumoBackend.advance, []
+
+    def killing(self, *arguments):
+        calls.append(self)
+        if len(calls) == 15:
+            os.kill(self.pool.pids[1], signal.SIGKILL)
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(SumoBackend, "advance", killing)
+    rows = read_metrics(train(config, tmp_path / "run", live=False) / "metrics.csv")
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    # In the second iteration one copy ended an episode, and the other lost its own.
+    assert next(row["episode/lost"] for row in rows if "episode/lost" in row) == 0.5
+    assert len({id(backend) for backend in calls}) == 1 and calls[0].pool.restarts == 1
