@@ -67,7 +67,7 @@ class GuiSimulator(SumoSimulator):
         """A thin polygon from a car's front to where it announces to be, ``reach`` metres further on."""
         if slot in self._paths:
             self._sumo.polygon.remove(self._paths.pop(slot))
-        x, _, lane, _ = self._cars[slot]
+        x, _, lane, _, _ = self._cars[slot]
         if reach <= 0.0:
             return
         steps = [x + reach * k / 8 for k in range(9)]
