@@ -63,10 +63,10 @@ class SumoBackend:
         self._slots, self._agents = config.vehicles, config.max_cavs
         factory = partial(SumoSimulator, network, self._slots, config.exact_reset, config.car_following)
         if config.gui:
-            factory = partial(GuiSimulator, network, self._slots, config.exact_reset, config.car_following, screen())
+            factory = partial(GuiSimulator, network, self._slots, config.car_following, screen())
         self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0)
         self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
-        self._exact = config.exact_reset
+        self._exact = config.exact_reset and not config.gui
         self._pending = np.zeros((copies, self._slots), dtype=bool)
         self._seeds = np.zeros(copies, dtype=np.int64)
         # What the simulators were told since the episode's beginning: a snapshot is replayed from it.

@@ -31,17 +31,23 @@ def screen() -> str:
 
 
 class GuiSimulator(SumoSimulator):
-    """``SumoSimulator`` in a window on a display."""
+    """``SumoSimulator`` in a window on a display.
 
-    def __init__(self, network: RoadNetwork, slots: int, exact: bool, car_following: str, display: str):
+    The first episode is a function of its seed. For the others the road is only cleared, because libsumo does not load
+    into a window that is open.
+    """
+
+    def __init__(self, network: RoadNetwork, slots: int, car_following: str, display: str):
         # A worker process may have been forked from one that began before the display was known.
         os.environ["DISPLAY"] = display
         start = ("sumo-gui", "--start=true", "--quit-on-end=true", f"--delay={DELAY_MS}", "--window-size=1200,320")
-        super().__init__(network, slots, exact, car_following, start)
+        super().__init__(network, slots, False, car_following, start)
         self._paths: dict[int, str] = {}
 
     def reset(self, seed: int) -> None:
         super().reset(seed)
+        for path in self._paths.values():
+            self._sumo.polygon.remove(path)
         self._paths.clear()
         self._sumo.gui.setSchema(VIEW, "real world")
         (left, y), (right, _) = (self._point(1, x) for x in (self._merge_start, self._merge_end - 1.0))

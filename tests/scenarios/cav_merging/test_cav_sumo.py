@@ -230,13 +230,15 @@ def screen(monkeypatch):
 
 
 def test_the_window_shows_an_episode_like_any_other(make, screen):
-    world, plain = make(copies=1, gui=True), make(copies=1)
+    """One whole episode and the beginning of the next."""
+    world, plain = make(copies=1, gui=True, horizon=8), make(copies=1, horizon=8)
     a, b = world.reset(3), plain.reset(3)
-    for step in range(5):
+    for step in range(10):
         actions = random_actions(a, step)
         world.post_decision(a.alive)
         a, b = world.step(actions), plain.step(actions)
         assert torch.equal(a.observation, b.observation)
+    assert world.backend.pool.restarts == 0
 
 
 def test_training_goes_on_when_a_process_is_killed(tmp_path, monkeypatch):
