@@ -33,6 +33,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.loads: list[dict[str, Any]] = []
         self.ids = True
+        self.broken: set[int] = set()  # numbers of the replies that are no JSON
         lock, outer = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,9 +41,10 @@ class Server:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     reply = outer.load(body) if self.path == "/load" else outer.complete(body)
+                    broken = len(outer.bodies) in outer.broken
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write(json.dumps(reply).encode())
+                self.wfile.write(b"{broken" if broken else json.dumps(reply).encode())
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -113,6 +115,14 @@ def test_rollouts_come_from_the_server_and_weights_go_back(server: Server, folde
     theirs = server.local.state_of("planner")
     assert all(torch.allclose(value, theirs[name]) for name, value in state.items())  # it serves what was learned
     assert any(float(value.abs().max()) > 0 for name, value in state.items() if "lora_B" in name)
+
+
+def test_broken_replies_cost_their_episodes_alone(server: Server, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    server.broken = {2, 7}
+    run = train(config(server, folder, tmp_path / "served", "algorithm.policy.retries=0"), tmp_path / "run", live=False)
+    last = read_metrics(run / METRICS)[-1]
+    assert last["dropped_episodes"] == 2.0 and last["agent_steps"] >= 24
+    assert last["episodes"] + 2 == 4 * last["iteration"]
 
 
 def test_without_ids_or_without_weights_training_is_refused(server: Server, folder: Path, tmp_path: Path) -> None:  # noqa: F811
