@@ -84,3 +84,16 @@ def test_a_shipped_policy_acts_like_its_run_and_can_be_trained_on(tmp_path: Path
     assert torch.equal(*actions)
     command = ["train", "cav_merging", "--init", str(shipped), "--out", str(tmp_path / "tuned")]
     assert main([*command, *(word for text in (*SMALL, *learned) for word in ("--set", text))]) == 0
+
+
+@pytest.mark.parametrize("name", ["hard", "general"])
+def test_shipped_policies_drive_any_road_under_the_supervisor(name: str) -> None:
+    world = api.configure("cav_merging", preset="general", overrides=["world.horizon=50"]).world
+    env = CavMerging(world, 4)
+    policy = api.policy_builder(load_scenario("cav_merging"), f"cav_merging/{name}")(env)
+    timestep = env.reset(0)
+    for _ in range(50):
+        timestep = policy.account(timestep)
+        timestep = env.step(policy.act(timestep))
+    assert policy.account(timestep).metrics["interventions_per_step"].shape == (4,)
+    assert float(timestep.metrics["collision_rate"].sum()) == 0.0
