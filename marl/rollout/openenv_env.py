@@ -29,8 +29,8 @@ def _core() -> Any:
 
 def action_class() -> type[Any]:
     """The actions: ``text`` is what the role says; the ``name`` and ``arguments`` of a call stand for its JSON."""
-    spelt = model_validator(mode="before")(_spelt)
-    made: type[Any] = create_model("Say", __base__=_core().Action, __validators__={"spelt": spelt}, text=(str, ...))
+    validators: dict[str, Any] = {"spelt": model_validator(mode="before")(_spelt)}
+    made: type[Any] = create_model("Say", __base__=_core().Action, __validators__=validators, text=(str, ...))
     return made
 
 
