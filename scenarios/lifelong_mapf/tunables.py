@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -36,8 +37,21 @@ _PARAMETERS = (
     Parameter("closer_first", 0.0, 5.0, 0.2, "square"),
 )
 
-#: Those that mean something to the search, whose waiting costs ``stay_weight``; it begins lower where it plans itself.
-_SEARCH = tuple(p for p in _PARAMETERS if p.name not in ("contest_weight", "head_on_weight"))
+#: Where the search's own numbers begin: what spreads the agents of a rule delays those of plans.
+_SEARCH_START = {
+    "static_weight": 0.05,
+    "occupancy_weight": 0.6,
+    "waiting_weight": 0.2,
+    "decay": 0.97,
+    "opposing_weight": 0.3,
+    "flow_decay": 0.97,
+    "lanes_weight": 0.02,
+    "corridor_rows_weight": 0.05,
+    "corridor_columns_weight": 0.05,
+    "stay_weight": 0.7,
+    "closer_first": 0.1,
+}
+_SEARCH = tuple(replace(p, start=_SEARCH_START[p.name]) for p in _PARAMETERS if p.name in _SEARCH_START)
 
 #: How much of an increase of latency takes away a gain in throughput: less below the reference than above it.
 _FASTER, _SLOWER, _OLDEST = 0.1, 1.0, 0.05
