@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf.fields import BUCKETS, UNREACHED, neighbour
+from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, UNREACHED, neighbour
 from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present
 from scenarios.lifelong_mapf.preferences import NO_WAY
 from scenarios.lifelong_mapf.shared_guidance import Prices, fill_prices
 
 #: Steps beyond the cheapest way up to which cells are known.
-SLACK = 12
+SLACK = 4
 
 #: A tile has 1 << SIDE rows and columns.
 SIDE = 3
@@ -41,7 +41,7 @@ class NearFields(NamedTuple):
     table: int32 ``[B, N, tiles]``, the tile of the stock that holds each part of the map, ``NONE`` where nothing is
     known. stock: int32 ``[S, 64]``, values, ``NONE`` for unknown ones. spare: int32 ``[S]``, tiles that were given
     back; count: int32 ``[2]``, how many of them, and how many tiles were ever taken. across: tiles side by side.
-    planned: int32 ``[B, N]``, the goals that the fields lead to. units: value of a step.
+    planned: int32 ``[B, N]``, the goals that the fields lead to. units: value of a step. slack: ``SLACK`` in units.
     """
 
     table: NDArray[np.int32]
@@ -51,14 +51,17 @@ class NearFields(NamedTuple):
     across: int
     planned: NDArray[np.int32]
     units: int
+    slack: int
 
 
 class NearScratch(NamedTuple):
-    """For one search at a time, all int32: value ``[cells]``, all ``UNREACHED``; order ``[cells]``; heads ``[2048]``,
-    all ``NONE``; links ``[4 * cells]``; cost ``[cells]``; extra ``[4 * cells]``, empty without directions.
+    """For one search at a time; int32 but for closed. value: ``[cells]``, all ``UNREACHED``; closed: bool ``[cells]``,
+    all False; order ``[cells]``; heads ``[2048]``, all ``NONE``; links ``[4 * cells]``; cost ``[cells]``; extra
+    ``[4 * cells]``, empty without directions.
     """
 
     value: NDArray[np.int32]
+    closed: NDArray[np.bool_]
     order: NDArray[np.int32]
     heads: NDArray[np.int32]
     links: NDArray[np.int32]
@@ -66,7 +69,7 @@ class NearScratch(NamedTuple):
     extra: NDArray[np.int32]
 
 
-def near_fields(world: GridWorld, units: int) -> NearFields:
+def near_fields(world: GridWorld, units: int, slack: int = SLACK) -> NearFields:
     """Empty fields. ``UserError`` if the memory does not suffice."""
     copies, agents = world.position.shape
     down, across = (-(-side // (1 << SIDE)) for side in (world.height, world.width))
@@ -80,13 +83,14 @@ def near_fields(world: GridWorld, units: int) -> NearFields:
             "into memory: use fewer copies or agents"
         ) from None
     planned = np.full((copies, agents), NONE, np.int32)
-    return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units)
+    return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units, slack * units)
 
 
 def near_scratch(cells: int, directed: bool) -> NearScratch:
     """Scratch for searches on ``cells`` cells."""
     return NearScratch(
         np.full(cells, UNREACHED, np.int32),
+        np.zeros(cells, np.bool_),
         np.empty(cells, np.int32),
         np.full(_SLOTS, NONE, np.int32),
         np.empty(4 * cells, np.int32),
@@ -124,7 +128,7 @@ def write_near_scores(
                 fill_prices(prices, m, b, scratch.cost, scratch.extra)
                 priced = True
             fields.planned[b, n] = goal
-            found = _search(exits, now.width, prices.directed, fields.units, goal, cell, scratch)
+            found = _search(exits, now.width, prices.directed, fields.units, fields.slack, goal, cell, scratch)
             _keep(fields, b, n, now.width, found, scratch)
             _read(fields, b, n, exits, now.width, cell, row)
 
@@ -160,13 +164,20 @@ def _read(
 
 @numba.njit(cache=True)
 def _search(
-    exits: NDArray[np.uint8], width: int, directed: bool, units: int, goal: int, start: int, scratch: NearScratch
+    exits: NDArray[np.uint8],
+    width: int,
+    directed: bool,
+    units: int,
+    slack: int,
+    goal: int,
+    start: int,
+    scratch: NearScratch,
 ) -> int:
     """A* from ``goal`` towards ``start``; writes the cells with known values into ``order`` and returns their number.
 
-    The values are in ``scratch.value``, and those of no other cell are below ``UNREACHED`` when ``_keep`` is done.
+    Their values are in ``scratch.value`` and they are ``closed``, until ``_keep`` cleans both.
     """
-    value, order, heads, links, cost, extra = scratch
+    value, closed, order, heads, links, cost, extra = scratch
     start_row, start_column = start // width, start % width
     missing = 1
     for move in range(1, 5):
@@ -188,15 +199,18 @@ def _search(
         heads[slot] = links[entry]
         waiting -= 1
         cell = entry >> 2
-        away = abs(cell // width - start_row) + abs(cell % width - start_column)
-        if value[cell] + units * away != now:
+        if closed[cell]:
             continue
+        closed[cell] = True
         order[found] = cell
         found += 1
+        row = cell // width
+        down, across = row - start_row, cell - row * width - start_column
+        away = abs(down) + abs(across)
         if away <= 1:
             missing -= 1
             if away == 0:
-                last = now + SLACK * units
+                last = now + slack
         for move in range(1, 5):
             target = neighbour(exits, width, cell, move)
             price = cost[target]
@@ -205,7 +219,7 @@ def _search(
             reached = value[cell] + price
             if reached < value[target]:
                 value[target] = reached
-                ahead = abs(target // width - start_row) + abs(target % width - start_column)
+                ahead = abs(down + MOVES[move][0]) + abs(across + MOVES[move][1])
                 slot = (reached + units * ahead) & (_SLOTS - 1)
                 entry = 4 * target + move - 1
                 links[entry] = heads[slot]
@@ -220,10 +234,8 @@ def _search(
             continue
         heads[slot] = links[entry]
         waiting -= 1
-        cell = entry >> 2
-        away = abs(cell // width - start_row) + abs(cell % width - start_column)
-        if value[cell] + units * away >= now:
-            value[cell] = UNREACHED
+        if not closed[entry >> 2]:
+            value[entry >> 2] = UNREACHED
     return found
 
 
@@ -253,3 +265,4 @@ def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: N
             stock[tile] = NONE
         stock[tile, ((row & mask) << SIDE) | (column & mask)] = scratch.value[cell]
         scratch.value[cell] = UNREACHED
+        scratch.closed[cell] = False
