@@ -65,7 +65,7 @@ POLICIES = {
 }
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     rules=st.sampled_from(RULES),
