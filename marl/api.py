@@ -140,11 +140,12 @@ def configure(
     system: str | None = None,
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
 ) -> AnyRunConfig:
     """The run configuration, from what is said below to what is said above it:
 
     the defaults of platform, scenario and system; the preset (the scenario's default one if there is neither preset
-    nor file); the file; ``system``; the options; the overrides. Raises ``UserError``.
+    nor file); ``base``, keys and their values; the file; ``system``; the options; the overrides. Raises ``UserError``.
     """
     found = load_scenario(scenario)
     names = found.preset_names()
@@ -156,6 +157,7 @@ def configure(
             raise UserError(f"{scenario} has no preset '{preset}'{nearest(preset, names)}")
         layers.append(read_layer(found.presets / f"{preset}.yaml"))
         layers.append(Layer("the preset", {"preset": preset}))
+    layers += [nested(key, value, "the scenario's benchmark") for key, value in (base or {}).items()]
     if config is not None:
         layers.append(read_layer(Path(config)))
     if system is not None:

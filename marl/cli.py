@@ -20,7 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from marl.errors import UserError, nearest
+from marl.cli_words import check_writable, listed_words, named, parse_seeds, scenario_options
+from marl.errors import UserError
 from marl.plugins import trust, trust_named_in
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ app = typer.Typer(
 
 #: Options of a scenario (`marl list scenarios` shows them) are not known here; they arrive in the context's rest.
 _WITH_SCENARIO_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-_MAX_SEEDS = 100_000
 #: Typer has its own copy of click, or click itself, by version; the base class of its errors has no public name.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
@@ -105,8 +105,8 @@ def train(
             raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
         _finish_run(trainer.resume(resume, _say))
         return
-    name = _named(scenario, "train")
-    options = _scenario_options(context, name)
+    name = named(scenario, "train")
+    options = scenario_options(context, name)
     configs = [
         api.configure(
             name,
@@ -155,9 +155,9 @@ def evaluate(
 
     trust(*(trusted or []))
 
-    options = _scenario_options(context, scenario, lists=True)
-    names = _words(policies, "--policies")
-    _check_writable(json, html)
+    options = scenario_options(context, scenario, lists=True)
+    names = listed_words(policies, "--policies")
+    check_writable(json, html)
     with _counting() as progress:
         results = api.evaluate(
             scenario,
@@ -207,7 +207,7 @@ def tune(
                 raise UserError("--resume DIR continues a tuning as it is: leave the other words out")
             done = tuning.resume(resume, _say, on_generation)
         else:
-            name = _named(scenario, "tune")
+            name = named(scenario, "tune")
             if tunable is None:
                 raise UserError(f"tune what? For example: marl tune {name} TUNABLE (see 'marl list tunables')")
             done = api.tune(
@@ -219,7 +219,7 @@ def tune(
                 out=out,
                 echo=_say,
                 progress=on_generation,
-                **_scenario_options(context, name),
+                **scenario_options(context, name),
             )
     show(done.results, _out())
     _out().print(f"wrote {done.file}", highlight=False, markup=False, soft_wrap=True)
@@ -246,7 +246,7 @@ def watch(
     from marl.training.run_folder import CONFIG
 
     trust(*(trusted or []))
-    _check_writable(html, mp4)
+    check_writable(html, mp4)
     of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
     name = scenario or api.scenario_of(policy)
     found = load_scenario(name)
@@ -254,7 +254,7 @@ def watch(
         name,
         preset=preset,
         config=of_run if preset is None else None,
-        options=_scenario_options(context, name),
+        options=scenario_options(context, name),
         overrides=set_ or [],
     )
     world = found.held_out(config.world)
@@ -303,6 +303,61 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+def bench(
+    context: typer.Context,
+    scenario: Annotated[
+        str | None, typer.Argument(metavar="SCENARIO", help="By default all that are installed.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="NAME", help="See 'marl list systems'.")] = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = None,
+    parts: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Of world, guidance, intent, safety, policy, update, end.")
+    ] = "world,guidance,intent,safety,policy,update,end",
+    vary: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Run through sizes: copies, or one of the scenario's own.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each part; medians are shown.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Length of one turn.")] = 0.3,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    trusted: TrustOption = None,
+) -> None:
+    """Measure how fast a world and its training run, part by part, beside the memory's bandwidth."""
+    from marl.bench import bench as measure
+    from marl.bench import show_rows, write_rows
+    from marl.scenario import scenario_names
+
+    trust(*(trusted or []))
+
+    check_writable(json)
+    overrides = [*(set_ or []), *([] if device is None else [f"device={device}"])]
+    rows = []
+    with _counting("measuring") as progress:
+        for name in [scenario] if scenario is not None else scenario_names():
+            try:
+                rows += measure(
+                    name,
+                    preset=preset,
+                    system=system,
+                    options=scenario_options(context, name),
+                    overrides=overrides,
+                    parts=listed_words(parts, "--parts"),
+                    vary=vary,
+                    repeats=repeats,
+                    seconds=seconds,
+                    progress=progress,
+                )
+            except UserError as error:
+                if scenario is not None:
+                    raise
+                _say(f"{name} is left out: {error}")
+    show_rows(rows, _out())
+    if json is not None:
+        write_rows(json, rows)
+
+
 @app.command("list")
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.")],
@@ -315,76 +370,6 @@ def list_(
     width = max((len(first) for first, _ in rows), default=0)
     for first, second in rows:
         _out().print(f"{first:{width}}  {second}".rstrip(), highlight=False, markup=False, soft_wrap=True)
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``"0:3"`` is 0, 1, 2; ``"0,1,5"`` is itself; the two may be mixed. Raises ``UserError``."""
-    seeds: list[int] = []
-    for word in text.split(","):
-        first, colon, last = word.strip().partition(":")
-        bounds = [first, last] if colon else [first]
-        if not all(bound.isascii() and bound.isdecimal() and len(bound) <= 10 for bound in bounds):
-            raise UserError(f"--seeds '{text}' must look like 0:16 or 0,1,5")
-        low, high = int(first), int(last) if colon else int(first) + 1
-        if not low < high <= low + _MAX_SEEDS:
-            raise UserError(f"--seeds '{text}': {word.strip()} must name 1 to {_MAX_SEEDS:,} seeds")
-        seeds += range(low, high)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds '{text}' names a seed twice")
-    return seeds
-
-
-def _words(text: str, flag: str) -> list[str]:
-    words = [word.strip().rstrip("/") or word.strip() for word in text.split(",")]
-    if not all(words):
-        raise UserError(f"{flag} '{text}' has an empty name between its commas")
-    return words
-
-
-def _named(scenario: str | None, command: str) -> str:
-    from marl.scenario import scenario_names
-
-    if scenario is None:
-        raise UserError(f"which scenario? For example: marl {command} {next(iter(scenario_names()), 'SCENARIO')}")
-    return scenario
-
-
-def _scenario_options(context: typer.Context, scenario: str, lists: bool = False) -> dict[str, Any]:
-    """The words that the command did not know, as options of the scenario by their Python names.
-
-    lists: a value with commas is a list of values.
-    """
-    from marl.scenario import load_scenario
-    from marl.yaml_io import parse_scalar
-
-    declared = load_scenario(scenario).options
-    flags = [option.flag for option in declared]
-    switches = [option.flag for option in declared if option.switch]
-    known = flags + [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("--")]
-    options: dict[str, Any] = {}
-    words = list(context.args)
-    while words:
-        word = words.pop(0)
-        flag, equals, value = word.partition("=")
-        if not flag.startswith("-"):
-            raise UserError(f"unexpected word '{word}': options come as --name VALUE")
-        if flag not in flags:
-            raise UserError(f"'marl {context.info_name} {scenario}' has no option '{flag}'{nearest(flag, known)}")
-        if not equals:
-            if words and not words[0].startswith("--"):
-                value = words.pop(0)
-            elif flag in switches:
-                value = "true"
-            else:
-                raise UserError(f"option {flag} needs a value")
-        name = flag.removeprefix("--").replace("-", "_")
-        if name in options:
-            raise UserError(f"option {flag} is given twice")
-        several = lists and "," in value and value[:1] not in ("[", "{", '"', "'")
-        options[name] = (
-            [parse_scalar(part, flag) for part in _words(value, flag)] if several else parse_scalar(value, flag)
-        )
-    return options
 
 
 def _print_plan(config: AnyRunConfig, runs: int) -> None:
@@ -413,12 +398,12 @@ def _finish_run(folder: Path) -> None:
 
 
 @contextmanager
-def _counting() -> Iterator[OnProgress]:
-    """Shows how many episodes an evaluation has finished, on a terminal only."""
+def _counting(what: str = "evaluating") -> Iterator[OnProgress]:
+    """Shows how many episodes an evaluation, or turns a measurement, has finished, on a terminal only."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("evaluating", total=None)
+        task = bar.add_task(what, total=None)
 
         def advance(policy: str, finished: int, total: int) -> None:
             bar.update(task, description=policy, completed=finished, total=total)
@@ -440,13 +425,6 @@ def _generations() -> Iterator[OnGeneration]:
                 _say(f"generation {done}/{total}: score {score:+.4f}")
 
         yield advance
-
-
-def _check_writable(*paths: Path | None) -> None:
-    """Find out before the work is done, not after."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-            raise UserError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
 
 
 def _out() -> Console:

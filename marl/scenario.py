@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from torch import Tensor
 
 from marl.config import CoordinationConfig, read_options
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
@@ -99,6 +100,35 @@ class Tunable:
     metrics: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A size that ``marl bench --vary`` runs through.
+
+    unit: what the sizes count. settings: size -> configuration keys and the values they get.
+    """
+
+    unit: str
+    settings: Mapping[float, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What ``marl bench`` measures of a scenario.
+
+    settings: configuration keys and values, laid over the default preset: the size that is measured.
+    steps: of the copies in one repeat, at most; an episode if it is shorter.
+    axes: name -> the sizes to run through. ``copies`` is one of them wherever it is not named otherwise.
+    alone: (world) -> what moves it by joint actions without looking at it; None: the world cannot do that.
+    state_bytes: (world) -> bytes of state that a step of all copies reads and writes at the least.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 256
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    alone: Callable[[BatchedEnv], Callable[[Tensor], object]] | None = None
+    state_bytes: Callable[[BatchedEnv], int] | None = None
+
+
 class Recorder(Protocol):
     """Collects copy 0 of an episode and shows it."""
 
@@ -128,6 +158,7 @@ class Scenario:
     language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
     coordinated: (world configuration, the run's coordination) -> the world configuration; for worlds that guide, tell
         intentions and correct by themselves, as those of texts do. Raises ``UserError`` for what contradicts itself.
+    benchmark: what ``marl bench`` measures; by default the default preset, one copy up to ``copies`` of them.
     """
 
     name: str
@@ -148,6 +179,7 @@ class Scenario:
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
+    benchmark: Benchmark = field(default_factory=Benchmark)
 
     def preset_names(self) -> list[str]:
         return sorted(path.stem for path in self.presets.glob("*.yaml"))

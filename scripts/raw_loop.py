@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""The plainest MAPPO loop on lifelong MAPF, a yardstick for what the platform's own loop costs; prints one JSON object.
+"""MAPPO on lifelong MAPF end to end beside the plainest loop of the same nets and world; prints one JSON object.
 
-    .venv/bin/python scripts/raw_loop.py [--copies 128] [--agents 32] ...
+    .venv/bin/python scripts/raw_loop.py [--copies 128] [--agents 32] [--turns 9]
 
-The same world, guidance, observation, 64-wide networks, batch and one epoch as scripts/bench_mappo, in plain torch: the
-window unpacked to floats, actor and critic as ``nn.Sequential``, global random numbers, no masks, no recurrence, no
-bookkeeping, no checkpoints.
+The two take turns; rates are agent-steps per CPU-second of one thread, one epoch, guidance on, 64-wide networks
+(``scenarios.lifelong_mapf.raw_loop`` is the plain one). ``ratio``: the median of theirs, turn by turn.
 """
 
 from __future__ import annotations
@@ -14,101 +13,60 @@ import argparse
 import json
 import statistics
 import sys
-import time
 
 import torch
-from torch import Tensor, nn
 
+from marl.api import configure
+from marl.bench.clock import device_name
+from marl.bench.gate import interleaved
+from marl.bench.worlds import WorldParts
+from marl.scenario import load_scenario
 from marl.training.process import prepare_process
-from scenarios.lifelong_mapf import LifelongMapf, MapfConfig
-from scenarios.lifelong_mapf.generators import RandomMap
-
-BITS = torch.arange(11, dtype=torch.int16)
-
-
-def floats(observation: dict[str, Tensor], features: dict[str, Tensor]) -> Tensor:
-    """All that one agent sees as float32 ``[B * N, F]``."""
-    planes = torch.cat((observation["window"], features["path"]), dim=2)
-    window = ((planes.unsqueeze(-1) >> BITS) & 1).flatten(2).float()
-    parts = [window, observation["goal"], features["moves"], features["contest"]]
-    return torch.cat(parts, dim=2).flatten(0, 1)
-
-
-def mlp(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs))
+from scenarios.lifelong_mapf.raw_loop import RawLoop, loop_config
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=128)
     parser.add_argument("--agents", type=int, default=32)
-    parser.add_argument("--size", type=int, default=20)
+    parser.add_argument("--size", type=int, default=20, help="side of the random maps")
     parser.add_argument("--rollout", type=int, default=32)
     parser.add_argument("--minibatches", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=9)
     arguments = parser.parse_args()
     prepare_process()
-    torch.manual_seed(0)
-    world = LifelongMapf(
-        MapfConfig(generator=RandomMap(size=arguments.size), agents=arguments.agents), arguments.copies
+    world = loop_config(arguments.agents, arguments.size).model_dump(mode="json")
+    config = configure(
+        "lifelong_mapf",
+        base={f"world.{key}": value for key, value in world.items()}
+        | {"copies": arguments.copies, "algorithm.rollout": arguments.rollout, "algorithm.epochs": 1}
+        | {"algorithm.minibatches": arguments.minibatches},
     )
-    world.enable_plan()
-    step = world.reset(0)
-    see = floats(step.observation, world.plan().features)  # type: ignore[arg-type]
-    actor, critic = mlp(see.shape[1], 5), mlp(step.state.shape[2], 1)  # type: ignore[union-attr]
-    optimizer = torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=5e-4, eps=1e-5)
-    rows = arguments.copies * arguments.agents
-    rates = []
-    for repeat in range(arguments.repeats + 1):
-        started = time.process_time()
-        seen, states, actions, log_probs, values, rewards, ends = [], [], [], [], [], [], []
-        with torch.no_grad():
-            for _ in range(arguments.rollout):
-                state = step.state.flatten(0, 1)  # type: ignore[union-attr]
-                policy = torch.distributions.Categorical(logits=actor(see), validate_args=False)
-                action = policy.sample()
-                seen.append(see)
-                states.append(state)
-                actions.append(action)
-                log_probs.append(policy.log_prob(action))
-                values.append(critic(state).squeeze(1))
-                step = world.step(action.view(arguments.copies, arguments.agents))
-                plan = world.plan()
-                see = floats(step.observation, plan.features)  # type: ignore[arg-type]
-                rewards.append((step.reward + 0.01 * plan.reached).flatten())
-                ends.append(step.truncated.flatten())
-            following = critic(step.state.flatten(0, 1)).squeeze(1)  # type: ignore[union-attr]
-            advantages, trace = [torch.zeros(rows)] * arguments.rollout, torch.zeros(rows)
-            for t in reversed(range(arguments.rollout)):
-                go_on = (~ends[t]).float()
-                delta = rewards[t] + 0.99 * following - values[t]
-                trace = delta + 0.99 * 0.95 * go_on * trace
-                advantages[t], following = trace, values[t]
-        observation, state, action, old, value, advantage = (
-            torch.cat(column) for column in (seen, states, actions, log_probs, values, advantages)
-        )
-        target = advantage + value
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        for index in torch.randperm(len(old)).chunk(arguments.minibatches):
-            policy = torch.distributions.Categorical(logits=actor(observation[index]), validate_args=False)
-            ratio = (policy.log_prob(action[index]) - old[index]).exp()
-            gain = torch.minimum(ratio * advantage[index], ratio.clamp(0.8, 1.2) * advantage[index])
-            error = critic(state[index]).squeeze(1) - target[index]
-            loss = -gain.mean() - 0.01 * policy.entropy().mean() + 0.5 * error.square().mean()
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_([*actor.parameters(), *critic.parameters()], 10.0)
-            optimizer.step()
-        spent = time.process_time() - started
-        if repeat > 0:  # the first one compiles
-            rates.append(arguments.rollout * rows / spent / 1e6)
+    (ours,) = WorldParts(load_scenario("lifelong_mapf"), config, 1).parts(("end",))
+    raw = RawLoop(arguments.copies, arguments.agents, arguments.size, arguments.rollout, arguments.minibatches)
+    rates: dict[str, list[float]] = {"marl": [], "raw": []}
+
+    def noted(name: str, rate: float) -> float:
+        rates[name].append(rate)
+        return rate
+
+    ratios = interleaved(
+        {"end to end": lambda: noted("marl", ours.steps() / ours.run())},
+        lambda: noted("raw", raw.rate()),
+        arguments.turns,
+    )["end to end"]
     row = {
-        "name": "raw loop of mappo on lifelong_mapf",
-        "unit": "million agent-steps per CPU-second",
-        "value": round(statistics.median(rates), 4),
-        "device": "cpu",
+        "schema_version": 1,
+        "name": "mappo on lifelong_mapf, end to end",
+        "unit": "agent-steps per CPU-second",
+        "device": device_name(torch.device("cpu")),
         "threads": 1,
-        "work": vars(arguments) | {"min": round(min(rates), 4), "max": round(max(rates), 4)},
+        "work": vars(arguments) | ours.notes(),
+        "value": statistics.median(rates["marl"]),
+        "anchor": "the plainest loop of the same nets and world",
+        "anchor_value": statistics.median(rates["raw"]),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
     }
     sys.stdout.write(json.dumps(row) + "\n")
 

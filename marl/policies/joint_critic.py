@@ -32,8 +32,8 @@ class JointCritic(nn.Module):
     source "state": a central critic over ``TimeStep.state``. A world without one gets a deep-sets critic over the
     observations of all agents, which is central as well. source "observation": each agent's own observation only
     (IPPO), one network per group.
-    A state shared by all agents gives one value per copy where the reward is shared; else the agent's place is
-    appended.
+    A state shared by all agents gives one value per copy where the reward is shared, or where ``shared`` asks for it;
+    else the agent's place is appended.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class JointCritic(nn.Module):
         network: NetworkConfig,
         source: CriticInput = "state",
         mixer: Mixer = "none",
+        shared: bool = False,
         value_norm: nn.Module | None = None,
         *,
         generator: torch.Generator,
@@ -59,8 +60,10 @@ class JointCritic(nn.Module):
         self.source: CriticInput = source
         #: An agent's value is a function of its own row of observations or states only.
         self.independent = mixer == "none" and (source == "observation" or spec.state_per_agent)
-        self._shared = source == "state" and not spec.state_per_agent and spec.shared_reward
-        self._indexed = source == "state" and not spec.state_per_agent and not spec.shared_reward
+        if shared and (source != "state" or spec.state_per_agent):
+            raise UserError("algorithm.critic_shared needs a state that all agents share: set it to false")
+        self._shared = source == "state" and not spec.state_per_agent and (spec.shared_reward or shared)
+        self._indexed = source == "state" and not spec.state_per_agent and not self._shared
         self.critics = nn.ModuleDict()
         if source == "observation":
             for group in spec.groups:
@@ -129,8 +132,9 @@ class JointCritic(nn.Module):
             else:
                 assert state is not None
                 seen = self._indexed_state(state) if self._indexed else state
-            own_start = start.all(dim=-1) if self._shared else start[..., index]
-            own_alive = None if self._shared else alive[..., index]
+            everybody = len(index) == self.spec.n_agents
+            own_start = start.all(dim=-1) if self._shared else start if everybody else start[..., index]
+            own_alive = None if self._shared else alive if everybody else alive[..., index]
             if name in hidden:
                 value, carried = critic.unroll(seen, hidden[name], own_start, alive=own_alive)
                 assert carried is not None
@@ -139,7 +143,7 @@ class JointCritic(nn.Module):
                 value, _ = critic(seen, None, alive=own_alive)
             if self._shared:
                 return value.unsqueeze(-1).expand(alive.shape), after
-            if len(index) == self.spec.n_agents:
+            if everybody:
                 return value, after
             values[..., index] = value
         return values, after

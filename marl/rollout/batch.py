@@ -19,7 +19,7 @@ class Batch:
         as the policy saw it and the action as it proposed it.
     state: ``[T, B, *]`` or ``[T, B, N, *]`` for the critic, or None.
     log_prob, reward, value, next_value: float32 ``[T, B, N]``; ``next_value`` is the value of the true successor: of
-        the final state where an episode ended, else of the next step.
+        the final state where an episode was truncated, else of the next step, which means nothing where it terminated.
     terminated, cut, start, mask: bool ``[T, B, N]``; ``cut``: the trace of advantages stops after this step; ``start``:
         the agent's first step; ``mask``: the slot held an acting agent.
     actor_hidden, critic_hidden: recurrent state at each step, by unit ``[T, B, N_u, H]``; empty if feed-forward.

@@ -29,23 +29,40 @@ class Values(Protocol):
 
 
 class EpisodeMeans:
-    """Means of the metrics of the episodes that finished during a rollout."""
+    """Means of the metrics of the episodes that finished during a rollout.
+
+    Nothing is read from the device before the means are asked for: a rollout does not wait for it.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self.count = 0
+        self._done: list[Tensor] = []
+        self._metrics: list[dict[str, Tensor]] = []
+        self._means: tuple[int, dict[str, float]] | None = None
 
     def add(self, timestep: TimeStep) -> None:
-        finished = int(timestep.done.sum())
-        if not finished:
-            return
-        self.count += finished
-        for name, values in timestep.metrics.items():
-            total = float(values[timestep.done].double().sum())
-            self._sums[name] = self._sums.get(name, 0.0) + total
+        self._done.append(timestep.done)
+        self._metrics.append(timestep.metrics)
+
+    @property
+    def count(self) -> int:
+        """Episodes that finished."""
+        return self._read()[0]
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.count for name, total in self._sums.items()} if self.count else {}
+        """By name; empty if no episode finished."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[int, dict[str, float]]:
+        if self._means is None:
+            done = torch.stack(self._done)
+            count = int(done.sum())
+            means = {}
+            for name in self._metrics[0] if count else ():
+                values = torch.stack([metrics[name] for metrics in self._metrics])
+                means[name] = float(torch.where(done, values, 0.0).double().sum()) / count
+            self._means = count, means
+            self._done, self._metrics = [], []
+        return self._means
 
 
 class Collector:
@@ -118,7 +135,7 @@ class Collector:
             with self._phase("guidance"):
                 after = self._pipeline.view(after)
             ended = after.terminated | after.truncated
-            if after.final is not None:
+            if after.final is not None and _bootstraps(after.truncated):
                 with self._phase("policy"):
                     last, _ = self._critic.value(
                         after.final.observation,
@@ -156,6 +173,14 @@ class Collector:
             batch = _assemble(rows, bootstrap, ends)
         self._timestep, self._memory, self._critic_hidden = timestep, memory, critic_hidden
         return batch, episodes
+
+
+def _bootstraps(truncated: Tensor) -> bool:
+    """Whether final states are to be valued: what comes after a termination is worth nothing, whatever the critic says.
+
+    Elsewhere than on the CPU nobody asks, because the host would have to wait for the answer.
+    """
+    return truncated.device.type != "cpu" or bool(truncated.any())
 
 
 def _assemble(rows: list[dict[str, object]], bootstrap: Tensor, ends: list[tuple[int, Tensor, Tensor]]) -> Batch:

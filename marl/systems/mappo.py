@@ -21,6 +21,7 @@ from marl.config import Frozen
 from marl.envs.batched import EnvSpec, Tree
 from marl.learning.advantages import gae, normalize
 from marl.learning.learner import ClippedAdam, micro_batches, minibatches
+from marl.learning.regularizers import masked_mean
 from marl.learning.surrogates import approximate_kl, clip_fraction, ppo_clip
 from marl.learning.value_losses import ValueNorm, clipped, huber, squared
 from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
@@ -69,6 +70,8 @@ class MappoConfig(Frozen):
     critic: NetworkConfig = DEFAULT_NETWORK
     critic_input: CriticInput = "state"
     critic_mixer: Mixer = "none"
+    critic_shared: bool = False
+    """One value for all agents of a copy even where they earn differently; needs a state that they share."""
     sharing: Sharing = "group"
     agent_index: bool = False
     """Append the agent's place in its group to its observation, one-hot."""
@@ -114,6 +117,7 @@ class Mappo:
             config.critic,
             config.critic_input,
             config.critic_mixer,
+            config.critic_shared,
             ValueNorm(beta=config.value_norm_beta) if config.value_norm else None,
             generator=init,
         ).to(device)
@@ -166,33 +170,26 @@ class Mappo:
             target, old_value = norm.normalize(returns), norm.normalize(batch.value)
         else:
             target, old_value = returns, batch.value
-        figures = {"explained_variance": _explained_variance(batch.value, returns, batch.mask)}
+        explained = _explained_variance(batch.value, returns, batch.mask)
         if config.advantage_norm:
             advantage = normalize(advantage, batch.mask)
 
         rows = _Rows(batch, advantage, target, old_value, self._stretch, self._exchangeable)
         agents = self._stretch * self._spec.n_agents
-        sums: dict[str, float] = {}
-        count = 0
+        steps: list[dict[str, Tensor]] = []
         for epoch in range(config.epochs):
             shuffle = generator(self._seed, Stream.SHUFFLE, number, epoch)
             for part in minibatches(rows.count, config.minibatches, shuffle):
-                stats = self._step(rows, part, max(config.micro_batch // agents, 1))
-                if count == 0:
-                    figures["first_log_ratio"] = stats["largest_log_ratio"]
-                for name, value in stats.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count += 1
-                if config.target_kl is not None and stats["approximate_kl"] > config.target_kl:
+                steps.append(self._step(rows, part, max(config.micro_batch // agents, 1)))
+                if config.target_kl is not None and float(steps[-1]["approximate_kl"]) > config.target_kl:
                     break
             else:
                 continue
             break
-        sums.pop("largest_log_ratio")
-        return figures | {name: value / count for name, value in sums.items()} | {"minibatch_steps": float(count)}
+        return {"explained_variance": float(explained), **_means(steps)}
 
-    def _step(self, rows: _Rows, part: Tensor, micro: int) -> dict[str, float]:
-        """One gradient step of actor and critic on the rows of a minibatch."""
+    def _step(self, rows: _Rows, part: Tensor, micro: int) -> dict[str, Tensor]:
+        """One gradient step of actor and critic on the rows of a minibatch; its figures stay on the device."""
         config = self.config
         self._actor_adam.zero()
         self._critic_adam.zero()
@@ -227,10 +224,10 @@ class Mappo:
             critic_loss = (per_agent * r.mask).sum()
             add({"value_loss": critic_loss})
             torch.autograd.backward((losses + critic_loss) / total)
-        figures = {name: float(value / total) for name, value in sums.items()}
-        figures["actor_grad_norm"] = float(self._actor_adam.step())
-        figures["critic_grad_norm"] = float(self._critic_adam.step())
-        figures["largest_log_ratio"] = float(largest)
+        figures = {name: value / total for name, value in sums.items()}
+        figures["actor_grad_norm"] = self._actor_adam.step()
+        figures["critic_grad_norm"] = self._critic_adam.step()
+        figures["largest_log_ratio"] = largest
         return figures
 
     def _policy_loss(
@@ -308,10 +305,23 @@ def _packed(mask: Tensor) -> Tensor:
     return torch.cat((living, living[:1].expand(-len(living) % agents))).view(-1, agents)
 
 
-def _explained_variance(value: Tensor, returns: Tensor, mask: Tensor) -> float:
-    kept_returns, kept_error = returns[mask], (returns - value)[mask]
-    variance = kept_returns.var(unbiased=False)
-    return float(1.0 - kept_error.var(unbiased=False) / variance) if variance > 0 else 0.0
+def _means(steps: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The figures of an update: means over its minibatches, read from the device at once."""
+    table = torch.stack([torch.stack([step[name].double() for name in step]) for step in steps]).cpu()
+    figures = dict(zip(steps[0], table.mean(0).tolist(), strict=True))
+    del figures["largest_log_ratio"]
+    first = list(steps[0]).index("largest_log_ratio")
+    return figures | {"first_log_ratio": float(table[0, first]), "minibatch_steps": float(len(steps))}
+
+
+def _explained_variance(value: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - variance of the error / variance of the returns, where ``mask``; 0 where the returns do not vary."""
+    spread, error = _masked_variance(returns, mask), _masked_variance(returns - value, mask)
+    return torch.where(spread > 0, 1.0 - error / spread, 0.0)
+
+
+def _masked_variance(x: Tensor, mask: Tensor) -> Tensor:
+    return masked_mean((x - masked_mean(x, mask)).square(), mask)
 
 
 MAPPO = System(

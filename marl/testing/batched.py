@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, Snapshots, TimeStep, Tree
 from marl.envs.pettingzoo import ParallelFace
+from marl.envs.random_play import mask_of_group, random_actions
 from marl.envs.spaces import BitWindow
 from marl.testing.batched_fields import Inspection
 from marl.testing.parallel import check_parallel
@@ -20,9 +21,7 @@ from marl.testing.tensors import (
     fields,
     first_difference,
     leaves,
-    mask_of_group,
     overwrite,
-    random_actions,
     same,
 )
 from marl.testing.trace import difference, factory_spec, name_of, parallel_trace, trace_elsewhere

@@ -8,8 +8,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.random_play import mask_of_group, random_actions
 from marl.testing.report import Report
-from marl.testing.tensors import changed, clone, mask_of_group, random_actions
+from marl.testing.tensors import changed, clone
 
 
 class Inspection:

@@ -11,7 +11,7 @@ from marl.config import CoordinationConfig
 from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError
-from marl.scenario import Option, Recorder, Scenario
+from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
@@ -116,4 +116,8 @@ SCENARIO = Scenario(
     checkpoints=_PACKAGE / "checkpoints",
     language=_language,
     coordinated=_coordinated,
+    benchmark=Benchmark(
+        settings={"copies": 64},
+        axes={"copies": Axis("episodes in flight", {copies: {"copies": copies} for copies in (8, 32, 128, 512)})},
+    ),
 )

@@ -62,7 +62,7 @@ def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, T
 
     mask: as ``legal`` gives it; an illegal lane change is not made.
     """
-    if traffic.x.device.type != "cpu":
+    if not traffic.compiled:
         return commands_reference(traffic, actions, mask)
     accel, turn = torch.zeros_like(traffic.v), torch.zeros_like(traffic.lane)
     tensors = (traffic.v, traffic.target, actions, mask, accel, turn)
@@ -97,7 +97,7 @@ def _commands(v: Floats, target: Floats, actions: Ints, mask: Flags, accel: Floa
 
 def legal(traffic: Traffic) -> Tensor:
     """bool ``[B, N, 5]``: lane changes where a lane is, never back onto the acceleration lane; speeds in range."""
-    if traffic.x.device.type != "cpu":
+    if not traffic.compiled:
         return legal_reference(traffic)
     mask = torch.empty(*traffic.target.shape, len(Action), dtype=torch.bool)
     tensors = (traffic.x, traffic.v, traffic.lane, traffic.present, traffic.road, traffic.target, mask)

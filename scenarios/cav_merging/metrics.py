@@ -97,7 +97,7 @@ class Tally:
         follow: Tensor,
     ) -> None:
         """One decision. merged_now, crashed, left: bool ``[B, V]``. before: accelerations a decision ago ``[B, V]``."""
-        if traffic.x.device.type != "cpu":
+        if not traffic.compiled:
             self.add_reference(traffic, crashed, left, hits, merged_now, before, lead, follow)
             return
         _add(

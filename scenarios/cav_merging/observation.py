@@ -160,7 +160,7 @@ def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horiz
 
     order: slots by falling x, cars on the road first, ``[B, V]``. lead, follow: neighbour tables ``[B, V, L]``.
     """
-    if traffic.x.device.type != "cpu":
+    if not traffic.compiled:
         return observe_reference(traffic, lead, follow, horizon)
     copies, agents = traffic.target.shape
     seen, state = torch.zeros(copies, agents, OBSERVATION), torch.zeros(copies, agents, STATE)

@@ -290,13 +290,12 @@ def _change_lanes(traffic: Traffic, turn: Tensor | None, leftwards: Tensor, lane
     lane.copy_(torch.where(traffic.present, target, lane))
 
 
-def advance(traffic: Traffic, accel: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def advance(traffic: Traffic, accel: Tensor, turn: Tensor, lanes: int) -> tuple[Tensor, Tensor, Tensor]:
     """One decision of all copies, ``traffic`` in place.
 
-    accel: m/s^2, float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``. Returns crashed and left, bool
-    ``[B, V]``, and the number of collisions, int64 ``[B]``.
+    accel: m/s^2, float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``. lanes: of the widest road, the ramp
+    included. Returns crashed and left, bool ``[B, V]``, and the number of collisions, int64 ``[B]``.
     """
-    lanes = int(traffic.road[:, R.MAIN_LANES].max()) + 1
     crashed, left = torch.zeros_like(traffic.present), torch.zeros_like(traffic.present)
     hits = torch.zeros_like(traffic.step)
     for substep in range(SUBSTEPS):

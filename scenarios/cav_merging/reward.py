@@ -41,7 +41,7 @@ def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor)
 
     crashed: bool ``[B, V]``. lead: the neighbour table after the step, ``[B, V, L]``.
     """
-    if traffic.x.device.type != "cpu":
+    if not traffic.compiled:
         return own_rewards_reference(config, traffic, crashed, lead)
     own = torch.empty_like(traffic.x)
     tensors = (traffic.x, traffic.v, traffic.lane, traffic.present, traffic.drivers, traffic.road, crashed, lead, own)

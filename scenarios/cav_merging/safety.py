@@ -68,7 +68,7 @@ def plans_of(traffic: Traffic, committed: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def margin(traffic: Traffic, options: Tensor, agent: Tensor, committed: Tensor) -> Tensor:
     """float64 ``[B, C]``: metres of room that each of ``options`` (int64 ``[B, C]``) leaves agent ``agent[b]``."""
-    if traffic.x.device.type != "cpu":
+    if not traffic.compiled:
         own, goal = outcomes(traffic, options, agent)
         return margin_reference(traffic, agent, own, goal, *plans_of(traffic, committed))
     room = torch.empty(options.shape, dtype=torch.float64)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from marl.envs.batched import BatchedEnv
-from marl.scenario import Option, Recorder, Scenario
+from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
 from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.networks import shipped_networks
@@ -35,6 +37,28 @@ def _instance(config: CavConfig) -> dict[str, Any]:
 def _held_out(config: CavConfig) -> CavConfig:
     """Evaluation begins where a curriculum ends."""
     return config.model_copy(update={"curriculum_episodes": 0})
+
+
+def _alone(env: BatchedEnv) -> Callable[[Tensor], object]:
+    return cast(CavMerging, env).move
+
+
+def _crowd(cars: int) -> dict[str, Any]:
+    """Slots for so many cars, and as many arriving as the road can take."""
+    slots = {"world.max_cavs": cars // 2, "world.max_humans": cars - cars // 2}
+    return {"copies": 64, "world.flow_veh_per_h": [2000.0, 2000.0], **slots}
+
+
+_BENCHMARK = Benchmark(
+    settings={"copies": 1024, "algorithm.rollout": 10},
+    steps=100,
+    axes={
+        "copies": Axis("copies", {copies: {"copies": copies} for copies in (1, 16, 128, 1024, 4096)}),
+        "vehicles": Axis("cars", {cars: _crowd(cars) for cars in (16, 40, 100, 200, 400)}),
+    },
+    alone=_alone,
+    state_bytes=lambda env: 2 * sum(x.nbytes for x in cast(CavMerging, env).traffic.tensors().values()),
+)
 
 
 def _recorder(env: BatchedEnv) -> Recorder:
@@ -69,4 +93,5 @@ SCENARIO = Scenario(
     maps=lambda: sorted(shipped_networks()),
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
+    benchmark=_BENCHMARK,
 )

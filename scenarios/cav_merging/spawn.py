@@ -7,6 +7,8 @@ m/s; half of the automated cars come by each road. A driver wishes to keep the s
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +61,12 @@ def _between(key: Tensor, low: float, high: float) -> Tensor:
     return low + uniform(key).double() * (high - low)
 
 
+@lru_cache(maxsize=64)
+def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """Numbers as float64 on a device, brought there once. Read only."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
     """Rows of the road table, ``[B, 7]`` float64, for geometry spans. key: the episodes' keys, int64 ``[B]``."""
     geometry = config.geometry
@@ -76,7 +84,7 @@ def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
 
 def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desired: Tensor) -> Tensor:
     """Rows of the driver table ``[..., 9]``; number tells the cars of an episode apart."""
-    table = torch.tensor([STYLES[name] for name in STYLE_NAMES], dtype=torch.float64, device=key.device)
+    table = _constant(tuple(STYLES[name] for name in STYLE_NAMES), key.device)
     tau, accel, decel, min_gap = table[style].unbind(-1)
     if config.drivers == "mixed":
         bold = below(_keys(key, _Draw.KIND, number), 2) == 1
@@ -176,7 +184,7 @@ def _places(config: CavConfig, key: Tensor, stream: _Draw, places: tuple[float, 
     scores = uniform(_keys(key, stream, torch.arange(len(places), device=key.device).unsqueeze(0)))
     if config.contrast:
         scores[:, reserved] = 2.0
-    return torch.tensor(places, dtype=torch.float64, device=key.device)[scores.argsort(1)]
+    return _constant(places, key.device)[scores.argsort(1)]
 
 
 def _main_lane(key: Tensor, number: Tensor, lanes: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ class Traffic:
     flow: Tensor
     step: Tensor
 
+    @property
+    def compiled(self) -> bool:
+        """What works on it are numba kernels, which need the CPU; else plain torch."""
+        return self.x.device.type == "cpu"
+
     @classmethod
     def empty(cls, copies: int, agents: int, slots: int, device: torch.device) -> Traffic:
         def floats(*shape: int) -> Tensor:

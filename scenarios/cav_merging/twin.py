@@ -51,11 +51,11 @@ class Backend(Protocol):
 
 
 class TwinBackend:
-    """Thousands of copies in this process."""
+    """Thousands of copies in this process. lanes: of the widest road, the ramp included."""
 
-    def __init__(self, copies: int, slots: int, device: torch.device):
+    def __init__(self, copies: int, slots: int, device: torch.device, lanes: int):
+        self._lanes = lanes
         self._order = torch.arange(slots, device=device).repeat(copies, 1)
-        self._numba = device.type == "cpu"
 
     def begin(self, traffic: Traffic, rows: Tensor, seeds: Tensor) -> None:
         """Nothing to prepare: the state is ``traffic``."""
@@ -64,8 +64,9 @@ class TwinBackend:
         """Nothing to do: the state is ``traffic``."""
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
-        if not self._numba:
-            return Outcome(*reference.advance(traffic, accel, turn), torch.zeros_like(traffic.step, dtype=torch.bool))
+        if not traffic.compiled:
+            moved = reference.advance(traffic, accel, turn, self._lanes)
+            return Outcome(*moved, torch.zeros_like(traffic.step, dtype=torch.bool))
         crashed, left = torch.empty_like(traffic.present), torch.empty_like(traffic.present)
         hits = torch.empty_like(traffic.step)
         kernels.advance(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.envs.abilities import Prediction
@@ -62,7 +63,7 @@ class CavMerging(BatchedEnv):
         if config.backend == "sumo":
             self.backend = SumoBackend(config, copies, self.network)
         else:
-            self.backend = TwinBackend(copies, self.slots, self.device)
+            self.backend = TwinBackend(copies, self.slots, self.device, self._lanes)
         self.traffic = Traffic.empty(copies, self.agents, self.slots, self.device)
         self._tally = Tally.empty(copies, self.device)
         self._seed = torch.zeros(copies, dtype=torch.int64, device=self.device)
@@ -72,6 +73,9 @@ class CavMerging(BatchedEnv):
         table = (copies, self.slots, self._lanes)
         self.lead = torch.full(table, -1, dtype=torch.int64, device=self.device)
         self.follow = torch.full_like(self.lead, -1)
+        # What the host knows by itself, so that it need not wait for the device: decisions made in each copy's episode.
+        self._clock = np.zeros(copies, np.int64)
+        self._everybody = torch.arange(copies, device=self.device)
         self._handed_over = False
         self._started = False
         self._plan: MergePlan | None = None
@@ -111,7 +115,7 @@ class CavMerging(BatchedEnv):
         self._seed = torch.where(mask, seeds_of(seed, self.copies, self.device), self._seed)
         self._episode = torch.where(mask, 0, self._episode)
         self._reached = self._reached & ~mask[:, None]
-        self._begin(mask.nonzero()[:, 0])
+        self._begin(mask.cpu().numpy())
         self._look_around()
         return self.current()
 
@@ -123,8 +127,7 @@ class CavMerging(BatchedEnv):
         t = self.traffic
         acted = t.present[:, : self.agents].clone()
         before, ramp_before, there = t.gained.clone(), t.lane == 0, t.present.clone()
-        accel, turn = act.commands(t, actions.to(device=self.device, dtype=torch.int64), self._legal)
-        outcome = self.backend.advance(t, accel, turn)
+        outcome = self.move(actions)
         t.step += 1
         merged_now = there & ramp_before & (t.lane > 0) & t.from_ramp & ~t.merged
         t.merged |= merged_now
@@ -137,6 +140,11 @@ class CavMerging(BatchedEnv):
         if self.config.flow_veh_per_h[1] > 0:
             self._let_arrive(there)
         return self._close_step(outcome, acted, reward)
+
+    def move(self, actions: Tensor) -> Outcome:
+        """The cars' motion alone: nothing to see, nobody arrives, no ends of episodes. For measurements."""
+        accel, turn = act.commands(self.traffic, actions.to(device=self.device, dtype=torch.int64), self._legal)
+        return self.backend.advance(self.traffic, accel, turn)
 
     def _follows_its_plan(self, merged_now: Tensor) -> Tensor:
         """bool ``[B, N]``: just merged behind the planned leader."""
@@ -162,18 +170,21 @@ class CavMerging(BatchedEnv):
         observation, state = self._view()
         final = None
         self._final_plan = self._final_prediction = None
-        if bool((terminated | truncated).any()):
+        # In plain torch, as on a GPU, the host does not wait to hear whether anybody ended.
+        if not t.compiled or bool((terminated | truncated).any()):
             final = Final(observation, state)
             if self._planning:
                 self._final_plan = plan_features(merge_plan(t, self._lanes), t)
             if self._announcing is not None:
                 self._final_prediction = self.predict(None)
         figures = dict.fromkeys(self.spec.metrics, torch.zeros(self.copies, device=self.device))
-        if bool(done.any()):
+        self._clock += 1
+        ending = self._clock >= self.config.horizon if self.config.backend == "twin" else done.cpu().numpy()
+        if ending.any():
             figures = self._figures(outcome.lost)
             self._reached = self._reached & ~done[:, None]
             self._episode += done
-            self._begin(done.nonzero()[:, 0])
+            self._begin(ending)
             self._look_around()
             observation, state = self._view()
         return self._timestep(observation, state, reward, terminated, truncated, done, final, figures)
@@ -200,6 +211,7 @@ class CavMerging(BatchedEnv):
         for name, tensor in own.items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
+        self._clock = self.traffic.step.cpu().numpy().astype(np.int64)
         self._key = fold(fold(self._seed, Stream.EPISODE), self._episode)
         self.backend.restore(self.traffic, snapshot, source, into)
         self._started = True
@@ -250,10 +262,14 @@ class CavMerging(BatchedEnv):
 
     # Episodes
 
-    def _begin(self, rows: Tensor) -> None:
-        """Copies ``rows`` start the episode of their seed and number."""
-        if not len(rows):
+    def _begin(self, beginning: NDArray[np.bool_]) -> None:
+        """The copies ``beginning`` (bool ``[B]``) start the episode of their seed and number."""
+        if not beginning.any():
             return
+        self._clock[beginning] = 0
+        rows = self._everybody
+        if not beginning.all():
+            rows = rows[torch.from_numpy(np.flatnonzero(beginning))]
         self._key = fold(fold(self._seed, Stream.EPISODE), self._episode)
         key = self._key[rows]
         if self.network is not None:
@@ -272,7 +288,7 @@ class CavMerging(BatchedEnv):
         """Bring the neighbour tables and the legal actions up to date."""
         t = self.traffic
         self._legal = act.legal(t)
-        if self.device.type == "cpu":
+        if t.compiled:
             tables = (t.x, t.lane, t.present, self._order, self.lead, self.follow)
             kernels.neighbours(*(tensor.numpy() for tensor in tables))
         else:

@@ -87,7 +87,9 @@ class MapPool:
         key int64 [K], map_index int [K] -> int32 [K, n], on the device of the key. These are the cells with the n
         smallest of independent random numbers.
         """
-        cells, count = self.start_cells.to(key.device), self.start_count.to(key.device)
+        if self.start_cells.device != key.device:
+            self.start_cells, self.start_count = self.start_cells.to(key.device), self.start_count.to(key.device)
+        cells, count = self.start_cells, self.start_count
         places = torch.arange(cells.shape[1], device=key.device)
         chunk = max(1, _CHUNK // cells.shape[1])
         drawn = []

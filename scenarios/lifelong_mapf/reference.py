@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,13 +88,15 @@ def step(
     n = actions.shape[1]
     m = state.map_index.long().unsqueeze(1)
     alive, position = state.alive.clone(), state.position.long()
-    offsets = torch.tensor([0, -width, width, -1, 1], device=actions.device)
     actions = torch.where(alive, actions, 0)
     ways = torch.cat(
         [torch.ones_like(position)[..., None], exits[m, position][..., None] >> torch.arange(4, device=m.device)], -1
     )
     free = (ways & 1).gather(-1, actions[..., None])[..., 0] == 1
-    wanted = torch.where(free, position + offsets[actions], position)
+    # Moves are up, down, left, right; a table of offsets would have to be fetched from the host.
+    down = (actions == 2).long() - (actions == 1).long()
+    right = (actions == 4).long() - (actions == 3).long()
+    wanted = torch.where(free, position + down * width + right, position)
     target = resolve(collision, cells, position, wanted, alive)
 
     ahead = _occupants(cells, position, alive).gather(1, target)
@@ -167,9 +170,9 @@ def _blocks(plane: Tensor, radius: int) -> Tensor:
     shares = []
     for top, bottom in itertools.pairwise(edges):
         for left, right in itertools.pairwise(edges):
-            inverse = 1.0 / torch.tensor((bottom - top) * (right - left), dtype=torch.float32)
+            inverse = np.float32(1) / np.float32((bottom - top) * (right - left))
             count = plane[..., top:bottom, left:right].sum((-1, -2), dtype=torch.int64)
-            shares.append(count.float() * inverse.item())
+            shares.append(count.float() * float(inverse))
     return torch.stack(shares, -1)
 
 

@@ -10,6 +10,7 @@ import torch
 from marl.envs.batched import BatchedEnv
 from marl.scenario import Option, Recorder, Scenario
 from scenarios.lifelong_mapf.baselines import BASELINES
+from scenarios.lifelong_mapf.bench import BENCHMARK
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.instances import number_of_agents
 from scenarios.lifelong_mapf.maps import shipped_maps
@@ -69,4 +70,5 @@ SCENARIO = Scenario(
     tunables=TUNABLES,
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
+    benchmark=BENCHMARK,
 )

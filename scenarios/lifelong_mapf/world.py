@@ -98,6 +98,11 @@ class LifelongMapf(BatchedEnv):
         engine = CompiledEngine if use_kernels else TorchEngine
         self._engine: Engine = engine(config, self._pool, self._cpu_goals, self._state)
         self._agent_id = torch.arange(instances.agents, device=self.device).repeat(copies, 1)
+        if self._starts is not None:
+            self._starts = self._starts.to(self.device)
+        # What the host knows by itself, so that it need not wait for the device: steps made in each copy's episode.
+        self._clock = np.zeros(copies, np.int64)
+        self._everybody = torch.arange(copies, device=self.device)
 
         self._started = False
         self._plan: AgentPlan | None = None
@@ -131,7 +136,7 @@ class LifelongMapf(BatchedEnv):
         self._started = True
         self._state.seed.copy_(torch.where(mask, seeds_of(seed, self.copies, self.device), self._state.seed))
         self._state.episode.masked_fill_(mask, 0)
-        self._begin_episodes(mask)
+        self._begin_episodes(mask.cpu().numpy())
         if self._plan is not None:
             self._plan.restart(mask)
         self._reached = self._reached & ~mask.unsqueeze(1)
@@ -143,7 +148,7 @@ class LifelongMapf(BatchedEnv):
         if not isinstance(actions, Tensor) or actions.shape != self.position.shape:
             raise ValueError(f"actions must be a tensor of shape {tuple(self.position.shape)}")
         acting = self.alive.clone()
-        reward = self._engine.step(actions.to(device=self.device, dtype=torch.int64))
+        reward = self.move(actions)
         terminated, over = self._terminated(acting)
         late = self.steps >= self.config.horizon
         done = over | late
@@ -154,7 +159,10 @@ class LifelongMapf(BatchedEnv):
         if self._plan is not None:
             self._plan.advance()
             self._reached = self._plan.reached
-        any_done = bool(done.any())
+        self._clock += 1
+        # A lifelong episode ends by the clock alone.
+        ending = self._clock >= self.config.horizon if self._lifelong else done.cpu().numpy()
+        any_done = bool(ending.any())
         if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
             final = Final(*view)
             if self._plan is not None:
@@ -165,11 +173,18 @@ class LifelongMapf(BatchedEnv):
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
             self._state.episode.add_(done)
-            self._begin_episodes(done)
+            self._begin_episodes(ending)
             if self._plan is not None:
                 self._plan.restart(done)
             view = self._engine.view_again(view, done)
         return self._timestep(view, reward, terminated, truncated, done, final, figures)
+
+    def move(self, actions: Tensor) -> Tensor:
+        """The joint move alone: rewards ``[B, N]``, nothing to see, no ends of episodes.
+
+        For measurements, at most ``horizon`` times after a reset.
+        """
+        return self._engine.step(actions.to(device=self.device, dtype=torch.int64))
 
     def current(self) -> TimeStep:
         agents = self.position.shape
@@ -197,6 +212,7 @@ class LifelongMapf(BatchedEnv):
         for name, tensor in self._state._asdict().items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
+        self._clock = self.steps.cpu().numpy().astype(np.int64)
         if self._plan is not None:
             plan = {name.removeprefix(_PLAN): saved for name, saved in snapshot.items() if name.startswith(_PLAN)}
             self._plan.restore(plan, source, target)
@@ -234,16 +250,19 @@ class LifelongMapf(BatchedEnv):
         urgency = None if self._plan is None else self._plan.urgency()
         return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency)
 
-    def _begin_episodes(self, mask: Tensor) -> None:
-        """Start the episodes ``episode`` of the copies in ``mask`` (bool [B])."""
+    def _begin_episodes(self, beginning: NDArray[np.bool_]) -> None:
+        """Start the episodes ``episode`` of the copies ``beginning`` (bool [B])."""
         state = self._state
-        copies = mask.nonzero().squeeze(1)
+        self._clock[beginning] = 0
+        copies = self._everybody
+        if not beginning.all():
+            copies = copies[torch.from_numpy(np.flatnonzero(beginning))]
         key = fold(fold(state.seed[copies], Stream.EPISODE), state.episode[copies])
         map_index = below(fold(key, MAP), len(self._pool.maps)).int()
         if self._starts is None:
             start = self._pool.draw_starts(key, map_index, self.spec.n_agents)
         else:
-            start = self._starts.to(self.device).expand(copies.numel(), -1)
+            start = self._starts.expand(copies.numel(), -1)
         first = torch.zeros_like(start)
         goal = reference.draw_goal(self._goals, key, map_index, start, first).int()
         if self._goals.task.shape[1]:
@@ -291,7 +310,7 @@ class LifelongMapf(BatchedEnv):
             if self._starts is None:
                 starts = self._pool.draw_starts(finished.key, finished.map_index, self.spec.n_agents)
             else:
-                starts = self._starts.expand(copies.numel(), -1).contiguous()
+                starts = self._starts.cpu().expand(copies.numel(), -1).contiguous()
             bound = collision_free_goals(
                 self._cpu_goals, finished.key, finished.map_index, starts, self._pool.exits, self.width, finished.steps
             )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from marl.envs.batched import BatchedEnv
-from marl.scenario import Option, Scenario
+from marl.scenario import Axis, Benchmark, Option, Scenario
 from scenarios.traffic_signals.baselines import BASELINES
 from scenarios.traffic_signals.config import SignalConfig
 from scenarios.traffic_signals.networks import NETWORKS
@@ -39,4 +39,9 @@ SCENARIO = Scenario(
     ),
     system="mappo",
     maps=lambda: sorted(NETWORKS),
+    benchmark=Benchmark(
+        settings={"copies": 2, "algorithm.rollout": 10},
+        steps=20,
+        axes={"copies": Axis("copies", {copies: {"copies": copies} for copies in (1, 2, 4)})},
+    ),
 )

@@ -13,9 +13,10 @@ from simulators import Fragile, Herd, Unbounded, Wordy
 
 from marl.envs.batched import Snapshots
 from marl.envs.pettingzoo import ParallelFace, from_parallel
+from marl.envs.random_play import random_actions
 from marl.errors import UserError
 from marl.testing import TinyWorld, check_batched, check_parallel
-from marl.testing.tensors import first_difference, random_actions
+from marl.testing.tensors import first_difference
 
 
 def test_the_herd_is_itself_correct() -> None:

@@ -15,7 +15,7 @@ from scenarios.cav_merging.geometry import RoadGeometry
 from scenarios.cav_merging.networks import NETWORKS, build_network
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo_simulator import type_name, vehicle_types
-from scenarios.cav_merging.traffic import Traffic, road_row
+from scenarios.cav_merging.traffic import R, Traffic, road_row
 from scenarios.cav_merging.twin import TwinBackend
 
 
@@ -45,7 +45,7 @@ def cars(
 
 
 def advance(traffic: Traffic, decisions: int = 1, accel: float = 0.0, turn: int = 0):
-    backend = TwinBackend(1, traffic.x.shape[1], torch.device("cpu"))
+    backend = TwinBackend(1, traffic.x.shape[1], torch.device("cpu"), int(traffic.road[:, R.MAIN_LANES].max()) + 1)
     outcome = None
     for _ in range(decisions):
         accels, turns = torch.full_like(traffic.v, accel), torch.full_like(traffic.lane, turn)
@@ -102,7 +102,8 @@ def test_compiled_form_equals_tensor_form(case):
     key = fold(torch.arange(12), 7)
     compiled = first_cars(config, key, draw_roads(config, key))
     plain = copy.deepcopy(compiled)
-    backend = TwinBackend(12, config.vehicles, torch.device("cpu"))
+    lanes = config.geometry.main_lanes[1] + 1
+    backend = TwinBackend(12, config.vehicles, torch.device("cpu"), lanes)
     random = torch.Generator().manual_seed(0)
     for step in range(80):
         shape = compiled.x.shape
@@ -111,7 +112,7 @@ def test_compiled_form_equals_tensor_form(case):
         if step == 40:
             compiled.controlled[:] = plain.controlled[:] = False
         outcome = backend.advance(compiled, accel, turn)
-        for tensor, other in zip(outcome, reference.advance(plain, accel, turn), strict=False):
+        for tensor, other in zip(outcome, reference.advance(plain, accel, turn, lanes), strict=False):
             assert torch.equal(tensor, other)
         for traffic in (compiled, plain):
             traffic.step += 1

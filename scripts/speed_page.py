@@ -1,0 +1,200 @@
+"""docs/benchmarks/speed.md and its plots, from the figures that lie beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from marl.bench.rows import readable
+
+_INTRODUCTION = """# Speed
+
+Ours beside established packages: the same work in turns on one machine, one thread each, medians, per CPU-second of all
+processes. Absolute figures change with the machine; quote the ratios. Written by `scripts/bench_against_anchors` from
+[speed.json](speed.json), [scaling.json](scaling.json) and the files named below.
+"""
+
+
+def write_page(folder: Path) -> None:
+    """Write ``speed.md``, ``speed_ratios.svg`` and ``speed_scaling.svg`` into the folder of the figures."""
+    rows = list(_comparisons(folder))
+    lines = [_INTRODUCTION]
+    machines = dict.fromkeys(str(row["device"]) for row in rows if row.get("device"))
+    if machines:
+        lines.append(f"Machine: {'; '.join(machines)}.\n")
+    if rows:
+        lines += _table(rows)
+        _plot_ratios(rows, folder / "speed_ratios.svg")
+        lines.append("![ratios of the rounds beside what was aimed at](speed_ratios.svg)\n")
+        lines += _differences(rows)
+    scaling = _read(folder / "scaling.json").get("rows", [])
+    curves = [row for row in scaling if "vary" in row]
+    if curves:
+        lines += _curves(curves)
+        _plot_curves(curves, folder / "speed_scaling.svg")
+        lines.append("![seconds of a step over sizes](speed_scaling.svg)\n")
+    paths = [row for row in scaling if "vary" not in row]
+    if paths:
+        lines += _paths(paths)
+    (folder / "speed.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _comparisons(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of our own file, and those that other scripts measured."""
+    yield from _read(folder / "speed.json").get("rows", [])
+    cav = _read(folder / "cav_speed.json")
+    names = {
+        "twin_to_sumo": ("merge twin, vehicle-steps with observation and reward", "our `sumo` backend"),
+        "sumo_to_highway_env": ("`sumo` backend, decisions with observation and reward", "highway-env"),
+    }
+    for key, (name, anchor) in names.items():
+        if key in cav.get("ratio", {}):
+            theirs = cav.get("anchor", {}).get("name", anchor) if key == "sumo_to_highway_env" else anchor
+            ratio, target = cav["ratio"][key], cav["target"][key]
+            yield {"name": name, "ratio": ratio, "target": target, "anchor": theirs, "file": "cav_speed.json"}
+    language = _read(folder / "language_speed.json")
+    if language:
+        yield {
+            "name": "group-relative training of the tiny model, completions",
+            "value": language["marl"]["median"],
+            "anchor_value": language["anchor_value"]["median"],
+            "ratio": language["ratio"],
+            "target": language.get("target", 2.3),
+            "anchor": language["anchor"],
+            "file": "language_speed.json",
+        }
+    signals = _read(folder / "signals_speed.json")
+    if "ratio" in signals:
+        ratio = signals["ratio"]
+        yield {
+            "name": "traffic signals, agent-steps",
+            "ratio": ratio if isinstance(ratio, int | float) else next(iter(ratio.values())),
+            "target": 1.0,
+            "anchor": "sumo-rl over libsumo",
+            "file": "signals_speed.json",
+        }
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| what | ours | theirs | ratio | least and most | asked | n |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        ratios = row.get("ratios", [])
+        span = f"{min(ratios):.3g} to {max(ratios):.3g}" if ratios else ""
+        ours = (
+            f"{readable(row['value'])} {row.get('unit', '')}" if "value" in row else f"[{row['file']}]({row['file']})"
+        )
+        theirs = f"{row['anchor']}: {readable(row['anchor_value'])}" if "anchor_value" in row else row["anchor"]
+        missed = "" if row["ratio"] >= row["target"] else ", **missed**"
+        count = str(len(ratios)) if ratios else ""
+        asked = f"{row['target']:g}{missed}"
+        lines.append(f"| {row['name']} | {ours} | {theirs} | {row['ratio']:.3g} | {span} | {asked} | {count} |")
+    return [*lines, ""]
+
+
+def _differences(rows: list[dict[str, Any]]) -> list[str]:
+    named = [(row["name"], row["differences"]) for row in rows if row.get("differences")]
+    if not named:
+        return []
+    return ["What differs in the work, ours first:\n", *(f"- {name}: {'; '.join(how)}." for name, how in named), ""]
+
+
+def _curves(curves: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Sizes\n",
+        "Seconds of one pass (all steps of all copies, `marl bench SCENARIO --vary NAME`) over a size, and the power "
+        "with which they grow, by least squares on logarithms: 0 is no growth, 1 in proportion.\n",
+        "| what | size | rate at the least size | at the largest | power |",
+        "|---|---|---|---|---|",
+    ]
+    for curve in curves:
+        for name, points in _points(curve).items():
+            power = next((r["value"] for r in curve["rows"] if r["name"] == f"{name}: exponent"), float("nan"))
+            first, last = points[0], points[-1]
+            size = f"{first['work']['size']} to {last['work']['size']}"
+            rates = f"{readable(first['value'])} | {readable(last['value'])} {last['unit']}"
+            lines.append(f"| {curve['scenario']}: {name} | {size} | {rates} | {power:.2f} |")
+    return [*lines, ""]
+
+
+def _points(curve: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a curve by part, sizes rising."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in curve["rows"]:
+        if "vary" in row["work"]:
+            found.setdefault(row["name"], []).append(row)
+    return {name: sorted(rows, key=lambda row: row["work"]["vary"]) for name, rows in found.items()}
+
+
+def _paths(paths: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Where training spends its time\n",
+        "`marl bench SCENARIO`: each part alone, and the shares within the whole. Memory: bytes that have to move at "
+        "the least, over what a copy of a large array reaches on the spot.\n",
+        "| what | rate | memory | shares |",
+        "|---|---|---|---|",
+    ]
+    for path in paths:
+        for row in path["rows"]:
+            work = row["work"]
+            shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in work.get("shares", {}).items())
+            memory = f"{100 * work['bandwidth_share']:.1f} %" if "bandwidth_share" in work else ""
+            rate = f"{readable(row['value'])} {row['unit']}"
+            lines.append(f"| {path['scenario']}: {row['name']} | {rate} | {memory} | {shares} |")
+    return [*lines, ""]
+
+
+def _plot_ratios(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8.0, 0.9 + 0.45 * len(rows)))
+    for place, row in enumerate(reversed(rows)):
+        ratios = row.get("ratios") or [row["ratio"]]
+        axes.plot(ratios, [place] * len(ratios), "o", color="#0072b2", alpha=0.5, markersize=5)
+        axes.plot([row["ratio"]], [place], "|", color="#0072b2", markersize=16, markeredgewidth=2)
+        axes.plot([row["target"]], [place], "x", color="#d55e00", markersize=8)
+    axes.set_yticks(range(len(rows)), [row["name"].replace("`", "") for row in reversed(rows)], fontsize=8)
+    axes.set_xscale("log")
+    axes.axvline(1.0, color="grey", linewidth=0.8)
+    axes.set_xlabel("times the other's rate (rounds, median |, asked x)")
+    _save(figure, path)
+
+
+def _plot_curves(curves: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8.0, 4.5))
+    for curve in curves:
+        for name, points in _points(curve).items():
+            sizes = [row["work"]["vary"] for row in points]
+            seconds = [row["work"]["seconds"] for row in points]
+            label = f"{curve['scenario']}, {name} by {curve['vary']}"
+            axes.plot(sizes, seconds, "o-", markersize=4, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("size")
+    axes.set_ylabel("CPU-seconds of one pass")
+    axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """As SVG whose text does not change from one run to the next."""
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = path.name
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    matplotlib.pyplot.close(figure)
