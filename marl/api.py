@@ -37,7 +37,7 @@ def make(scenario: str, preset: str | None = None, copies: int = 1, device: str 
     """A batched world of ``copies`` copies. Raises ``UserError``."""
     trust_named_in([scenario])
     config = configure(scenario, preset=preset, options=options, overrides=[f"device={device}"])
-    return load_scenario(scenario).make(config.world, copies, _device(config))
+    return load_scenario(scenario).make(config.world, copies, device_of(config))
 
 
 def train(
@@ -104,7 +104,7 @@ def evaluate(
     device = torch.device("cpu")
     for chosen in _combinations(options):
         config = configure(scenario, preset=preset, options=chosen, overrides=overrides)
-        world, device = found.held_out(config.world), _device(config)
+        world, device = found.held_out(config.world), device_of(config)
         instances = found.instance(world)
         worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
     return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
@@ -283,7 +283,7 @@ class Plan:
 
 def plan(config: AnyRunConfig) -> Plan:
     """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``."""
-    device = _device(config)
+    device = device_of(config)
     if load_system(config.system).kind == "language":
         return Plan(**language_plan(config))
     env = load_scenario(config.scenario).make(config.world, config.copies, device)
@@ -303,7 +303,8 @@ def plan(config: AnyRunConfig) -> Plan:
         env.close()
 
 
-def _device(config: AnyRunConfig) -> torch.device:
+def device_of(config: AnyRunConfig) -> torch.device:
+    """Where a run computes. Raises ``UserError`` for a GPU that is not there."""
     device = torch.device(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={config.device}, but torch sees no such GPU here: set device=cpu")

@@ -39,6 +39,7 @@ def bench(
     vary: str | None = None,
     repeats: int = 5,
     seconds: float = 0.3,
+    steps: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> list[Row]:
     """Measure a scenario; raises ``UserError``.
@@ -46,7 +47,7 @@ def bench(
     options, overrides, preset, system: as for ``marl train``; what they do not say comes from the scenario's
         ``benchmark``. parts: of ``PARTS``. vary: one of the scenario's sizes, run through one value after the other.
     repeats: turns of each part, after one that warms up; they alternate, and medians are kept.
-    seconds: that one turn takes at the least.
+    seconds: that one turn takes at the least. steps: of all copies in one pass of the world; else the scenario's.
     """
     found = load_scenario(scenario)
     unknown = [part for part in parts if part not in PARTS]
@@ -69,11 +70,22 @@ def bench(
             overrides=[*overrides, *(f"{key}={json.dumps(value)}" for key, value in settings.items())],
             base=found.benchmark.settings if preset is None else {},
         )
-        device = torch.device(config.device)
+        device = api.device_of(config)
         if bandwidth is None:
             bandwidth = memory_bandwidth(device)
         label = "" if size is None or axis is None else f"{size:g} {axis.unit}"
-        rows += _measure(found, config, tuple(parts), repeats, seconds, bandwidth, label, size, progress)
+        rows += _measure(
+            found,
+            config,
+            tuple(parts),
+            repeats,
+            seconds,
+            steps or found.benchmark.steps,
+            bandwidth,
+            label,
+            size,
+            progress,
+        )
     if axis is not None:
         rows += list(_exponents(rows, axis))
     return rows
@@ -92,6 +104,7 @@ def _measure(
     wanted: tuple[str, ...],
     repeats: int,
     seconds: float,
+    steps_of_world: int,
     bandwidth: float,
     label: str,
     size: float | None,
@@ -103,7 +116,7 @@ def _measure(
     if load_system(config.system).kind == "language":
         made = list(LanguageParts(scenario, config).parts(wanted))
     else:
-        made = list(WorldParts(scenario, config, scenario.benchmark.steps).parts(wanted))
+        made = list(WorldParts(scenario, config, steps_of_world).parts(wanted))
     per = Stopwatch(device).unit
     rates: dict[str, list[float]] = {part.name: [] for part in made}
     # The turn that warms up also says how often a part has to be repeated until it takes long enough.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -60,17 +61,20 @@ def make_simulator(config: VmasConfig, copies: int, device: torch.device) -> Sim
     if config.task not in tasks:
         raise UserError(f"world.task: VMAS has no scenario '{config.task}'{nearest(config.task, tasks)}")
     try:
-        made: Simulator = vmas.make_env(
-            config.task,
-            num_envs=copies,
-            device=device,
-            continuous_actions=config.continuous,
-            max_steps=None,  # the time limit is kept here, where it is no termination
-            seed=0,
-            clamp_actions=True,
-            **config.options,
-        )
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        with warnings.catch_warnings():
+            # VMAS only warns of options that its scenario does not know.
+            warnings.filterwarnings("error", message="Scenario kwargs")
+            made: Simulator = vmas.make_env(
+                config.task,
+                num_envs=copies,
+                device=device,
+                continuous_actions=config.continuous,
+                max_steps=None,  # the time limit is kept here, where it is no termination
+                seed=0,
+                clamp_actions=True,
+                **config.options,
+            )
+    except (TypeError, ValueError, KeyError, AssertionError, UserWarning) as error:
         raise UserError(f"VMAS refuses world.options of {config.task}: {' '.join(str(error).split())[:200]}") from None
     return made
 
