@@ -61,25 +61,28 @@ def _comparisons(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"name": name, "ratio": ratio, "target": target, "anchor": theirs, "file": "cav_speed.json"}
     language = _read(folder / "language_speed.json")
     if language:
-        yield {
-            "name": "group-relative training of the tiny model, completions",
-            "value": language["marl"]["median"],
-            "anchor_value": language["anchor_value"]["median"],
-            "ratio": language["ratio"],
-            "target": language.get("target", 2.3),
-            "anchor": language["anchor"],
-            "file": "language_speed.json",
-        }
-    signals = _read(folder / "signals_speed.json")
-    if "ratio" in signals:
-        ratio = signals["ratio"]
-        yield {
-            "name": "traffic signals, agent-steps",
-            "ratio": ratio if isinstance(ratio, int | float) else next(iter(ratio.values())),
-            "target": 1.0,
-            "anchor": "sumo-rl over libsumo",
-            "file": "signals_speed.json",
-        }
+        yield _elsewhere("group-relative training of the tiny model, completions", 2.3, language, "language_speed.json")
+    signals = _read(folder / "traffic_signals_speed.json")
+    if signals:
+        yield _elsewhere("traffic signals, agent-steps", 1.0, signals, "traffic_signals_speed.json")
+
+
+def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> dict[str, Any]:
+    """A row from the record of another script."""
+    ours = record.get("value", record.get("marl"))
+    anchor = record["anchor"]
+    return {
+        "name": name,
+        "unit": "per CPU-second",
+        "value": ours["median"],
+        "anchor_value": record["anchor_value"]["median"],
+        "ratio": record["ratio"],
+        "ratios": [mine / other for mine, other in zip(ours["all"], record["anchor_value"]["all"], strict=True)],
+        "target": record.get("target", target),
+        "anchor": anchor["name"] if isinstance(anchor, dict) else anchor,
+        "differences": record.get("differences", []),
+        "file": file,
+    }
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
