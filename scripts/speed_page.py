@@ -70,7 +70,7 @@ def _comparisons(folder: Path) -> Iterator[dict[str, Any]]:
 def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> dict[str, Any]:
     """A row from the record of another script."""
     ours = record.get("value", record.get("marl"))
-    anchor = record["anchor"]
+    anchor, asked = record["anchor"], record.get("target", target)
     return {
         "name": name,
         "unit": "per CPU-second",
@@ -78,7 +78,7 @@ def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> d
         "anchor_value": record["anchor_value"]["median"],
         "ratio": record["ratio"],
         "ratios": [mine / other for mine, other in zip(ours["all"], record["anchor_value"]["all"], strict=True)],
-        "target": record.get("target", target),
+        "target": asked["asked"] if isinstance(asked, dict) else asked,
         "anchor": anchor["name"] if isinstance(anchor, dict) else anchor,
         "differences": record.get("differences", []),
         "file": file,
