@@ -31,12 +31,13 @@ def interleaved(parts: Mapping[str, Rate], yardstick: Rate, turns: int = TURNS) 
     for warm in (yardstick, *parts.values()):
         warm()
     ratios: dict[str, list[float]] = {name: [] for name in parts}
+    before = yardstick()
     for _ in range(turns):
-        before = yardstick()
         rates = {name: part() for name, part in parts.items()}
-        reference = (before + yardstick()) / 2
+        after = yardstick()
         for name, rate in rates.items():
-            ratios[name].append(rate / reference)
+            ratios[name].append(2 * rate / (before + after))
+        before = after
     return ratios
 
 
