@@ -26,7 +26,7 @@ def small_world(**options: object) -> LifelongMapf:
 
 
 def test_they_are_there_and_small() -> None:
-    assert {"follower", "scorer", "scorer_warehouse"} <= set(SHIPPED)
+    assert {"follower", "scorer"} <= set(SHIPPED)
     for name in SHIPPED:
         files = [path for path in (SCENARIO.checkpoints / name).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 2_000_000
