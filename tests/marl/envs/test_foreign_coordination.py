@@ -112,7 +112,7 @@ def test_a_supervisor_keeps_robots_apart(crossing):
 
 
 def test_a_worker_lost_to_a_question_costs_its_episodes(crossing):
-    world = from_parallel(crossing.Crossing, 2, workers=2, timeout_s=20)
+    world = from_parallel(crossing.Crossing, 2, workers=2, timeout_s=60)
     supervisor, now = Safety(world), world.reset(0)
     os.kill(world.pool.pids[0], signal.SIGKILL)
     after = world.step(supervisor.correct(now, draws(0, (2, 4))).executed)

@@ -19,7 +19,7 @@ from marl.errors import UserError
 
 @pytest.fixture
 def pool() -> Iterator[WorkerPool]:
-    pool = WorkerPool(Counter, 5, 2, timeout_s=10.0)
+    pool = WorkerPool(Counter, 5, 2, timeout_s=60.0)
     pool.seeds[:] = np.arange(5) + 100
     pool.reset()
     yield pool
@@ -79,13 +79,13 @@ def test_a_fault_that_comes_back_is_an_error_with_seeds_and_last_words(fault: in
 
 
 def test_a_hung_worker_is_replaced() -> None:
-    pool = WorkerPool(Counter, 2, 2, timeout_s=0.5)
+    pool = WorkerPool(Counter, 2, 2, timeout_s=2.0)
     try:
         pool.reset()
         pool.actions[:] = [[1, 1], [-2, 1]]
         start = time.monotonic()
         assert pool.step().tolist() == [False, True]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 50  # it would hang for a minute
         assert pool.restarts == 1
     finally:
         pool.close()
@@ -158,7 +158,7 @@ def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
         *pids, name = process.stdout.readline().split()
         time.sleep(0.3)
         process.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 50  # the step hangs for 60
     while (any(map(alive, pids)) or Path("/dev/shm", name).exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids))
