@@ -59,9 +59,9 @@ def compare(
     for number in range(rounds):
         order = [("theirs", theirs), ("ours", ours)]
         for name, side in order if number % 2 else order[::-1]:
-            progress(f"round {number + 1} of {rounds}: {name}")
             figure, said[name] = side.measure()
             figures[name].append(figure)
+            progress(f"round {number + 1} of {rounds}: {name} {figure:.4g}")
     return figures["ours"], figures["theirs"], said["ours"], said["theirs"]
 
 

@@ -122,7 +122,7 @@ def test_two_programs_take_turns() -> None:
     turns: list[str] = []
     ours, theirs, _, said = compare(_program('{"median": 6}'), _program('{"median": 2}'), 2, turns.append)
     assert (ours, theirs, said["median"]) == ([6.0, 6.0], [2.0, 2.0], 2)
-    assert [turn.split(": ")[1] for turn in turns] == ["ours", "theirs", "theirs", "ours"]
+    assert [turn.split(": ")[1] for turn in turns] == ["ours 6", "theirs 2", "theirs 2", "ours 6"]
     row = ratio_row("x", "y", "z", [6.0, 9.0, 3.0], [2.0, 2.0, 4.0], target=2.0)
     assert row["ratio"] == 3.0 and row["ratios"] == [3.0, 4.5, 0.75] and row["target"] == 2.0
 
