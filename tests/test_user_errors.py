@@ -56,6 +56,9 @@ def test_unknown_key_and_value_out_of_range(capsys: pytest.CaptureFixture[str]) 
     assert "lifelong_mapf" in fail(capsys, "train", "lifelong_mpaf")
 
 
-def test_modules_that_a_world_cannot_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["train", "lifelong_mapf", "--out", str(tmp_path / "run"), "--set", "coordination.safety.enabled=true"]
-    assert "coordination.safety" in fail(capsys, *words)
+def test_options_of_modules_that_a_world_cannot_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    # Were it no error, the run would be over after one update.
+    words = ["train", "lifelong_mapf", "--out", str(tmp_path / "run"), "--set", "total_steps=1"]
+    words += ["--set", "coordination.safety.enabled=true", "--set", "coordination.safety.margin=1"]
+    assert "coordination.safety.margin" in fail(capsys, *words)
+    assert not (tmp_path / "run").exists()
