@@ -81,6 +81,8 @@ def show_rows(rows: Sequence[Row], console: Console) -> None:
             "" if share is None else f"{100 * share:.1f} %",
             row.unit,
         )
+    if not console.is_terminal:
+        console.width = 200  # a log has no margin
     console.print(table)
 
 
