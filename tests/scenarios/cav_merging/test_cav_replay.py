@@ -78,10 +78,10 @@ def replay(sumo, folder: Path, drivers: str, seed: int) -> tuple[list[float], in
 
 
 @pytest.mark.parametrize("drivers", ["assertive", "timid"])
-def test_replayed_merges_keep_cars_within_half_a_metre(sumo, tmp_path, drivers):
+def test_replayed_merges_keep_most_cars_within_half_a_metre(sumo, tmp_path, drivers):
     """20 s of 12 episodes: the median car within 0.1 m, eight of ten within 0.5 m.
 
-    The others were asked by a blocked neighbour to make room, or asked; LC2013 keeps more in mind there than the twin.
+    The others deviate by metres; a likely reason is that LC2013 slows drivers to make room, which the twin does not.
     """
     torch.set_num_threads(1)
     worst, merges = [], 0
