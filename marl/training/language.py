@@ -8,6 +8,7 @@ episodes are played side by side, ``copies / group`` tasks in each iteration.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class LanguageTrainer:
     def start(self) -> None:
         """Begin a new run."""
         if self.learner.exchange is not None and not self._follows:
-            self.learner.exchange.claim(f"seed {self.config.seed}, begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            began = time.strftime("%Y-%m-%d %H:%M:%S")
+            # The clock alone is no name: two short runs can begin in one second.
+            self.learner.exchange.claim(f"seed {self.config.seed}, begun {began}, {uuid.uuid4().hex[:8]}")
         self.save()  # so that there is always something to resume from
 
     def take_weights(self, init: Path) -> None:

@@ -261,7 +261,7 @@ class HashOrder(Honest):
     """Depends on Python's hash of text, which is another one in each process."""
 
     def _look(self, agent: str) -> np.ndarray:
-        return super()._look(agent) + np.float32(hash(agent) % 7)
+        return super()._look(agent) + np.float32(hash(agent) % 10_007 / 1000.0)
 
 
 class ClassState(Honest):

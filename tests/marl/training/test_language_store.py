@@ -18,6 +18,7 @@ from marl.api import plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.rollout.store import SharedStore
+from marl.systems.language_store import Exchange
 from marl.training import checkpoint
 from marl.training.run_folder import METRICS
 from marl.training.tracking import read_metrics
@@ -58,6 +59,15 @@ def test_what_waits_in_it_is_part_of_a_resumed_run(tmp_path: Path) -> None:
             store.path(step).rmdir()
     resume(run, live=False)
     assert equal(whole, final_state(run))
+
+
+def test_two_runs_of_one_second_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims: list[str] = []
+    monkeypatch.setattr(Exchange, "claim", lambda self, run: claims.append(run))
+    monkeypatch.setattr(time, "strftime", lambda form: "one second")
+    for name in ("a", "b"):
+        train(quick(f"{{file: {tmp_path / 'store.sqlite'}}}", total_steps=1), tmp_path / name, live=False)
+    assert len(set(claims)) == 2
 
 
 def test_main_goes_on_alone_and_sub_learns_what_is_left(tmp_path: Path) -> None:
