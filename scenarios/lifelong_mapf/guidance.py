@@ -64,6 +64,13 @@ class GuidanceNumbers(BaseModel):
     closer_first: float | None = Field(
         None, ge=0, le=20, description="PIBT: steps of waiting that weigh as much as being one step nearer to the goal"
     )
+    crowd: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="agents per free cell from which on central cells and lanes cost in full, below in proportion; "
+        "0: always in full",
+    )
 
 
 class GuidanceConfig(GuidanceNumbers):
@@ -254,32 +261,55 @@ def agent_fields(world: GridWorld) -> NDArray[np.int32]:
         ) from None
 
 
+def crowding(world: GridWorld, crowd: float) -> NDArray[np.float64]:
+    """float64 ``[M]``: how much of the prices of traffic that is only expected counts on each map (``Weights.crowd``).
+
+    How often two agents meet in a corridor is proportional to agents per cell; detours cost the same however few.
+    """
+    free = (world.blocked == 0).sum(1)
+    agents = world.position.shape[1]
+    return np.ones(len(free)) if crowd == 0 else np.minimum(agents / (crowd * np.maximum(free, 1)), 1.0)
+
+
 class StaticCosts:
     """The static cost ``1 + weight * (centrality - 1)`` of every cell in whole ``1 / units``, at most ``BUCKETS`` - 1.
 
+    weight: for all maps, or one for each (``[M]``).
     A map's costs are computed when it is first asked for, and its centrality at most once in a process.
     """
 
-    def __init__(self, world: GridWorld, weight: float, units: int):
-        self._world, self._weight, self._units = world, weight, units
+    def __init__(self, world: GridWorld, weight: float | NDArray[np.float64], units: int):
+        self._world, self._units = world, units
+        self._weight = np.broadcast_to(weight, len(world.blocked))
         self._costs = np.full(world.blocked.shape, units, np.int32)
-        self._known = np.full(len(world.blocked), weight == 0)
+        self._known = self._weight == 0
 
     def of(self, maps: NDArray[np.int32]) -> NDArray[np.int32]:
         """int32 ``[M, cells]``, valid for ``maps``."""
         for m in np.unique(maps[~self._known[maps]]):
             ratio = _centrality_of(self._world.blocked[m].tobytes(), self._world.height, self._world.width)
-            cost = np.rint(self._units * (1.0 + self._weight * (ratio - 1.0)))
+            cost = np.rint(self._units * (1.0 + self._weight[m] * (ratio - 1.0)))
             self._costs[m] = np.minimum(cost, BUCKETS - 1)
             self._known[m] = True
         return self._costs
 
 
 class LaneCosts:
-    """The prices of lanes (``lanes.lane_prices``) in whole ``1 / units``, by map, when first asked for."""
+    """The prices of lanes (``lanes.lane_prices``) in whole ``1 / units``, by map, when first asked for.
 
-    def __init__(self, world: GridWorld, exits: NDArray[np.uint8], weights: LaneWeights, units: int):
+    share: float64 ``[M]``, how much of them counts.
+    """
+
+    def __init__(
+        self,
+        world: GridWorld,
+        exits: NDArray[np.uint8],
+        weights: LaneWeights,
+        units: int,
+        share: NDArray[np.float64],
+    ):
         self._exits, self._width, self._weights, self._units = exits, world.width, weights, units
+        self._share = share
         self._known = np.zeros(len(exits), np.bool_)
         self._prices = self.none = np.zeros((len(exits), 0), np.int32)
 
@@ -290,7 +320,7 @@ class LaneCosts:
             self._known[:] = not any(self._weights)
         for m in np.unique(maps[~self._known[maps]]):
             prices = lane_prices(self._exits[m], self._width, self._weights)
-            self._prices[m] = np.rint(self._units * prices).reshape(-1)
+            self._prices[m] = np.rint(self._units * self._share[m] * prices).reshape(-1)
             self._known[m] = True
         return self._prices
 

@@ -8,7 +8,8 @@ In steps, moving from u to v costs ``a(v) + e(u -> v)``, with the numbers of a v
 
 ``avgdist`` is the mean distance to all other cells (central cells cost most); ``occupied``, ``waits`` and ``moved`` are
 moving averages of "an agent stands there", "it stands there still, and not on its goal" and "an agent makes that move";
-``lane`` is what the move costs against its one-way lane (``lanes``). An agent's field is computed when its goal
+``lane`` is what the move costs against its one-way lane (``lanes``). It and ``static_weight`` price traffic that is only
+expected, so they count in proportion where agents are few (``guidance.crowding``). An agent's field is computed when its goal
 changes, on the costs of that moment, and descended until it gets there, with the extra price e of the present moment.
 Follower searches for every agent at every step on private counts; this needs one search per goal.
 """
@@ -40,6 +41,7 @@ from scenarios.lifelong_mapf.guidance import (
     StaticCosts,
     agent_fields,
     best_neighbour,
+    crowding,
     move_between,
     present,
     write_moves,
@@ -87,12 +89,14 @@ class SharedCosts:
         self.occupied = np.zeros((copies, cells if weights.occupancy_weight > 0 else 0), np.float32)
         self.waits = np.zeros((copies, cells if weights.waiting_weight > 0 else 0), np.float32)
         self.moved = np.zeros((copies, 4 * cells if weights.directed else 0), np.float32)
-        self._static = StaticCosts(world, weights.static_weight, UNITS)
+        share = crowding(world, weights.crowd)
+        self._static = StaticCosts(world, weights.static_weight * share, UNITS)
         self._lanes = LaneCosts(
             world,
             self.exits,
             LaneWeights(weights.lanes_weight, weights.corridor_rows_weight, weights.corridor_columns_weight),
             UNITS,
+            share,
         )
         self._decay, self._flow_decay = np.float32(weights.decay), np.float32(weights.flow_decay)
 

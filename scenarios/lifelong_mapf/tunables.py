@@ -35,6 +35,7 @@ _PARAMETERS = (
     Parameter("contest_weight", 0.0, 6.0, 0.1, "square"),
     Parameter("head_on_weight", 0.0, 6.0, 0.1, "square"),
     Parameter("closer_first", 0.0, 5.0, 0.2, "square"),
+    Parameter("crowd", 0.0, 1.0, 0.1, "square"),
 )
 
 #: Where the search's own numbers begin: what spreads the agents of a rule delays those of plans.
@@ -53,6 +54,9 @@ _SEARCH_START = {
 }
 _SEARCH = tuple(replace(p, start=_SEARCH_START[p.name]) for p in _PARAMETERS if p.name in _SEARCH_START)
 
+#: A tuning plays with the wanted number of agents divided by each of these.
+_PARTS = (1, 2, 4, 8)
+
 #: How much of an increase of latency takes away a gain in throughput: less below the reference than above it.
 _FASTER, _SLOWER, _OLDEST = 0.1, 1.0, 0.05
 
@@ -68,14 +72,14 @@ def _parameters(config: MapfConfig, parameters: Sequence[Parameter] = _PARAMETER
 
 
 def _worlds(config: MapfConfig) -> list[MapfConfig]:
-    """The wanted number of agents and half of it: a vector should not depend on how busy the day is."""
+    """The wanted number of agents, a half, a quarter and an eighth: a vector should serve quiet days as well."""
     if config.on_target != "restart":
         raise UserError("guidance is tuned for throughput: use world.on_target=restart")
     if config.tasks is not None:
         raise UserError("a tuning draws starts and goals itself: name the map with --map FILE, without --tasks")
     agents = number_of_agents(config)
     plain = {"central_state": False, "bound_share": False}
-    return [config.model_copy(update={"agents": n, **plain}) for n in dict.fromkeys((agents, max(agents // 2, 1)))]
+    return [config.model_copy(update={"agents": n, **plain}) for n in dict.fromkeys(max(agents // k, 1) for k in _PARTS)]
 
 
 def _build(env: BatchedEnv, values: Mapping[str, float]) -> BoundPolicy:

@@ -32,6 +32,7 @@ class Weights(NamedTuple):
     contest_weight: float = 0.0
     head_on_weight: float = 0.0
     closer_first: float = 0.0
+    crowd: float = 0.0
 
     @property
     def priced(self) -> bool:

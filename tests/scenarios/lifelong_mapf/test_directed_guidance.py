@@ -70,6 +70,28 @@ def test_lanes_of_corridors_take_turns():
     assert not prices[..., [LEFT - 1, RIGHT - 1]].any()
 
 
+def test_prices_of_expected_traffic_count_in_proportion_where_agents_are_few():
+    """Two agents on 10 free cells; the same on a second map, padded, of 4 free cells."""
+    world = StubWorld(["....", ".#.#", ".#.#", "..##"], [(0, 0), (2, 2)], [(2, 2), (0, 0)])
+    world.blocked = np.concatenate([world.blocked, np.ones_like(world.blocked)])
+    world.blocked[1, [0, 1, 4, 8]] = 0
+    weights = {"static_weight": 2.0, "corridor_columns_weight": 4.0}
+
+    def prices(crowd, m):
+        world.map_index = torch.tensor([m])
+        now = GoalFields(world, GuidanceConfig(vector="plain", crowd=crowd, **weights)).prices()
+        return now.static[m] - UNITS, now.lanes[m]
+
+    full = [prices(0.0, m) for m in (0, 1)]
+    assert full[0][1].max() == 4 * UNITS
+    assert full[0][0].max() > 0
+    for crowd, shares in {0.2: (1, 1), 0.4: (0.5, 1), 1.0: (0.2, 0.5)}.items():
+        for m, share in enumerate(shares):
+            static, lanes = prices(crowd, m)
+            assert np.abs(static - share * full[m][0]).max() <= 1
+            assert np.abs(lanes - share * full[m][1]).max() <= 0.5
+
+
 def test_lanes_on_open_ground_take_turns_by_number():
     exits, width = exits_of(["...", "...", "..."])
     prices = lane_prices(exits, width, LaneWeights(open=2, rows=7, columns=7)).reshape(3, 3, 4)

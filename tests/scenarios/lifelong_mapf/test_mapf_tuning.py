@@ -24,6 +24,7 @@ def test_a_map_of_ones_own_is_tuned_for_and_the_file_is_used(tmp_path):
     assert {(row.instances["map"], row.instances["agents"]) for row in done.results.rows} == {
         ("own.map", 6),
         ("own.map", 3),
+        ("own.map", 1),
     }
     played = api.evaluate("lifelong_mapf", ["guided_pibt"], seeds=[0], guidance=str(done.file), **options)
     assert played.rows[0].mean > 0
@@ -52,8 +53,9 @@ def test_what_cannot_be_tuned_for_is_refused(options, reason):
         GUIDANCE.worlds(MapfConfig(**options))
 
 
-def test_one_agent_is_tuned_for_alone():
-    assert [world.agents for world in GUIDANCE.worlds(MapfConfig(agents=1))] == [1]
+@pytest.mark.parametrize(("agents", "counts"), [(64, [64, 32, 16, 8]), (6, [6, 3, 1]), (1, [1])])
+def test_quiet_days_are_tuned_for_as_well(agents, counts):
+    assert [world.agents for world in GUIDANCE.worlds(MapfConfig(agents=agents))] == counts
 
 
 def test_the_score_weighs_throughput_against_latency():
