@@ -8,9 +8,10 @@ In steps, moving from u to v costs ``a(v) + e(u -> v)``, with the numbers of a v
 
 ``avgdist`` is the mean distance to all other cells (central cells cost most); ``occupied``, ``waits`` and ``moved`` are
 moving averages of "an agent stands there", "it stands there still, and not on its goal" and "an agent makes that move";
-``lane`` is what the move costs against its one-way lane (``lanes``). It and ``static_weight`` price traffic that is only
-expected, so they count in proportion where agents are few (``guidance.crowding``). An agent's field is computed when its goal
-changes, on the costs of that moment, and descended until it gets there, with the extra price e of the present moment.
+``lane`` is what the move costs against its one-way lane (``lanes``). It and ``static_weight`` price traffic that is
+only expected, so they count in proportion where agents are few (``guidance.crowding``). An agent's field is computed
+when its goal changes, on the costs of that moment, and descended until it gets there, with the extra price e of the
+present moment.
 Follower searches for every agent at every step on private counts; this needs one search per goal.
 """
 

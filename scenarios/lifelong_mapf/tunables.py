@@ -79,7 +79,8 @@ def _worlds(config: MapfConfig) -> list[MapfConfig]:
         raise UserError("a tuning draws starts and goals itself: name the map with --map FILE, without --tasks")
     agents = number_of_agents(config)
     plain = {"central_state": False, "bound_share": False}
-    return [config.model_copy(update={"agents": n, **plain}) for n in dict.fromkeys(max(agents // k, 1) for k in _PARTS)]
+    counts = dict.fromkeys(max(agents // part, 1) for part in _PARTS)
+    return [config.model_copy(update={"agents": n, **plain}) for n in counts]
 
 
 def _build(env: BatchedEnv, values: Mapping[str, float]) -> BoundPolicy:
