@@ -186,7 +186,8 @@ def _ask_follower(
     first = idm(their_v, gap + DT * planned + min_gap, planned, room, min_gap, them)
     open_ = asks & (gap >= secure_gap(their_v, t.v, them) / me[..., P.ASSERTIVE])
     keep = idm(their_v, gap + DT * (planned - first) + min_gap, planned, room, min_gap, them)
-    advice.give(f, keep, open_ & lead_blocks)
+    too_near = gap + DT * (planned - keep) < secure_gap(their_v, planned, them)
+    advice.give(f, keep, open_ & lead_blocks & too_near)
     asks = asks & ~open_
     faster = planned - their_v
     cuts_in = (faster >= HELP_OVERTAKE) & ((secure_gap(their_v, planned, them) - gap) / remaining < faster)

@@ -78,10 +78,10 @@ def replay(sumo, folder: Path, drivers: str, seed: int) -> tuple[list[float], in
 
 
 @pytest.mark.parametrize("drivers", ["assertive", "timid"])
-def test_replayed_merges_keep_most_cars_within_half_a_metre(sumo, tmp_path, drivers):
-    """20 s of 12 episodes: the median car within 0.1 m, eight of ten within 0.5 m.
+def test_replayed_merges_keep_cars_within_half_a_metre(sumo, tmp_path, drivers):
+    """20 s of 12 episodes: every car but one in fifty within 0.5 m, the median car within a centimetre.
 
-    The others deviate by metres; a likely reason is that LC2013 slows drivers to make room, which the twin does not.
+    What is left: SUMO does not see cars beyond a braking distance, so a threshold may be met a step earlier or later.
     """
     torch.set_num_threads(1)
     worst, merges = [], 0
@@ -90,5 +90,6 @@ def test_replayed_merges_keep_most_cars_within_half_a_metre(sumo, tmp_path, driv
         worst += deviations
         merges += merged
     assert merges > 10
-    assert float(np.median(worst)) < 0.1
-    assert float(np.mean(np.array(worst) < 0.5)) > 0.8
+    assert float(np.median(worst)) < 0.01
+    assert float(np.mean(np.array(worst) < 0.5)) > 0.98
+    assert max(worst) < 2.0
