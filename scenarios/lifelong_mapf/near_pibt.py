@@ -9,16 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.seeding import Stream, fold
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, GuidanceConfig, Present, move_between, present
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, GuidanceConfig, Present, present
 from scenarios.lifelong_mapf.near_fields import near_fields, near_scratch, write_near_scores
-from scenarios.lifelong_mapf.pibt import (
-    PibtTable,
-    forget_targets,
-    pibt_table,
-    put_agents,
-    settle_targets,
-    sort_by_urgency,
-)
+from scenarios.lifelong_mapf.pibt import PibtTable, pibt_table, put_agents, settle_moves, sort_by_urgency
 from scenarios.lifelong_mapf.preferences import Scale, add_prices, scale_of
 from scenarios.lifelong_mapf.shared_guidance import Prices, SharedCosts
 
@@ -111,8 +104,4 @@ def _decide(
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
         add_prices(position, alive, exits, now.width, prices, m, b, scale, table.here, wanted, table.scores)
-        settle_targets(key[b], position, alive, exits, now.width, order[b], table)
-        for n in range(agents):
-            if alive[n]:
-                actions[b, n] = move_between(position[n], table.target[n], now.width)
-        forget_targets(position, alive, table)
+        settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])

@@ -133,8 +133,7 @@ def _decide(
     table: PibtTable,
     actions: NDArray[np.int64],
 ) -> None:
-    copies, agents = order.shape
-    for b in range(copies):
+    for b in range(len(order)):
         position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
         write_urgency(position, age[b], field[b], scale, urgency[b])
         sort_by_urgency(urgency[b], order[b])
@@ -143,11 +142,35 @@ def _decide(
         write_preferences(
             position, alive, exits, now.width, field[b], prices, m, b, scale, table.here, wanted, table.scores
         )
-        settle_targets(key[b], position, alive, exits, now.width, order[b], table)
-        for n in range(agents):
-            if alive[n]:
-                actions[b, n] = move_between(position[n], table.target[n], now.width)
-        forget_targets(position, alive, table)
+        settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])
+
+
+@numba.njit(cache=True)
+def settle_moves(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    order: NDArray[np.int32],
+    table: PibtTable,
+    actions: NDArray[np.int64],
+) -> None:
+    """As ``settle_targets``, with the moves to the targets in ``actions`` (``[N]``) in the place of the targets.
+
+    An action that leads to the agent's target stays as it is, also one into a wall.
+    """
+    settle_targets(key, position, alive, exits, width, order, table)
+    for n in range(order.size):
+        if alive[n] and leads_to(actions[n], position[n], exits, width) != table.target[n]:
+            actions[n] = move_between(position[n], table.target[n], width)
+    forget_targets(position, alive, table)
+
+
+@numba.njit(cache=True)
+def leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> int:
+    """The cell that an action of whatever number leads to if nobody is in the way."""
+    return neighbour(exits, width, cell, action) if 0 < action < len(MOVES) else cell
 
 
 @numba.njit(cache=True)

@@ -19,15 +19,8 @@ from torch import Tensor
 
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.fields import MOVES, neighbour, open_moves_of
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, move_between, present
-from scenarios.lifelong_mapf.pibt import (
-    PibtTable,
-    forget_targets,
-    pibt_table,
-    put_agents,
-    settle_targets,
-    sort_by_urgency,
-)
+from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, present
+from scenarios.lifelong_mapf.pibt import PibtTable, leads_to, pibt_table, put_agents, settle_moves, sort_by_urgency
 from scenarios.lifelong_mapf.preferences import NO_WAY
 
 
@@ -105,17 +98,7 @@ def _resolve(
                 _score_moves(
                     n, executed[b, n], liking[b, n], position[n], exits, now.width, block_both, by_index, table
                 )
-        settle_targets(key[b], position, alive, exits, now.width, order[b], table)
-        for n in range(agents):
-            # A proposal that leads to the same cell stays as it is, also one into a wall.
-            if alive[n] and _leads_to(executed[b, n], position[n], exits, now.width) != table.target[n]:
-                executed[b, n] = move_between(position[n], table.target[n], now.width)
-        forget_targets(position, alive, table)
-
-
-@numba.njit(cache=True)
-def _leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> int:
-    return neighbour(exits, width, cell, action) if 0 < action < len(MOVES) else cell
+        settle_moves(key[b], position, alive, exits, now.width, order[b], table, executed[b])
 
 
 @numba.njit(cache=True)
@@ -135,7 +118,7 @@ def _score_moves(
     Closed are moves that the rules refuse, whoever moves away in the same step.
     """
     scores = table.scores[agent]
-    target = _leads_to(proposed, cell, exits, width)
+    target = leads_to(proposed, cell, exits, width)
     for move in range(len(MOVES)):
         option = cell if move == 0 else neighbour(exits, width, cell, move)
         other = table.here[option]
