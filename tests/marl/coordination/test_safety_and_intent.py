@@ -8,11 +8,13 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl.config import IntentConfig, SafetyConfig
+from marl.config import CoordinationConfig, IntentConfig, SafetyConfig
 from marl.coordination.intent import Intent, Prediction
+from marl.coordination.pipeline import Pipeline
 from marl.coordination.safety import UNDECIDED, Safety
 from marl.envs.batched import Final, TimeStep
 from marl.errors import UserError
+from marl.policies.joint import Drawn
 
 SPEC = SimpleNamespace(groups={"agents": (0, 1)}, n_agents=2)
 
@@ -264,3 +266,17 @@ def test_a_correction_costs_the_corrected_once():
     safety.correct(moment(), torch.tensor([[0, 0], [0, 1]]))
     assert safety.account(moment()).reward.tolist() == [[-3.0, 0.0], [0.0, 0.0]]
     assert safety.account(moment()).reward.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_the_log_probability_is_that_of_the_proposal():
+    class World(Doors):
+        spec = SimpleNamespace(**vars(SPEC), observation_space={"agents": spaces.Box(-1, 1, (1,))})
+
+    proposed, log_prob = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[-0.1, -0.2], [-0.3, -0.4]])
+    policy = SimpleNamespace(initial_hidden=lambda copies: {}, draw=lambda *_: Drawn(proposed, log_prob, {}, None))
+    config = {"guidance": {"enabled": False}, "safety": {"enabled": True}}
+    pipeline = Pipeline(World(), CoordinationConfig.model_validate(config))
+    now = pipeline.view(moment())
+    decision = pipeline.act(policy, now, pipeline.begin(policy, now))
+    assert decision.executed.tolist() == [[1, 0], [0, 1]]
+    assert decision.proposed is proposed and decision.log_prob is log_prob

@@ -22,6 +22,7 @@ from marl.envs.batched import Plans
 from marl.envs.pettingzoo import from_parallel
 from marl.errors import UserError
 from marl.testing import check_parallel
+from marl.training.tracking import read_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "coordination.md"
 FILES = dict(re.findall(r"```python\n# file: (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
@@ -30,14 +31,20 @@ EVERYTHING = {name: {"enabled": True} for name in ("guidance", "intent", "safety
 
 @pytest.fixture
 def crossing(tmp_path, monkeypatch):
-    (tmp_path / "crossing.py").write_text(FILES["crossing.py"], encoding="utf-8")
+    for name in ("crossing.py", "crossing_scenario.py"):
+        (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("crossing")
-    importlib.sys.modules.pop("crossing")
+    for name in ("crossing", "crossing_scenario"):
+        importlib.sys.modules.pop(name, None)
 
 
 def draws(step, shape):
     return torch.randint(0, 5, shape, generator=torch.Generator().manual_seed(step))
+
+
+def test_the_example_is_short():
+    assert len([line for line in FILES["crossing.py"].splitlines() if line.strip()]) <= 60
 
 
 def test_the_example_conforms(crossing):
@@ -45,7 +52,16 @@ def test_the_example_conforms(crossing):
 
 
 def test_the_batched_world_says_what_the_environment_says(crossing):
-    world, env = from_parallel(crossing.Crossing, 1, workers=0), crossing.Crossing()
+    class Full(crossing.Crossing):
+        """With the methods that an environment may leave out."""
+
+        def reached(self):
+            return self._named(self.waited == 0)
+
+        def candidates(self, agent):
+            return np.arange(5)[self.possible_agents.index(agent) :]
+
+    world, env = from_parallel(Full, 1, workers=0), Full()
     assert isinstance(world, Plans) and isinstance(world, Predicts) and isinstance(world, Supervised)
     assert world.enable_prediction(3, 2) == (5.0, 5.0)
     world.enable_plan()
@@ -98,6 +114,18 @@ def test_processes_do_not_change_what_the_modules_make_of_it(crossing):
         assert torch.equal(one, two)
 
 
+def test_questions_cross_once_each(crossing, monkeypatch):
+    world, asked = from_parallel(crossing.Crossing, 2, workers=0), []
+    ask = world.ask
+    monkeypatch.setattr(world, "ask", lambda question: (asked.append(question), ask(question)))
+    pipeline = Pipeline(
+        world, CoordinationConfig.model_validate(EVERYTHING | {"intent": {"enabled": True, "rounds": 2}})
+    )
+    seen = pipeline.view(world.reset(0))
+    pipeline._safety.correct(pipeline._intent.negotiate(seen, lambda now: draws(0, (2, 4))), draws(1, (2, 4)))
+    assert asked == ["predict"] * (1 + 2) + ["priority"] + ["margin"] * 4
+
+
 def test_a_supervisor_keeps_robots_apart(crossing):
     def shared_cells(supervised):
         world = from_parallel(crossing.Crossing, 8, workers=0)
@@ -142,3 +170,6 @@ def test_it_trains_with_all_modules(crossing, tmp_path, monkeypatch, capsys):
     exec(compile(FILES["train_crossing.py"], "train_crossing.py", "exec"), {})
     assert "interventions_per_step" in capsys.readouterr().out
     assert marl.load("runs/crossing").config.coordination.safety.enabled
+    rows = read_metrics(Path("runs/crossing/metrics.csv"))
+    assert sum(row.get("episode/interventions_per_step", 0.0) for row in rows) > 0
+    assert all(row["learn/first_log_ratio"] < 1e-5 for row in rows)  # learned from is what was proposed
