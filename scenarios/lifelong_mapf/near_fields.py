@@ -3,8 +3,12 @@
 A field of the whole map for every agent takes 4 * N * cells bytes and a search of all cells for every goal: 2.6 GB and
 most of the time with 10,000 agents on 256 x 256 cells. Here the search for a goal is A* from the goal towards the
 agent, by the cost to go plus the distance in rows and columns to the agent; it ends when that sum is ``SLACK`` steps
-above the agent's own cost to go and the cells around the agent are known. Every value found is the one that the whole
-field has; an agent that is pushed to where nothing is known searches again from there.
+above the agent's own cost to go and the cells around the agent are known.
+
+Where every move costs one step, and with ``trust`` 0, every value found is the one that the whole field has, and an
+agent that is pushed to where nothing is known searches again from there. With ``trust`` 1 the search expects an average
+price of every step that is left, not the least: it looks at half as many cells for ways that are nearly as cheap, and
+from where nothing is known the way leads back to the known cell.
 
 Values are kept in tiles of 8 x 8 cells that agents take from a common stock and give back. The stock is as large as all
 fields would be together, but memory that was never touched is none.
@@ -27,6 +31,9 @@ from scenarios.lifelong_mapf.shared_guidance import Prices, fill_prices
 #: Steps beyond the cheapest way up to which cells are known.
 SLACK = 4
 
+#: Of what an average cell costs beyond a step, how much an estimate counts on.
+TRUST = 1.0
+
 #: A tile has 1 << SIDE rows and columns.
 SIDE = 3
 _TILE = 1 << 2 * SIDE
@@ -42,6 +49,7 @@ class NearFields(NamedTuple):
     known. stock: int32 ``[S, 64]``, values, ``NONE`` for unknown ones. spare: int32 ``[S]``, tiles that were given
     back; count: int32 ``[2]``, how many of them, and how many tiles were ever taken. across: tiles side by side.
     planned: int32 ``[B, N]``, the goals that the fields lead to. units: value of a step. slack: ``SLACK`` in units.
+    trust: see ``near_fields``.
     """
 
     table: NDArray[np.int32]
@@ -52,6 +60,7 @@ class NearFields(NamedTuple):
     planned: NDArray[np.int32]
     units: int
     slack: int
+    trust: float
 
 
 class NearScratch(NamedTuple):
@@ -69,8 +78,11 @@ class NearScratch(NamedTuple):
     extra: NDArray[np.int32]
 
 
-def near_fields(world: GridWorld, units: int, slack: int = SLACK) -> NearFields:
-    """Empty fields. ``UserError`` if the memory does not suffice."""
+def near_fields(world: GridWorld, units: int, slack: int = SLACK, trust: float = TRUST) -> NearFields:
+    """Empty fields. ``UserError`` if the memory does not suffice.
+
+    trust: how much of what an average cell costs beyond a step the search counts on for the rest of the way.
+    """
     copies, agents = world.position.shape
     down, across = (-(-side // (1 << SIDE)) for side in (world.height, world.width))
     size = copies * agents * down * across
@@ -83,7 +95,7 @@ def near_fields(world: GridWorld, units: int, slack: int = SLACK) -> NearFields:
             "into memory: use fewer copies or agents"
         ) from None
     planned = np.full((copies, agents), NONE, np.int32)
-    return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units, slack * units)
+    return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units, slack * units, trust)
 
 
 def near_scratch(cells: int, directed: bool) -> NearScratch:
@@ -116,21 +128,37 @@ def write_near_scores(
         if not copies[b]:
             continue
         m = now.maps[b]
-        exits, priced = now.exits[m], False
+        exits, priced, step = now.exits[m], False, fields.units
         for n in range(scores.shape[1]):
             if not now.alive[b, n]:
                 continue
             cell, goal = now.position[b, n], now.goal[b, n]
             row = scores[b, n]
-            if fields.planned[b, n] == goal and _read(fields, b, n, exits, now.width, cell, row):
+            old = fields.planned[b, n] == goal
+            if old and _read(fields, b, n, exits, now.width, cell, row):
                 continue
             if not priced and fields.units > 1:
                 fill_prices(prices, m, b, scratch.cost, scratch.extra)
+                step += int(fields.trust * (_average_cost(exits, scratch.cost) - fields.units))
                 priced = True
+            if old and fields.trust > 0 and fields.units > 1 and row[0] != UNREACHED:
+                _extend(fields, b, n, exits, now.width, prices.directed, cell, row, scratch)
+                continue
             fields.planned[b, n] = goal
-            found = _search(exits, now.width, prices.directed, fields.units, fields.slack, goal, cell, scratch)
+            found = _search(exits, now.width, prices.directed, step, fields.slack, goal, cell, scratch)
             _keep(fields, b, n, now.width, found, scratch)
             _read(fields, b, n, exits, now.width, cell, row)
+
+
+@numba.njit(cache=True)
+def _average_cost(exits: NDArray[np.uint8], cost: NDArray[np.int32]) -> float:
+    """What entering a free cell costs on average."""
+    total, free = 0, 0
+    for cell in range(cost.size):
+        if exits[cell]:
+            total += cost[cell]
+            free += 1
+    return total / max(free, 1)
 
 
 @numba.njit(cache=True, inline="always")
@@ -163,11 +191,52 @@ def _read(
 
 
 @numba.njit(cache=True)
+def _extend(
+    fields: NearFields,
+    b: int,
+    n: int,
+    exits: NDArray[np.uint8],
+    width: int,
+    directed: bool,
+    cell: int,
+    scores: NDArray[np.int32],
+    scratch: NearScratch,
+) -> None:
+    """Let the unknown neighbours of a known cell lead back to it; ``scores`` as ``_read`` left them."""
+    for move in range(1, 5):
+        if scores[move] == UNREACHED:
+            target = neighbour(exits, width, cell, move)
+            price = scratch.cost[target]
+            if directed:
+                price = min(price + scratch.extra[4 * cell + move - 1], BUCKETS - 1)
+            scores[move] = scores[0] + price
+            _put(fields, fields.table[b, n], width, target, scores[move])
+
+
+@numba.njit(cache=True, inline="always")
+def _put(fields: NearFields, table: NDArray[np.int32], width: int, cell: int, value: int) -> None:
+    """Write a value into the agent's tile, a new one if need be; table: ``[tiles]``."""
+    row, column = cell // width, cell % width
+    place = (row >> SIDE) * fields.across + (column >> SIDE)
+    tile = table[place]
+    if tile == NONE:
+        if fields.count[0]:
+            fields.count[0] -= 1
+            tile = fields.spare[fields.count[0]]
+        else:
+            tile = fields.count[1]
+            fields.count[1] += 1
+        table[place] = tile
+        fields.stock[tile] = NONE
+    fields.stock[tile, ((row & ((1 << SIDE) - 1)) << SIDE) | (column & ((1 << SIDE) - 1))] = value
+
+
+@numba.njit(cache=True)
 def _search(
     exits: NDArray[np.uint8],
     width: int,
     directed: bool,
-    units: int,
+    step: int,
     slack: int,
     goal: int,
     start: int,
@@ -175,6 +244,7 @@ def _search(
 ) -> int:
     """A* from ``goal`` towards ``start``; writes the cells with known values into ``order`` and returns their number.
 
+    step: what a step is expected to cost, at least that of the cheapest cell.
     Their values are in ``scratch.value`` and they are ``closed``, until ``_keep`` cleans both.
     """
     value, closed, order, heads, links, cost, extra = scratch
@@ -183,7 +253,7 @@ def _search(
     for move in range(1, 5):
         missing += neighbour(exits, width, start, move) != start
     value[goal] = 0
-    now = units * (abs(goal // width - start_row) + abs(goal % width - start_column))
+    now = step * (abs(goal // width - start_row) + abs(goal % width - start_column))
     last = np.int64(2**62)
     heads[now & (_SLOTS - 1)] = 4 * goal
     links[4 * goal] = NONE
@@ -220,7 +290,7 @@ def _search(
             if reached < value[target]:
                 value[target] = reached
                 ahead = abs(down + MOVES[move][0]) + abs(across + MOVES[move][1])
-                slot = (reached + units * ahead) & (_SLOTS - 1)
+                slot = max(reached + step * ahead, now) & (_SLOTS - 1)
                 entry = 4 * target + move - 1
                 links[entry] = heads[slot]
                 heads[slot] = entry
@@ -242,27 +312,14 @@ def _search(
 @numba.njit(cache=True)
 def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: NearScratch) -> None:
     """Give back the agent's tiles and put the values of the search into new ones; cleans ``scratch.value``."""
-    table, stock, spare, count = fields.table[b, n], fields.stock, fields.spare, fields.count
+    table, spare, count = fields.table[b, n], fields.spare, fields.count
     for place in range(table.size):
         if table[place] != NONE:
             spare[count[0]] = table[place]
             count[0] += 1
             table[place] = NONE
-    mask = (1 << SIDE) - 1
     for i in range(found):
         cell = scratch.order[i]
-        row, column = cell // width, cell % width
-        place = (row >> SIDE) * fields.across + (column >> SIDE)
-        tile = table[place]
-        if tile == NONE:
-            if count[0]:
-                count[0] -= 1
-                tile = spare[count[0]]
-            else:
-                tile = count[1]
-                count[1] += 1
-            table[place] = tile
-            stock[tile] = NONE
-        stock[tile, ((row & mask) << SIDE) | (column & mask)] = scratch.value[cell]
+        _put(fields, table, width, cell, scratch.value[cell])
         scratch.value[cell] = UNREACHED
         scratch.closed[cell] = False

@@ -10,24 +10,24 @@ from torch import Tensor
 
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance import NONE, GridWorld, GuidanceConfig, Present, present
-from scenarios.lifelong_mapf.near_fields import near_fields, near_scratch, write_near_scores
+from scenarios.lifelong_mapf.near_fields import TRUST, near_fields, near_scratch, write_near_scores
 from scenarios.lifelong_mapf.pibt import PibtTable, pibt_table, put_agents, settle_moves, sort_by_urgency
 from scenarios.lifelong_mapf.preferences import Scale, add_prices, scale_of
 from scenarios.lifelong_mapf.shared_guidance import Prices, SharedCosts
 
 
 class NearPibt:
-    """As ``Pibt`` on ``GoalFields``; with prices that change, an agent that searches anew does so on the present ones.
+    """As ``Pibt`` on ``GoalFields``; on prices, ways are nearly as cheap (``near_fields``; trust 0: as cheap).
 
     Call ``restart``, ``advance`` and ``act`` as those of ``GoalFields`` and ``Pibt``.
     """
 
-    def __init__(self, world: GridWorld, config: GuidanceConfig):
+    def __init__(self, world: GridWorld, config: GuidanceConfig, trust: float = TRUST):
         self._world = world
         self._costs = SharedCosts(world, config)
         copies, agents = world.position.shape
         cells = world.height * world.width
-        self._fields = near_fields(world, self._costs.units)
+        self._fields = near_fields(world, self._costs.units, trust=trust)
         self._near = near_scratch(cells, self._costs.weights.directed)
         self._goal = np.full((copies, agents), NONE, np.int32)
         self._age = np.zeros((copies, agents), np.int32)
