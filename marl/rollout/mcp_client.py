@@ -1,6 +1,6 @@
 """Tools of a server that speaks the Model Context Protocol, over standard streams or streamable HTTP.
 
-The official package ``mcp`` (an extra) does the talking, in a thread of its own; here are a plain ``tools()`` and
+The official package ``mcp`` (an extra) does the talking, in a thread of its own; here are plain ``tools`` and a
 ``call()`` with time limits. A server is not trusted: what it says about its tools is checked, and one that dies or
 hangs fails the call at hand and is started or connected to anew at the next one.
 """
@@ -13,7 +13,6 @@ import importlib
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as OutOfTime
 from typing import Any, NamedTuple
 
 from marl.errors import UserError
@@ -37,8 +36,8 @@ class McpError(Exception):
 class McpServer:
     """A connection to one server: by ``command`` (started as a child process) or by ``url``.
 
-    seconds: for each call. patience: for connecting, in seconds. Raises ``UserError`` if it cannot be reached, or if
-    what it says about its tools is unsound.
+    tools: what it offered at first. seconds: for each call. patience: for connecting, in seconds. Raises ``UserError``
+    if it cannot be reached, or if what it says about its tools is unsound.
     """
 
     def __init__(
@@ -48,25 +47,21 @@ class McpServer:
             self._mcp = importlib.import_module("mcp")
         except ImportError:
             raise UserError("tools of MCP servers need the extra 'mcp': pip install 'marl-platform[mcp]'") from None
-        self.name, self._command, self._url = name, list(command), url
-        self._seconds, self._patience = seconds, patience
+        stdio = self._mcp.StdioServerParameters
+        self._target = stdio(command=command[0], args=list(command[1:])) if command else url
+        self.name, self._seconds, self._patience = name, seconds, patience
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._client: Any = None
-        self._stop: asyncio.Event | None = None
-        self._ended: Future[None] | None = None
+        self._open: tuple[asyncio.Event, Future[None]] | None = None
         atexit.register(self.close)
         try:
             self._connect()
-            self._tools = self._listed(patience)
+            self.tools = self._listed()
         except McpError as failure:
             self.close()
             raise UserError(f"MCP server '{name}' cannot be used: {failure}") from None
-
-    def tools(self) -> list[McpTool]:
-        """What the server offered when it was connected to."""
-        return list(self._tools)
 
     def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """The text that a tool returns. Raises ``McpError``."""
@@ -74,56 +69,47 @@ class McpServer:
             if self._client is None:
                 self._connect()
             result = self._wait(self._client.call_tool(tool, arguments), self._seconds)
-        content = getattr(result, "content", None)
-        parts = [getattr(block, "text", f"[{getattr(block, 'type', 'unknown')}]") for block in content or []]
-        text = "\n".join(map(str, parts))
-        if getattr(result, "is_error", False):
+        text = "\n".join(str(getattr(block, "text", f"[{block.type}]")) for block in result.content)
+        if result.is_error:
             raise McpError(text[:MAX_TEXT] or "it failed")
         return text
 
     def close(self) -> None:
         """End the connection, and the child process with it."""
-        self._client = None
-        stop, ended, self._stop = self._stop, self._ended, None
-        if stop is not None and ended is not None:
+        opened, self._client, self._open = self._open, None, None
+        if opened is not None:
+            stop, ended = opened
             self._loop.call_soon_threadsafe(stop.set)
             try:
                 ended.result(self._patience)
-            except (OutOfTime, Exception):
+            except Exception:
                 ended.cancel()
 
     def _connect(self) -> None:
-        ready: Future[Any] = Future()
-        self._stop = asyncio.Event()
-        self._ended = asyncio.run_coroutine_threadsafe(self._serve(ready, self._stop), self._loop)
-        try:
-            self._client = ready.result(self._patience)
-        except (OutOfTime, Exception) as error:
-            self.close()
-            raise McpError(_said(error, self._patience)) from None
+        ready, stop = Future[Any](), asyncio.Event()
+        self._open = stop, asyncio.run_coroutine_threadsafe(self._serve(ready, stop), self._loop)
+        self._client = self._result(ready, self._patience)
 
     async def _serve(self, ready: Future[Any], stop: asyncio.Event) -> None:
         """Holds the connection open: it has to be closed by the task that opened it."""
         try:
-            target: Any = self._url
-            if self._command:
-                stdio = importlib.import_module("mcp.client.stdio")
-                target = stdio.StdioServerParameters(command=self._command[0], args=self._command[1:])
-            async with self._mcp.Client(target, read_timeout_seconds=self._patience) as client:
+            async with self._mcp.Client(self._target, read_timeout_seconds=self._patience) as client:
                 ready.set_result(client)
                 await stop.wait()
         except BaseException as error:
             if not ready.done():
                 ready.set_exception(error if isinstance(error, Exception) else RuntimeError("connection broke"))
-            elif not isinstance(error, Exception):
-                raise
+            raise
 
     def _wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
-        """The result of work in the connection's thread; after a failure that may be the connection's it is closed."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """The result of work in the connection's thread."""
+        return self._result(asyncio.run_coroutine_threadsafe(work, self._loop), seconds)
+
+    def _result(self, future: Future[Any], seconds: float) -> Any:
+        """What a future brings; after a failure that may be the connection's it is closed."""
         try:
             return future.result(seconds)
-        except (OutOfTime, Exception) as error:
+        except Exception as error:
             future.cancel()
             # -32099 to -32000 are faults of transport or server; others say that the call itself was wrong.
             code = getattr(error, "code", -32000)
@@ -131,11 +117,11 @@ class McpServer:
                 self.close()
             raise McpError(_said(error, seconds)) from None
 
-    def _listed(self, seconds: float) -> list[McpTool]:
+    def _listed(self) -> list[McpTool]:
         found: list[McpTool] = []
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            page = self._wait(self._client.list_tools(cursor=cursor), seconds)
+            page = self._wait(self._client.list_tools(cursor=cursor), self._patience)
             found += [_checked(tool, self.name) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor:
@@ -158,6 +144,6 @@ def _said(error: BaseException, seconds: float) -> str:
     """What went wrong, in one line; of several errors the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OutOfTime):
+    if isinstance(error, TimeoutError):
         return f"no answer in {seconds:g} s"
     return " ".join(str(error).split())[:200] or type(error).__name__

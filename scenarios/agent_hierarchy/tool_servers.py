@@ -35,7 +35,7 @@ class ToolServers:
         if name not in self._servers:
             self._servers[name] = self._connected(name)
         server = self._servers[name]
-        offered = {tool.name: tool for tool in server.tools()}
+        offered = {tool.name: tool for tool in server.tools}
         if wanted == "*":
             return [_tool(server, tool) for tool in offered.values()]
         if wanted not in offered:

@@ -93,7 +93,7 @@ def stdio(script: str) -> Iterator[McpServer]:
 
 
 def test_tools_are_listed_and_called(stdio: McpServer) -> None:
-    tools = {tool.name: tool for tool in stdio.tools()}
+    tools = {tool.name: tool for tool in stdio.tools}
     assert set(tools) == {"capital", "add", "slow", "die", "raises", "flood"}
     assert tools["capital"].description == "Name the capital of a country."
     assert list(tools["capital"].required) == ["country"]  # what has a default is left to the server
