@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from marl.learning.group_norm import group_norm
+from marl.learning.group_norm import group_norm, groups
 from marl.seeding import fold
 
 
@@ -60,6 +60,12 @@ def contexts(anchor: Tensor, row: Tensor, number: Tensor, depth: int) -> list[Te
         there = torch.where(number >= back, anchor[earlier], -1)
         keys.append(fold(keys[-1], there))
     return keys
+
+
+def alone(group: Tensor, key: Tensor) -> float:
+    """Share of turns that nothing is compared with, as no other of their group has their key; int64 ``[U]`` each."""
+    found = groups(group, key)
+    return float((found.members[found.of] == 1).to(torch.float32).mean())
 
 
 def hgpo(

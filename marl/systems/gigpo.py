@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from marl.learning.group_norm import group_norm
-from marl.learning.turn_advantages import gigpo, turn_returns
+from marl.learning.turn_advantages import alone, gigpo, turn_returns
 from marl.rollout.token_batch import TokenBatch
 from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
 from marl.systems.language_learner import language_system
@@ -35,7 +35,8 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     whole = group_norm(reward, batch.group, batch.agent, scale=config.scale)
     returns = turn_returns(batch.turn_reward, reward, row, config.gamma)
     found = gigpo(whole.advantage[row], returns, batch.group[row], batch.turn_anchor, config.turn_weight, config.scale)
-    return Advantages(found, torch.ones(len(batch.rows)), {"zero_variance_groups": whole.zero_variance})
+    figures = {"zero_variance_groups": whole.zero_variance, "turns_alone": alone(batch.group[row], batch.turn_anchor)}
+    return Advantages(found, torch.ones(len(batch.rows)), figures)
 
 
 GIGPO = language_system(

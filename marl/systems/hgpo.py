@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from marl.learning.turn_advantages import contexts, hgpo, turn_returns
+from marl.learning.turn_advantages import alone, contexts, hgpo, turn_returns
 from marl.rollout.token_batch import TokenBatch
 from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
 from marl.systems.language_learner import language_system
@@ -36,7 +36,8 @@ def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> A
     keys = contexts(batch.turn_anchor, row, batch.turn_number, config.history + 1)
     found = hgpo(returns, batch.group[row], keys, config.alpha, config.scale)
     idle = float((found == 0).to(torch.float32).mean())
-    return Advantages(found, torch.ones(len(batch.rows)), {"turns_without_advantage": idle})
+    figures = {"turns_without_advantage": idle, "turns_alone": alone(batch.group[row], keys[0])}
+    return Advantages(found, torch.ones(len(batch.rows)), figures)
 
 
 HGPO = language_system(

@@ -9,7 +9,7 @@ import torch
 
 from marl.learning.group_norm import group_norm
 from marl.learning.rewards import outcome_reward, tool_efficiency
-from marl.learning.turn_advantages import contexts, gdpo, gigpo, hgpo, token_gae, turn_returns
+from marl.learning.turn_advantages import alone, contexts, gdpo, gigpo, hgpo, token_gae, turn_returns
 
 
 def t(*values: float) -> torch.Tensor:
@@ -34,6 +34,12 @@ def test_contexts_nest() -> None:
     one, two, three = contexts(anchor, row, number, 3)
     assert one[2] == one[5] and two[2] == two[5] and three[2] != three[5]
     assert one[1] == one[4] and two[1] != two[4]
+
+
+def test_turns_that_nothing_is_compared_with_are_counted() -> None:
+    group, anchor = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([7, 7, 8, 7, 9])
+    assert alone(group, anchor) == pytest.approx(3 / 5)  # the same anchor in another group is another state
+    assert alone(torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)) == 0.0
 
 
 def test_hgpo_by_hand() -> None:
