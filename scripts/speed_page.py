@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ Ours beside established packages: the same work in turns on one machine, one thr
 processes. Absolute figures change with the machine; quote the ratios. Written by `scripts/bench_against_anchors` from
 [speed.json](speed.json), [scaling.json](scaling.json) and the files named below.
 """
+
+#: Where a curve is said to break: a laptop's memory, and a step of all copies that makes a user wait.
+MEMORY_LIMIT, STEP_LIMIT = 16.0 * 2**30, 1.0
 
 #: What the page is to show; rows that are missing are named.
 _EXPECTED = (
@@ -131,18 +135,41 @@ def _curves(curves: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Sizes\n",
         "Seconds of one pass (all steps of all copies, `marl bench SCENARIO --vary NAME`) over a size, and the power "
-        "with which they grow, by least squares on logarithms: 0 is no growth, 1 in proportion.\n",
-        "| what | size | rate at the least size | at the largest | power |",
-        "|---|---|---|---|---|",
+        "with which they grow, by least squares on logarithms: 0 is no growth, 1 in proportion. Memory: the most that "
+        "was held at the largest size, above what the process held before.\n",
+        "| what | size | rate at the least size | at the largest | power | memory |",
+        "|---|---|---|---|---|---|",
     ]
+    breaks = ["What breaks first, going on as from the last size but one to the last:\n"]
     for curve in curves:
         for name, points in _points(curve).items():
             power = next((r["value"] for r in curve["rows"] if r["name"] == f"{name}: exponent"), float("nan"))
             first, last = points[0], points[-1]
             size = f"{first['work']['size']} to {last['work']['size']}"
             rates = f"{readable(first['value'])} | {readable(last['value'])} {last['unit']}"
-            lines.append(f"| {curve['scenario']}: {name} | {size} | {rates} | {power:.2f} |")
-    return [*lines, ""]
+            held = f"{last['work']['peak_bytes'] / 2**20:,.0f} MiB" if "peak_bytes" in last["work"] else ""
+            lines.append(f"| {curve['scenario']}: {name} | {size} | {rates} | {power:.2f} | {held} |")
+        if "peak_bytes" in points[-1]["work"]:
+            breaks.append(f"- {curve['scenario']}, {name} by {curve['vary']}: {_breaks(points, curve.get('steps'))}.")
+    return [*lines, "", *(breaks if len(breaks) > 1 else []), ""]
+
+
+def _breaks(points: list[dict[str, Any]], steps: int | None) -> str:
+    """Whether memory or time ends a curve that goes on as it did at its end. steps: of one pass, if it has any."""
+    unit = points[-1]["work"]["size"].split(" ", 1)[1]
+
+    def until(key: str, limit: float) -> float:
+        (x0, y0), (x1, y1) = ((row["work"]["vary"], row["work"][key]) for row in points[-2:])
+        slope = math.log(max(y1, 1e-12) / max(y0, 1e-12)) / math.log(x1 / x0)
+        return x1 * (limit / y1) ** (1.0 / slope) if slope > 0.05 and y1 > 0 else math.inf
+
+    memory, clock = until("peak_bytes", MEMORY_LIMIT), until("seconds", STEP_LIMIT * (steps or 1))
+    ends = (
+        (memory, f"{MEMORY_LIMIT / 2**30:g} GiB"),
+        (clock, f"{STEP_LIMIT:g} CPU-second a {'step' if steps else 'pass'}"),
+    )
+    told = [f"{label} at about {readable(size)} {unit}" for size, label in sorted(ends) if size < math.inf]
+    return ", ".join(told) if told else "neither memory nor time grows"
 
 
 def _points(curve: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import multiprocessing
 import os
 import platform
@@ -54,6 +57,43 @@ def memory_bandwidth(device: torch.device, repeats: int = 5) -> float:
         target.copy_(source)
         rates.append(2 * _BANDWIDTH_BYTES / max(watch.now() - began, 1e-9))
     return statistics.median(rates)
+
+
+class PeakMemory:
+    """The most memory that was held since ``restart``, bytes above what was held when this was made.
+
+    On the CPU that of this process, without workers; 0 where the system does not tell.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.restart()
+        self._before = self._held("VmRSS")
+
+    def restart(self) -> None:
+        """Forget the past, and give back what was freed and kept (training runs keep it)."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def bytes(self) -> int:
+        """The peak since ``restart``."""
+        return max(self._held("VmHWM") - self._before, 0)
+
+    def _held(self, kind: str) -> int:
+        if self._device.type == "cuda":
+            now = kind == "VmRSS"
+            return torch.cuda.memory_allocated(self._device) if now else torch.cuda.max_memory_allocated(self._device)
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return 0
+        return 1024 * next((int(line.split()[1]) for line in lines if line.startswith(kind + ":")), 0)
 
 
 def device_name(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from marl import api
-from marl.bench.clock import Stopwatch, device_name, memory_bandwidth
+from marl.bench.clock import PeakMemory, Stopwatch, device_name, memory_bandwidth
 from marl.bench.language import LanguageParts
 from marl.bench.rows import Row, exponent, median_row
 from marl.bench.worlds import PARTS, Part, WorldParts
@@ -73,6 +73,8 @@ def bench(
         device = api.device_of(config)
         if bandwidth is None:
             bandwidth = memory_bandwidth(device)
+            peak = PeakMemory(device)
+        peak.restart()
         label = "" if size is None or axis is None else f"{size:g} {axis.unit}"
         rows += _measure(
             found,
@@ -84,6 +86,7 @@ def bench(
             bandwidth,
             label,
             size,
+            peak,
             progress,
         )
     if axis is not None:
@@ -108,6 +111,7 @@ def _measure(
     bandwidth: float,
     label: str,
     size: float | None,
+    peak: PeakMemory,
     progress: Progress,
 ) -> Iterator[Row]:
     """All parts of one configuration, in turns."""
@@ -139,7 +143,7 @@ def _measure(
         }
         seconds_each = part.steps() / statistics.median(rates[part.name])
         if size is not None:
-            work |= {"size": label, "vary": size, "seconds": seconds_each}
+            work |= {"size": label, "vary": size, "seconds": seconds_each, "peak_bytes": float(peak.bytes())}
         row = median_row(part.name, f"{part.unit} per {per}", device_name(device), rates[part.name], work)
         if part.bytes_per_step is not None:
             share = row.value * part.bytes_per_step / bandwidth

@@ -13,7 +13,7 @@ import torch
 from tiny_scenario import TINY
 
 from marl.bench import bench
-from marl.bench.clock import Stopwatch, memory_bandwidth
+from marl.bench.clock import PeakMemory, Stopwatch, memory_bandwidth
 from marl.bench.rows import Row, exponent, readable, rounded, write_rows
 from marl.bench.sides import Side, compare, environment, ratio_row
 from marl.cli import main
@@ -112,6 +112,16 @@ def test_time_and_memory_are_measured() -> None:
     sum(range(100_000))
     assert watch.now() > began and watch.unit == "CPU-second"
     assert 1e8 < memory_bandwidth(torch.device("cpu"), repeats=1) < 1e12
+
+
+def test_the_peak_of_memory_is_seen_and_forgotten() -> None:
+    peak = PeakMemory(torch.device("cpu"))
+    peak.restart()
+    held = torch.ones(128 << 20, dtype=torch.uint8)
+    assert peak.bytes() > 100 << 20
+    del held
+    peak.restart()
+    assert peak.bytes() < 64 << 20
 
 
 def _program(figure: str) -> Side:
