@@ -61,7 +61,7 @@ def test_both_backends_begin_alike_and_stay_alike_until_somebody_merges(make):
 
 
 def test_replayed_episode_stays_within_half_a_metre(make):
-    """SUMO's own drivers for 20 s: of 6 episodes, the median largest deviation is below 0.5 m; merges agree."""
+    """SUMO's own drivers for 20 s: in 6 episodes no car deviates by 0.5 m, and all merge at the same time."""
     sumo, twin = make(copies=6, drivers="assertive"), make("twin", copies=6, drivers="assertive")
     for world in (sumo, twin):
         world.hand_over()
@@ -73,8 +73,8 @@ def test_replayed_episode_stays_within_half_a_metre(make):
         twin.step(idle)
         both = sumo.traffic.present & twin.traffic.present
         worst = torch.maximum(worst, torch.where(both, (sumo.traffic.x - twin.traffic.x).abs(), 0.0).amax(1))
-    assert float(worst.median()) < 0.5
-    assert float((sumo.traffic.lane == twin.traffic.lane)[both].double().mean()) > 0.97
+        assert torch.equal(sumo.traffic.lane[both], twin.traffic.lane[both])
+    assert float(worst.max()) < 0.5
 
 
 def test_reset_replays_exactly(make):
