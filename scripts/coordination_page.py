@@ -1,0 +1,309 @@
+"""What the ablation of guidance, intent and safety found, as sentences, tables and plots."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from coordination_cells import EPISODES, HARM, MODULES, SETS, WORLDS
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [{"variant": "", **row, "modules": tuple(row["modules"])} for row in rows]
+
+
+def add_row(file: Path, row: dict[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(row) + "\n")
+    print(row["name"], {name: round(value, 4) for name, value in row["metrics"].items()}, flush=True)
+
+
+def shown(values: list[float], scale: float, digits: int) -> str:
+    """Mean and interval over seeds, as the tables write it."""
+    from marl.evaluation.statistics import over_seeds
+
+    if not values:
+        return ""
+    mean, half = over_seeds([value * scale for value in values])
+    return f"{mean:.{digits}f}" + ("" if half != half else f" ± {half:.{digits}f}")
+
+
+def of(rows: list[dict[str, Any]], metric: str) -> list[float]:
+    return [row["metrics"][metric] for row in rows if metric in row["metrics"]]
+
+
+def ablation(rows: list[dict[str, Any]], world: str) -> list[str]:
+    """The eight rows of a world."""
+    figures = WORLDS[world].figures
+    heads = ["guidance", "intent", "safety", "seeds", *(head for head, _, _ in figures.values()), "CPU-minutes"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for modules in SETS:
+        own = [row for row in rows if (row["world"], row["modules"], row["variant"]) == (world, modules, "")]
+        if own:
+            cpu = f"{statistics.mean(row['cpu_minutes'] for row in own):.2f}"
+            values = [shown(of(own, metric), scale, digits) for metric, (_, scale, digits) in figures.items()]
+            marks = ["x" if module in modules else "" for module in MODULES]
+            lines.append("| " + " | ".join([*marks, str(len(own)), *values, cpu]) + " |")
+    return lines
+
+
+def changes(rows: list[dict[str, Any]], world: str, module: str) -> tuple[int, dict[str, list[float]]]:
+    """What switching a module on changes: the number of seeds, and by metric a value for each.
+
+    The value of a seed is the mean over the four pairs of rows that differ in the module alone.
+    """
+    found = {(row["modules"], row["seed"]): row for row in rows if (row["world"], row["variant"]) == (world, "")}
+    without = [modules for modules in SETS if module not in modules]
+    pairs = [(modules, tuple(m for m in MODULES if m in (*modules, module))) for modules in without]
+    whole = [seed for seed in sorted({seed for _, seed in found}) if all((m, seed) in found for m in SETS)]
+    values: dict[str, list[float]] = {}
+    for metric in WORLDS[world].figures:
+        for seed in whole:
+            both = [(found[off, seed]["metrics"], found[on, seed]["metrics"]) for off, on in pairs]
+            known = [on[metric] - off[metric] for off, on in both if metric in on and metric in off]
+            if known:
+                values.setdefault(metric, []).append(statistics.mean(known))
+    return len(whole), values
+
+
+def effects(rows: list[dict[str, Any]], world: str) -> list[str]:
+    """``changes`` of all modules as a table."""
+    figures = WORLDS[world].figures
+    lines = ["| module | seeds | " + " | ".join(head for head, _, _ in figures.values()) + " |"]
+    lines.append("|" + "---|" * (len(figures) + 2))
+    for module in MODULES:
+        seeds, values = changes(rows, world, module)
+        cells = [shown(values.get(metric, []), scale, digits) for metric, (_, scale, digits) in figures.items()]
+        lines.append(f"| {module} | {seeds} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def clear(values: list[float]) -> bool:
+    """Whether the interval of the mean over seeds leaves out zero."""
+    from marl.evaluation.statistics import over_seeds
+
+    mean, half = over_seeds(values) if values else (0.0, 0.0)
+    return abs(mean) > half + 1e-9
+
+
+def change(values: list[float], head: str, scale: float, digits: int) -> str:
+    """A change in words, with its sign."""
+    return f"{head} {'+' if statistics.mean(values) > 0 else ''}{shown(values, scale, digits)}"
+
+
+def verdicts(rows: list[dict[str, Any]], world: str) -> list[str]:
+    """A sentence for each module: what it changes, and what it is not seen to change."""
+    lines = []
+    for module in MODULES:
+        _, values = changes(rows, world, module)
+        known = {metric: figure for metric, figure in WORLDS[world].figures.items() if values.get(metric)}
+        seen = [change(values[metric], *figure) for metric, figure in known.items() if clear(values[metric])]
+        unseen = [
+            f"{figure[0]} ({shown(values[metric], *figure[1:])})"
+            for metric, figure in known.items()
+            if not clear(values[metric])
+        ]
+        words = [f"changes {', '.join(seen)}"] * bool(seen) + [f"no evidence for {', '.join(unseen)}"] * bool(unseen)
+        lines.append(f"- *{module.capitalize()}*: {'; '.join(words)}.")
+    return lines
+
+
+def suffered(rows: list[dict[str, Any]], world: str, fault: str, level: float) -> tuple[int, list[float]]:
+    """How the first figure changes under a fault: the number of policies, and for each seed the mean over its own."""
+    metric = next(iter(WORLDS[world].figures))
+    own = [row for row in rows if row["world"] == world]
+    clean = {(row["modules"], row["seed"]): row["metrics"][metric] for row in own if row["fault"] == "none"}
+    same = [row for row in own if (row["fault"], row["level"]) == (fault, level)]
+    by_seed: dict[int, list[float]] = {}
+    for row in same:
+        by_seed.setdefault(row["seed"], []).append(row["metrics"][metric] - clean[row["modules"], row["seed"]])
+    return len(same), [statistics.mean(found) for found in by_seed.values()]
+
+
+def suffering(rows: list[dict[str, Any]], world: str) -> list[str]:
+    """A sentence for each fault, and the table of all its levels."""
+    head, scale, digits = next(iter(WORLDS[world].figures.values()))
+    lines = ["", f"| messages | seeds | policies | {head}: change |", "|---|---|---|---|"]
+    sentences = []
+    for fault, levels in HARM.items():
+        for level in levels:
+            policies, values = suffered(rows, world, fault, level)
+            if values:
+                lines.append(f"| {fault} {level} | {len(values)} | {policies} | {shown(values, scale, digits)} |")
+        harmed = [level for level in levels if clear(suffered(rows, world, fault, level)[1])]
+        _, worst = suffered(rows, world, fault, levels[-1])
+        if worst:
+            what = f"{change(worst, head, scale, digits)} at {levels[-1]}"
+            told = f"evidence of a change from {harmed[0]} on" if harmed else "no evidence of a change at any level"
+            sentences.append(f"- *{fault.capitalize()}*: {what}; {told}.")
+    return [*sentences, *lines]
+
+
+def leaning(rows: list[dict[str, Any]]) -> list[str]:
+    """Policies by what they were trained under, with the supervisor and without it, and what annealing changes."""
+    figures = WORLDS["roads"].figures
+    lines = ["| trained | judged | seeds | " + " | ".join(head for head, _, _ in figures.values()) + " |"]
+    lines.append("|" + "---|" * (len(figures) + 3))
+    found: dict[tuple[str, bool], dict[int, dict[str, float]]] = {}
+    for modules, variant in dict.fromkeys((row["modules"], row["variant"]) for row in rows):
+        for enabled in (True, False):
+            own = [r for r in rows if (r["modules"], r["variant"], r["supervised"]) == (modules, variant, enabled)]
+            kind = variant or ("supervised" if modules else "alone")
+            found[kind, enabled] = {row["seed"]: row["metrics"] for row in own}
+            values = [shown(of(own, metric), scale, digits) for metric, (_, scale, digits) in figures.items()]
+            lines.append(f"| {kind} | {'with' if enabled else 'without'} | {len(own)} | " + " | ".join(values) + " |")
+    lines.append("")
+    for one, two, enabled in (
+        ("annealed", "supervised", False),
+        ("annealed", "supervised", True),
+        ("supervised", "alone", False),
+    ):
+        first, second = found.get((one, enabled), {}), found.get((two, enabled), {})
+        seeds = sorted(first.keys() & second.keys())
+        words = []
+        for metric, figure in figures.items():
+            values = [first[seed][metric] - second[seed][metric] for seed in seeds if metric in first[seed]]
+            if values:
+                words.append(change(values, *figure) + ("" if clear(values) else " (no evidence)"))
+        if words:
+            judged = "with" if enabled else "without"
+            lines.append(f"- *{one.capitalize()}* less *{two}*, judged {judged} the supervisor: {', '.join(words)}.")
+    return lines
+
+
+NOTES = """\
+Written by `scripts/reproduce_coordination tables`; figures of single runs: [coordination.json](coordination.json).
+Runs are short, so worlds are small. Grids: preset `demo` of `lifelong_mapf` with 10 agents on maps of 9 cells a side;
+roads: preset `hard` of `cav_merging`, in the twin, its curriculum 10 episodes long; language: `m_grpo`, preset `quick`
+with questions of 1 or 2 hops and 250 steps of imitation, with a plan of steps (guidance), the calls above (intent) and
+the guard of calls (safety). All rows of a world make as many agent-steps (tokens); what that took is in the last column.
+{minutes}. Each policy is judged with the modules that it was trained with, on instances that training
+never met (grids {grids}, roads {roads}, language {language} episodes a run). ±: 95 % interval over training
+seeds, Student's t; a row with one seed has none. *No evidence*: the interval of the change holds zero.
+"""
+
+
+def minutes(rows: list[dict[str, Any]]) -> str:
+    """What runs took, by world."""
+    found = {world: [row["cpu_minutes"] for row in rows if row["world"] == world] for world in WORLDS}
+    words = [f"{world} {min(taken):.2f} to {max(taken):.2f}" for world, taken in found.items() if taken]
+    return f"CPU-minutes of a run: {', '.join(words)}"
+
+
+def tables(out: Path, target: Path) -> None:
+    """The figures below ``out`` as JSON, as plots and as a page, all in ``target``."""
+    rows, messages, supervised = (read_rows(out / f"{name}.jsonl") for name in ("rows", "messages", "supervisor"))
+    measured_costs = target / "coordination_cost.json"
+    costs = json.loads(measured_costs.read_text(encoding="utf-8"))["rows"] if measured_costs.exists() else []
+    data = {"schema_version": 1, "command": "scripts/reproduce_coordination", "threads": 1}
+    data |= {"rows": rows, "messages": messages, "supervisor": supervised}
+    (target / "coordination.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    lines = ["# Coordination: ablation, messages, cost", "", NOTES.format(minutes=minutes(rows), **EPISODES)]
+    if not rows:
+        lines += [
+            "The ablation has not been run: `scripts/reproduce_coordination all --minutes 0.6` makes its rows.",
+            "",
+        ]
+    else:
+        plot_rows(rows, target / "coordination_ablation.svg")
+        lines += ["![the eight rows](coordination_ablation.svg)", ""]
+    for world in WORLDS:
+        if any(row["world"] == world for row in rows):
+            lines += [f"## {world.capitalize()}", "", *ablation(rows, world), ""]
+            lines += ["Switching a module on, mean over the four pairs of rows, seed by seed:", ""]
+            lines += [*verdicts(rows, world), "", *effects(rows, world), ""]
+    if messages:
+        plot_messages(messages, target / "coordination_messages.svg")
+        lines += ["## Late, lost and noisy messages", "", "Policies that heard everything in training."]
+        lines += ["", "![suffering](coordination_messages.svg)", ""]
+        for world in EPISODES:
+            lines += [f"{world.capitalize()}:", "", *suffering(messages, world), ""]
+    if supervised:
+        lines += [
+            "## Leaning on the supervisor",
+            "",
+            "Roads. *annealed*: its margin goes from 3 m to -30 m in the first 70 %",
+        ]
+        lines += ["of training. All are judged with the usual supervisor (margin 0), and without.", ""]
+        lines += [*leaning(supervised), ""]
+    if costs:
+        lines += [
+            "## Cost",
+            "",
+            "CPU-milliseconds for one decision of all agents of one copy, one thread: the whole step",
+        ]
+        lines += [
+            "(world, planner, views, an untrained policy) with one module, less the same round without; medians of"
+        ]
+        lines += [
+            "interleaved rounds. Drafts of intents are a second pass through the policy; late messages need none.",
+            "",
+        ]
+        lines += ["| world | module | copies together | agents | whole step | added |", "|---|---|---|---|---|---|"]
+        for row in costs:
+            added = "" if row["module"].startswith("none") else f"{row['added_ms']:+.4f}"
+            where = f"| {row['world']} | {row['module']} | {row['copies']} | {row['agents']} "
+            lines.append(f"{where}| {row['ms']:.4f} | {added} |")
+    (target / "coordination.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def figure(count: int) -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "marl"
+    return plt.subplots(1, count, figsize=(4.2 * count, 3.4), constrained_layout=True, squeeze=False)
+
+
+def plot_rows(rows: list[dict[str, Any]], file: Path) -> None:
+    """The first figure of each world, by row, with intervals over seeds."""
+    from marl.evaluation.statistics import over_seeds
+
+    worlds = [world for world in WORLDS if any(row["world"] == world for row in rows)]
+    chart, axes = figure(len(worlds))
+    for axis, world in zip(axes[0], worlds, strict=True):
+        metric, (head, scale, _) = next(iter(WORLDS[world].figures.items()))
+        for place, modules in enumerate(reversed(SETS)):
+            same = [row for row in rows if (row["world"], row["modules"], row["variant"]) == (world, modules, "")]
+            own = of(same, metric)
+            if own:
+                mean, half = over_seeds([value * scale for value in own])
+                axis.barh(place, mean, xerr=None if half != half else half, color="tab:blue", alpha=0.7)
+                axis.plot([value * scale for value in own], [place] * len(own), "k.", markersize=3)
+        labels = [" + ".join(modules) or "none" for modules in reversed(SETS)]
+        axis.set_yticks(range(len(SETS)), labels if world == worlds[0] else [""] * len(SETS))
+        axis.set_title(world)
+        axis.set_xlabel(head)
+    chart.savefig(file, metadata={"Date": None})
+
+
+def plot_messages(rows: list[dict[str, Any]], file: Path) -> None:
+    """The first figure of each world over the level of each fault: policies thin, their mean thick."""
+    chart, axes = figure(len(EPISODES))
+    for axis, world in zip(axes[0], EPISODES, strict=True):
+        metric, (head, scale, _) = next(iter(WORLDS[world].figures.items()))
+        own = [row for row in rows if row["world"] == world]
+        for colour, (fault, levels) in zip(("tab:blue", "tab:orange", "tab:green"), HARM.items(), strict=True):
+            curves: dict[tuple[Any, ...], list[float]] = {}
+            for row in own:
+                if row["fault"] in ("none", fault):
+                    curves.setdefault((row["modules"], row["seed"]), []).append(row["metrics"][metric] * scale)
+            x = [0.0, *(level / levels[-1] for level in levels)]
+            whole = [curve for curve in curves.values() if len(curve) == len(x)]
+            for curve in whole:
+                axis.plot(x, curve, color=colour, linewidth=0.5, alpha=0.5)
+            if whole:
+                label = f"{fault}, up to {levels[-1]}"
+                axis.plot(x, [statistics.mean(at) for at in zip(*whole, strict=True)], color=colour, label=label)
+        axis.set_title(world)
+        axis.set_ylabel(head)
+        axis.set_xlabel("level of the fault, of the largest")
+        axis.legend(fontsize=8)
+    chart.savefig(file, metadata={"Date": None})
