@@ -42,6 +42,7 @@ WORLDS = {
         "lifelong_mapf",
         "demo",
         (
+            "evaluation.seeds=4",
             "world.agents=10",
             "world.generator=[{kind: random, size: 9, density: 0.2}, {kind: maze, size: 9, openings: 0.5}, "
             "{kind: warehouse, shelf_rows: 1, shelf_columns: 2, shelf_length: 3, stations: 2}]",
@@ -61,7 +62,7 @@ WORLDS = {
     "roads": World(
         "cav_merging",
         "hard",
-        ("world.curriculum_episodes=10",),
+        ("evaluation.seeds=4", "world.curriculum_episodes=10"),
         _TENSOR,
         2.4e6,
         0.0,
@@ -76,10 +77,10 @@ WORLDS = {
     "language": World(
         "agent_hierarchy",
         "quick",
-        ("world.tasks.hops=[1,1,2]", "algorithm.warm_start.steps=250"),
+        ("evaluation.every_iterations=100", "world.tasks.hops=[1,1,2]", "algorithm.warm_start.steps=180"),
         {**_TENSOR, "guidance": "world.plan"},
         3.5e5,
-        0.3,
+        0.2,
         20_000,
         {
             "success_sampled": ("success %, sampled", 100.0, 1),

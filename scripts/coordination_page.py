@@ -180,8 +180,8 @@ NOTES = """\
 Written by `scripts/reproduce_coordination tables`; figures of single runs: [coordination.json](coordination.json).
 Runs are short, so worlds are small. Grids: preset `demo` of `lifelong_mapf` with 10 agents on maps of 9 cells a side;
 roads: preset `hard` of `cav_merging`, in the twin, its curriculum 10 episodes long; language: `m_grpo`, preset `quick`
-with questions of 1 or 2 hops and 250 steps of imitation, with a plan of steps (guidance), the calls above (intent) and
-the guard of calls (safety). All rows of a world make as many agent-steps (tokens); what that took is in the last column.
+with questions of 1 or 2 hops and 180 steps of imitation, with a plan of steps (guidance), the calls above (intent) and
+the guard of calls (safety). All rows of a world make as many agent-steps (tokens); last column: what that took.
 {minutes}. Each policy is judged with the modules that it was trained with, on instances that training
 never met (grids {grids}, roads {roads}, language {language} episodes a run). ±: 95 % interval over training
 seeds, Student's t; a row with one seed has none. *No evidence*: the interval of the change holds zero.
