@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from marl.api import configure
+from marl.policies.language.tiny import TinyPolicy
 from marl.training.trainer import train
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_coordination"
@@ -67,6 +68,21 @@ def test_the_last_row_trains_and_is_judged(script, tmp_path, monkeypatch, world)
     for change in (None, {"intent": {"delay": 1, "loss": 0.5}}):
         figures = script.measured(tmp_path, cell, change)
         assert next(iter(script.WORLDS[world].figures)) in figures["metrics"], figures
+
+
+def test_speakers_are_judged_sampling_as_their_column_says(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.EPISODES, "language", 2)
+    asked, complete = set(), TinyPolicy.complete
+
+    def completing(policy, requests, greedy):
+        asked.add(greedy)
+        return complete(policy, requests, greedy)
+
+    cell = script.Cell("language", ("intent",), 0)
+    run(script, cell, tmp_path)
+    monkeypatch.setattr(TinyPolicy, "complete", completing)
+    script.measured(tmp_path, cell, {})
+    assert asked == {False}
 
 
 @pytest.mark.learning
