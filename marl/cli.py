@@ -189,6 +189,9 @@ def tune(
     generations: Annotated[int | None, typer.Option(min=1, help="Length of the search.")] = None,
     population: Annotated[int | None, typer.Option(min=4, help="Candidates of a generation.")] = None,
     instances: Annotated[int | None, typer.Option(min=1, help="Episodes that each of them plays.")] = None,
+    step: Annotated[
+        float | None, typer.Option(min=1e-3, max=1, help="First step, a share of each range: small from a good start.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder; by default below runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the tuning in this folder.")] = None,
     trusted: TrustOption = None,
@@ -199,7 +202,7 @@ def tune(
     from marl.training import tuning
 
     trust(*(trusted or []))
-    search = {"generations": generations, "population": population, "instances": instances}
+    search = {"generations": generations, "population": population, "instances": instances, "step": step}
     with _generations() as on_generation:
         if resume is not None:
             others = [scenario, tunable, preset, set_, out, *search.values(), *context.args]

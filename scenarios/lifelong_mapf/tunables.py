@@ -51,6 +51,7 @@ _SEARCH_START = {
     "corridor_columns_weight": 0.05,
     "stay_weight": 0.7,
     "closer_first": 0.1,
+    "crowd": 0.05,
 }
 _SEARCH = tuple(replace(p, start=_SEARCH_START[p.name]) for p in _PARAMETERS if p.name in _SEARCH_START)
 

@@ -89,7 +89,7 @@ def test_scores_that_were_played_are_not_played_again(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--generations", "2", "--population", "4", "--instances", "2", "--out", "t"]
+    words = ["--generations", "2", "--population", "4", "--instances", "2", "--step", "0.05", "--out", "t"]
     assert main(["tune", SHOWN, "pace", *words, "--agents", "3", "--set", "seed=1"]) == 0
     out, err = capsys.readouterr()
     assert "tuned" in out
@@ -117,6 +117,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         (["tune", "--resume", "odd"], "odd/tuning.yaml has no configuration"),
         (["tune", "--resume", "full", "--generations", "3"], "leave the other words out"),
         (["tune", SHOWN, "pace", "--population", "3"], "Invalid value for '--population'"),
+        (["tune", SHOWN, "pace", "--step", "0"], "Invalid value for '--step'"),
     ],
 )
 def test_users_mistakes_end_in_one_sentence(
