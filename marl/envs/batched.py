@@ -144,7 +144,8 @@ class Plan(NamedTuple):
     """A planner's view of the present moment.
 
     features: name -> ``[B, N, *]``, added to the observation.
-    reached: bool ``[B, N]``: in the step just made the agent reached the sub-goal set before it.
+    reached: bool ``[B, N]``: in the step just made the agent reached the sub-goal set before it; or float32 ``[B, N]``
+        in [0, 1], where a world shares what that earns among agents.
     final: the features at the end of the episodes that just finished, or None if none did.
     """
 

@@ -93,7 +93,7 @@ class AgentPlan:
 
     @property
     def reached(self) -> Tensor:
-        """bool ``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it."""
+        """``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it (see ``Guidance``)."""
         return self._guidance.reached
 
     def restart(self, mask: Tensor) -> None:

@@ -38,6 +38,9 @@ from scenarios.lifelong_mapf.guidance import (
 #: Agents within this many rows and columns are seen and counted: the paper's 11x11 window.
 SIGHT = 5
 
+#: Agents within this many rows and columns share a part of what each earns on its path.
+NEAR = 2
+
 #: Costs are whole multiples of 1 / UNITS, so that sums are exact and ties are real ones.
 UNITS = 128
 
@@ -45,11 +48,16 @@ UNITS = 128
 class FollowerGuidance(Guidance):
     """See the module. ``moves`` shows the heuristic, except that the planned move is always -1.
 
+    fellows: the part of ``reached`` that is the mean over all agents at most ``NEAR`` rows and columns away, the agent
+    itself among them, so that making way is paid as well. ``reached`` is then float32, from 0 to 1.
     Memory: 8 * B * N * cells bytes for private counts and heuristics.
     """
 
-    def __init__(self, world: GridWorld, radius: int):
+    def __init__(self, world: GridWorld, radius: int, fellows: float = 0.0):
         super().__init__(world, radius)
+        self._fellows = fellows
+        if fellows:
+            self._reached = self._reached.astype(np.float32)
         copies, agents = world.position.shape
         cells = world.height * world.width
         self._exits = open_moves_of(world.blocked, world.height, world.width)
@@ -58,6 +66,7 @@ class FollowerGuidance(Guidance):
         self._field = agent_fields(world)
         self._planned = np.full((copies, agents), NONE, np.int32)
         self._occupied = np.zeros(cells, np.bool_)
+        self._standing = np.full(cells, NONE, np.int32)
         self._heads = np.full(BUCKETS, NONE, np.int32)
         self._links = np.empty(cells, np.int32)
         self._search = Search(
@@ -76,6 +85,9 @@ class FollowerGuidance(Guidance):
         self._update(restarted)
 
     def _advance(self) -> None:
+        if self._fellows:
+            reached, self._reached = self._reached, np.zeros(self._reached.shape, np.float32)
+            _share(present(self.world, self._exits), reached, self._fellows, self._standing, self._reached)
         self._update(np.ones(self.world.copies, np.bool_))
 
     def _update(self, copies: NDArray[np.bool_]) -> None:
@@ -99,6 +111,42 @@ class Search(NamedTuple):
     closed: NDArray[np.bool_]
     keys: NDArray[np.int64]
     open: NDArray[np.int32]
+
+
+@numba.njit(cache=True)
+def _share(
+    now: Present,
+    reached: NDArray[np.bool_],
+    fellows: float,
+    standing: NDArray[np.int32],
+    shared: NDArray[np.float32],
+) -> None:
+    """Mix what each agent ``reached`` with the mean around it, as the class says.
+
+    standing: scratch ``[cells]``, all ``NONE``. shared: zeros ``[B, N]``.
+    """
+    width = now.width
+    height = standing.size // width
+    for b in range(reached.shape[0]):
+        for n in range(reached.shape[1]):
+            if now.alive[b, n]:
+                standing[now.position[b, n]] = n
+        for n in range(reached.shape[1]):
+            if not now.alive[b, n]:
+                continue
+            cell = now.position[b, n]
+            row, column = cell // width, cell % width
+            total = count = 0
+            for r in range(max(row - NEAR, 0), min(row + NEAR + 1, height)):
+                for c in range(max(column - NEAR, 0), min(column + NEAR + 1, width)):
+                    other = standing[r * width + c]
+                    if other != NONE:
+                        total += reached[b, other]
+                        count += 1
+            shared[b, n] = (1.0 - fellows) * reached[b, n] + fellows * total / count
+        for n in range(reached.shape[1]):
+            if now.alive[b, n]:
+                standing[now.position[b, n]] = NONE
 
 
 @numba.njit(cache=True)

@@ -85,6 +85,9 @@ class GuidanceConfig(GuidanceNumbers):
         description="tell agents where they saw others one step ago, what became of their own last move, and who "
         "in their sight has a lower number",
     )
+    fellows: float = Field(
+        0.0, ge=0, le=1, description="follower: part of the sub-goal reward that is the mean of all within 2 cells"
+    )
     choices: bool = Field(False, description="shared: tell a scorer of moves what is known of each of them")
     vector: str = Field(
         _DEFAULT, description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
@@ -201,7 +204,10 @@ class Guidance(ABC):
 
     @property
     def reached(self) -> Tensor:
-        """bool ``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it."""
+        """bool ``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it.
+
+        float32 where agents share what reaching one earns.
+        """
         return torch.from_numpy(self._reached).to(self.world.device)
 
     @property

@@ -139,7 +139,7 @@ class LifelongMapf(BatchedEnv):
         self._begin_episodes(mask.cpu().numpy())
         if self._plan is not None:
             self._plan.restart(mask)
-        self._reached = self._reached & ~mask.unsqueeze(1)
+        self._reached = self._reached.masked_fill(mask.unsqueeze(1), 0)
         return self.current()
 
     def step(self, actions: Tree) -> TimeStep:

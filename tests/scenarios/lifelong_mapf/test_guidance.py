@@ -281,6 +281,19 @@ def test_follower_goes_around_where_it_saw_others():
     assert guidance.subgoal[0, 0] == 10  # below: the other stands above
 
 
+def test_followers_share_what_reaching_sub_goals_earns_with_whoever_is_near():
+    """Agents 0 and 1 stand two columns apart, agent 2 three from the second: it shares with nobody."""
+    world = StubWorld(["........"] * 2, [(0, 0), (0, 2), (0, 6)], [(0, 7), (1, 2), (0, 0)])
+    guidance = started(world, GuidanceConfig(kind="follower", fellows=0.5))
+    world.move(torch.tensor([[4, 0, 3]]))
+    guidance.advance()
+    assert guidance.subgoal.tolist()[0][1] == 10  # nobody stood in its way
+    assert guidance.reached.tolist() == [[0.75, 0.25, 1.0]]
+    world.move(torch.tensor([[3, 2, 0]]))
+    guidance.advance()
+    assert guidance.reached.tolist() == [[0.25, 0.75, 0.0]]
+
+
 def test_too_large_a_batch_is_refused_in_one_sentence():
     world = SimpleNamespace(position=torch.zeros(1, 1).expand(1 << 20, 1 << 14), height=1 << 10, width=1 << 10)
     with pytest.raises(UserError, match="use fewer copies or agents"):
