@@ -57,6 +57,13 @@ class Actor(nn.Module):
             self.memory = Memory(features, config.gru_size, config.layer_norm, generator)
             features = self.memory.size
         self.output = linear(features, outputs, OUTPUT_GAIN, generator)
+        if config.prior is not None:
+            if not self.encoder.choices:
+                raise UserError(
+                    "prior names a column of what is known of each action: set encoder to 'choices' or leave it out"
+                )
+            with torch.no_grad():
+                self.output.weight[:, -1] = config.prior.weight
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             centre, scale = _range(action_space)

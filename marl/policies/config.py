@@ -11,6 +11,13 @@ from marl.config import Frozen
 Width = Annotated[int, Field(ge=1)]
 
 
+class Prior(Frozen):
+    """What is known of actions before anything is learned."""
+
+    column: int = Field(ge=0, description="of the Box [actions, F]")
+    weight: float = Field(description="of this column in an action's score, at the beginning")
+
+
 class NetworkConfig(Frozen):
     """One network: an encoder, hidden layers, and optionally a memory."""
 
@@ -32,6 +39,10 @@ class NetworkConfig(Frozen):
         gt=0,
         le=100,
         description="discrete actions: scores are divided by it, so that small values make bold actors",
+    )
+    prior: Prior | None = Field(
+        None,
+        description="choices: actors begin by ranking actions by one column of what they see, and learn to correct it",
     )
     layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")

@@ -143,7 +143,8 @@ class CnnEncoder(nn.Module):
 class ChoiceEncoder(nn.Module):
     """The rows of one Box ``[A, F]``, what an agent knows of each of its A actions, through the same layers.
 
-    Permuted actions get the permuted features, so that what is learned of one action serves all.
+    Permuted actions get the permuted features, so that what is learned of one action serves all. With ``config.prior``
+    the last feature is that column as it is.
     """
 
     def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
@@ -156,12 +157,20 @@ class ChoiceEncoder(nn.Module):
             )
         self._path = leaves[0][0]
         self.choices, size = shape
-        self.features = config.hidden[-1]
+        self._kept = None if config.prior is None else config.prior.column
+        if self._kept is not None and self._kept >= size:
+            raise UserError(
+                f"prior.column is {self._kept}, but what is known of an action has {size} columns, from 0 on"
+            )
+        self.features = config.hidden[-1] + (self._kept is not None)
         self.norm = nn.LayerNorm(size) if config.layer_norm else nn.Identity()
         self.hidden = mlp(size, config.hidden, config.activation, config.layer_norm, generator)
 
     def forward(self, observation: Tree) -> Tensor:
-        features: Tensor = self.hidden(self.norm(_part(observation, self._path).to(torch.float32)))
+        rows = _part(observation, self._path).to(torch.float32)
+        features: Tensor = self.hidden(self.norm(rows))
+        if self._kept is not None:
+            features = torch.cat((features, rows[..., self._kept : self._kept + 1]), dim=-1)
         return features
 
 

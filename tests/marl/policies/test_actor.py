@@ -37,6 +37,24 @@ def test_the_first_policy_is_nearly_uniform():
     torch.testing.assert_close(head.log_probs.exp(), torch.full((4, 3, 5), 0.2), atol=0.03, rtol=0)
 
 
+def test_a_prior_ranks_actions_until_something_is_learned() -> None:
+    """At a temperature of .5 a weight of -3 makes a difference of 1 in the column one of 6 in the logarithm."""
+    rows = torch.zeros(2, 5, 3)
+    rows[:, :, 1] = torch.tensor([0.0, 1.0, 0.5, 2.0, 0.25])
+    space = spaces.Box(-2.0, 2.0, (5, 3), np.float32)
+    config = {"encoder": "choices", "temperature": 0.5, "prior": {"column": 1, "weight": -3.0}}
+    made = Actor(space, DISCRETE, NetworkConfig.model_validate(config), torch.Generator().manual_seed(0))
+    head, _ = made(rows)
+    expected = torch.log_softmax(-6.0 * rows[..., 1], dim=-1)
+    torch.testing.assert_close(head.log_probs, expected, atol=0.1, rtol=0)
+    with pytest.raises(UserError, match=r"prior.column is 1, but .* has 1 columns"):
+        Actor(
+            spaces.Box(-2.0, 2.0, (5, 1), np.float32), DISCRETE, NetworkConfig.model_validate(config), torch.Generator()
+        )
+    with pytest.raises(UserError, match="set encoder to 'choices'"):
+        actor(prior={"column": 0, "weight": 1.0})
+
+
 def test_re_evaluation_of_a_rollout_gives_ratio_one():
     made, observation = actor(), observations(6, 4, 3)
     mask = torch.rand(6, 4, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
