@@ -93,7 +93,7 @@ class AgentPlan:
 
     @property
     def reached(self) -> Tensor:
-        """``[B, N]``: in the step just made the agent came to stand on the sub-goal set before it (see ``Guidance``)."""
+        """``[B, N]``: the agent came to stand on the sub-goal set before the step (see ``Guidance``)."""
         return self._guidance.reached
 
     def restart(self, mask: Tensor) -> None:
