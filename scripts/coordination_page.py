@@ -52,23 +52,46 @@ def ablation(rows: list[dict[str, Any]], world: str) -> list[str]:
     return lines
 
 
-def changes(rows: list[dict[str, Any]], world: str, module: str) -> tuple[int, dict[str, list[float]]]:
-    """What switching a module on changes: the number of seeds, and by metric a value for each.
+Metrics = dict[str, float]
 
-    The value of a seed is the mean over the four pairs of rows that differ in the module alone.
-    """
+
+def pairs(
+    rows: list[dict[str, Any]], world: str, module: str
+) -> dict[int, dict[tuple[str, ...], tuple[Metrics, Metrics]]]:
+    """By seed and by what else is on: the figures without the module and with it. Seeds with all eight rows only."""
     found = {(row["modules"], row["seed"]): row for row in rows if (row["world"], row["variant"]) == (world, "")}
-    without = [modules for modules in SETS if module not in modules]
-    pairs = [(modules, tuple(m for m in MODULES if m in (*modules, module))) for modules in without]
-    whole = [seed for seed in sorted({seed for _, seed in found}) if all((m, seed) in found for m in SETS)]
+    both = {off: tuple(m for m in MODULES if m in (*off, module)) for off in SETS if module not in off}
+    return {
+        seed: {off: (found[off, seed]["metrics"], found[on, seed]["metrics"]) for off, on in both.items()}
+        for seed in sorted({seed for _, seed in found})
+        if all((modules, seed) in found for modules in SETS)
+    }
+
+
+def changes(rows: list[dict[str, Any]], world: str, module: str) -> tuple[int, dict[str, list[float]]]:
+    """What switching a module on changes: the number of seeds, and by metric a value for each, the mean of pairs."""
+    by_seed = pairs(rows, world, module)
     values: dict[str, list[float]] = {}
     for metric in WORLDS[world].figures:
-        for seed in whole:
-            both = [(found[off, seed]["metrics"], found[on, seed]["metrics"]) for off, on in pairs]
-            known = [on[metric] - off[metric] for off, on in both if metric in on and metric in off]
+        for both in by_seed.values():
+            known = [on[metric] - off[metric] for off, on in both.values() if metric in on and metric in off]
             if known:
                 values.setdefault(metric, []).append(statistics.mean(known))
-    return len(whole), values
+    return len(by_seed), values
+
+
+def pair_by_pair(rows: list[dict[str, Any]], world: str, module: str) -> str:
+    """The change of the first figure in each of the four pairs, and in how many of all it rose and fell."""
+    metric, (head, scale, digits) = next(iter(WORLDS[world].figures.items()))
+    found: dict[str, list[float]] = {}
+    for both in pairs(rows, world, module).values():
+        for others, (off, on) in both.items():
+            beside = f"beside {'both others' if len(others) == 2 else others[0]}" if others else "alone"
+            found.setdefault(beside, []).append(on[metric] - off[metric])
+    told = [change(values, beside, scale, digits) for beside, values in found.items()]
+    every = [value for values in found.values() for value in values]
+    rose, fell = sum(value > 0 for value in every), sum(value < 0 for value in every)
+    return f"{head.capitalize()}, pair by pair: {', '.join(told)}; up in {rose} of {len(every)}, down in {fell}."
 
 
 def effects(rows: list[dict[str, Any]], world: str) -> list[str]:
@@ -101,15 +124,13 @@ def verdicts(rows: list[dict[str, Any]], world: str) -> list[str]:
     lines = []
     for module in MODULES:
         _, values = changes(rows, world, module)
-        known = {metric: figure for metric, figure in WORLDS[world].figures.items() if values.get(metric)}
-        seen = [change(values[metric], *figure) for metric, figure in known.items() if clear(values[metric])]
-        unseen = [
-            f"{figure[0]} ({shown(values[metric], *figure[1:])})"
-            for metric, figure in known.items()
-            if not clear(values[metric])
-        ]
+        # What never changes (collisions where rules exclude them) says nothing.
+        known = {name: figure for name, figure in WORLDS[world].figures.items() if any(values.get(name, ()))}
+        seen = [change(values[name], *figure) for name, figure in known.items() if clear(values[name])]
+        unseen = [change(values[name], *figure) for name, figure in known.items() if not clear(values[name])]
         words = [f"changes {', '.join(seen)}"] * bool(seen) + [f"no evidence for {', '.join(unseen)}"] * bool(unseen)
-        lines.append(f"- *{module.capitalize()}*: {'; '.join(words)}.")
+        if words:
+            lines.append(f"- *{module.capitalize()}*: {'; '.join(words)}. {pair_by_pair(rows, world, module)}")
     return lines
 
 
@@ -177,14 +198,16 @@ def leaning(rows: list[dict[str, Any]]) -> list[str]:
 
 
 NOTES = """\
-Written by `scripts/reproduce_coordination tables`; figures of single runs: [coordination.json](coordination.json).
+Made by `scripts/reproduce_coordination all --minutes 0.42`; single runs: [coordination.json](coordination.json).
 Runs are short, so worlds are small. Grids: preset `demo` of `lifelong_mapf` with 10 agents on maps of 9 cells a side;
 roads: preset `hard` of `cav_merging`, in the twin, its curriculum 10 episodes long; language: `m_grpo`, preset `quick`
 with questions of 1 or 2 hops and 180 steps of imitation, with a plan of steps (guidance), the calls above (intent) and
 the guard of calls (safety). All rows of a world make as many agent-steps (tokens); last column: what that took.
-{minutes}. Each policy is judged with the modules that it was trained with, on instances that training
-never met (grids {grids}, roads {roads}, language {language} episodes a run). ±: 95 % interval over training
-seeds, Student's t; a row with one seed has none. *No evidence*: the interval of the change holds zero.
+{minutes}.
+
+Each policy is judged with the modules that it was trained with, on instances that training never met (grids {grids},
+roads {roads}, language {language} episodes a run). ±: 95 % interval over training seeds, Student's t; a row with one
+seed has none. *No evidence*: the interval of the change holds zero.
 """
 
 
@@ -206,7 +229,7 @@ def tables(out: Path, target: Path) -> None:
     lines = ["# Coordination: ablation, messages, cost", "", NOTES.format(minutes=minutes(rows), **EPISODES)]
     if not rows:
         lines += [
-            "The ablation has not been run: `scripts/reproduce_coordination all --minutes 0.6` makes its rows.",
+            "The ablation has not been run: that command makes its rows.",
             "",
         ]
     else:
@@ -219,7 +242,11 @@ def tables(out: Path, target: Path) -> None:
             lines += [*verdicts(rows, world), "", *effects(rows, world), ""]
     if messages:
         plot_messages(messages, target / "coordination_messages.svg")
-        lines += ["## Late, lost and noisy messages", "", "Policies that heard everything in training."]
+        lines += [
+            "## Late, lost and noisy messages",
+            "",
+            "Policies that heard everything in training; changes of a seed are means over its policies.",
+        ]
         lines += ["", "![suffering](coordination_messages.svg)", ""]
         for world in EPISODES:
             lines += [f"{world.capitalize()}:", "", *suffering(messages, world), ""]
@@ -280,6 +307,7 @@ def plot_rows(rows: list[dict[str, Any]], file: Path) -> None:
         labels = [" + ".join(modules) or "none" for modules in reversed(SETS)]
         axis.set_yticks(range(len(SETS)), labels if world == worlds[0] else [""] * len(SETS))
         axis.set_title(world)
+        axis.set_xlim(left=0.0)
         axis.set_xlabel(head)
     chart.savefig(file, metadata={"Date": None})
 
@@ -305,5 +333,6 @@ def plot_messages(rows: list[dict[str, Any]], file: Path) -> None:
         axis.set_title(world)
         axis.set_ylabel(head)
         axis.set_xlabel("level of the fault, of the largest")
-        axis.legend(fontsize=8)
+        if own:
+            axis.legend(fontsize=8)
     chart.savefig(file, metadata={"Date": None})

@@ -138,7 +138,10 @@ def test_what_differs_between_seeds_alone_is_no_evidence(script):
         row(m, seed, 1.0 + 0.1 * ("intent" in m) + (seed - 0.5) * ("guidance" in m)) for m in SETS for seed in (0, 1)
     ]
     assert verdicts(rows, "grids") == [
-        "- *Guidance*: no evidence for goals per step (0.000 ± 6.355).",
-        "- *Intent*: changes goals per step +0.100 ± 0.000.",
-        "- *Safety*: no evidence for goals per step (0.000 ± 0.000).",
+        "- *Guidance*: no evidence for goals per step 0.000 ± 6.355. Goals per step, pair by pair: "
+        "alone 0.000 ± 6.355, beside safety 0.000 ± 6.355, beside intent 0.000 ± 6.355, "
+        "beside both others 0.000 ± 6.355; up in 4 of 8, down in 4.",
+        "- *Intent*: changes goals per step +0.100 ± 0.000. Goals per step, pair by pair: alone +0.100 ± 0.000, "
+        "beside safety +0.100 ± 0.000, beside guidance +0.100 ± 0.000, beside both others +0.100 ± 0.000; "
+        "up in 8 of 8, down in 0.",
     ]
