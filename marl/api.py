@@ -116,7 +116,7 @@ def tune(
     *,
     preset: str | None = None,
     overrides: Sequence[str] = (),
-    search: Mapping[str, int] | None = None,
+    search: Mapping[str, float] | None = None,
     out: Path | str | None = None,
     echo: Echo = lambda _: None,
     progress: tuning.OnGeneration = lambda done, total, score: None,
@@ -128,7 +128,7 @@ def tune(
     """
     trust_named_in([scenario, *overrides])
     config = configure(scenario, preset=preset, options=options, overrides=overrides)
-    chosen = tuning.SearchConfig(**(search or {}))
+    chosen = tuning.SearchConfig.model_validate(dict(search or {}))
     return tuning.tune(config, tunable, chosen, Path(out) if out is not None else None, echo, progress)
 
 
