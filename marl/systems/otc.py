@@ -1,7 +1,8 @@
 """OTC: a success is worth less the more calls it took, measured against the thriftiest success of its group.
 
 Wang et al., "OTC: Optimal Tool Calls via Reinforcement Learning", arXiv 2504.14870, in its form for groups. The factor
-multiplies the correctness, so a wrong answer never gains by being cheap.
+multiplies the correctness, so a wrong answer never gains by being cheap. As in the paper the group's own standard
+deviation divides: where all succeed, thrift is all that is left to learn, and it counts in full.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class OtcConfig(LanguageConfig):
 
     smooth: Annotated[float, Field(gt=0.0)] = 1.0
     """Constant c of the factor where the thriftiest success made no call."""
-    scale: Annotated[float, Field(gt=0.0)] | None = 0.25
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
