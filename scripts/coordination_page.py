@@ -160,7 +160,11 @@ def suffering(rows: list[dict[str, Any]], world: str) -> list[str]:
         _, worst = suffered(rows, world, fault, levels[-1])
         if worst:
             what = f"{change(worst, head, scale, digits)} at {levels[-1]}"
-            told = f"evidence of a change from {harmed[0]} on" if harmed else "no evidence of a change at any level"
+            if harmed and harmed == list(levels[-len(harmed) :]):
+                told = f"evidence of a change from {harmed[0]} on"
+            else:
+                some = " and ".join(str(level) for level in harmed)
+                told = f"evidence of a change at {some} only" if some else "no evidence of a change at any level"
             sentences.append(f"- *{fault.capitalize()}*: {what}; {told}.")
     return [*sentences, *lines]
 
@@ -211,6 +215,24 @@ seed has none. *No evidence*: the interval of the change holds zero.
 """
 
 
+#: What the committed figures say together; to be written anew when they are.
+READING = {
+    "grids": """\
+Guidance brings most, and safety builds on it: alone it is not seen to help, beside guidance it nearly doubles the
+goals, for guided agents stand in each other's way (almost half of their moves are refused). Intent helps where
+there is no guidance (in six pairs of six), beside guidance it does not; and not by what others say: losing all
+their messages changes nothing (below). What is left is the agent's own announced way, a plan of its own.""",
+    "roads": """\
+Safety is what matters: cars are faster, more of them merge, and fewer episodes collide in each of the twelve pairs,
+though policies without it differ so much between seeds that the interval of that over three holds zero. For
+guidance and intent there is no evidence either way after runs so short.""",
+    "language": """\
+No module is seen to change success after 80,000 tokens. The guard keeps its promise, no invalid call in any of its
+twelve runs, but after imitation there are few to correct. Policies trained with intent do listen: without the
+messages they lose about a fifth of all questions (below), so they reach the same success in another way.""",
+}
+
+
 def minutes(rows: list[dict[str, Any]]) -> str:
     """What runs took, by world."""
     found = {world: [row["cpu_minutes"] for row in rows if row["world"] == world] for world in WORLDS}
@@ -239,7 +261,7 @@ def tables(out: Path, target: Path) -> None:
         if any(row["world"] == world for row in rows):
             lines += [f"## {world.capitalize()}", "", *ablation(rows, world), ""]
             lines += ["Switching a module on, mean over the four pairs of rows, seed by seed:", ""]
-            lines += [*verdicts(rows, world), "", *effects(rows, world), ""]
+            lines += [*verdicts(rows, world), "", READING[world], "", *effects(rows, world), ""]
     if messages:
         plot_messages(messages, target / "coordination_messages.svg")
         lines += [
