@@ -161,7 +161,7 @@ def _breaks(points: list[dict[str, Any]], steps: int | None) -> str:
     def until(key: str, limit: float) -> float:
         (x0, y0), (x1, y1) = ((row["work"]["vary"], row["work"][key]) for row in points[-2:])
         slope = math.log(max(y1, 1e-12) / max(y0, 1e-12)) / math.log(x1 / x0)
-        return x1 * (limit / y1) ** (1.0 / slope) if slope > 0.05 and y1 > 0 else math.inf
+        return x1 * (limit / y1) ** (1.0 / slope) if slope > 0.2 and y1 > 0 else math.inf
 
     memory, clock = until("peak_bytes", MEMORY_LIMIT), until("seconds", STEP_LIMIT * (steps or 1))
     ends = (
