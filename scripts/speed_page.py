@@ -136,7 +136,7 @@ def _curves(curves: list[dict[str, Any]]) -> list[str]:
         "## Sizes\n",
         "Seconds of one pass (all steps of all copies, `marl bench SCENARIO --vary NAME`) over a size, and the power "
         "with which they grow, by least squares on logarithms: 0 is no growth, 1 in proportion. Memory: the most that "
-        "was held at the largest size, above what the process held before.\n",
+        "was held at the largest size while all parts of a curve took turns, above what the process held before.\n",
         "| what | size | rate at the least size | at the largest | power | memory |",
         "|---|---|---|---|---|---|",
     ]
