@@ -96,6 +96,7 @@ class _Generator(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def _shape(self) -> tuple[int, int]:
+        """Rows and columns; each generator gives its own."""
         raise NotImplementedError
 
     def _check_size(self) -> None:
