@@ -116,7 +116,7 @@ class Search(NamedTuple):
 @numba.njit(cache=True)
 def _share(
     now: Present,
-    reached: NDArray[np.bool_],
+    reached: NDArray[np.float32],
     fellows: float,
     standing: NDArray[np.int32],
     shared: NDArray[np.float32],
