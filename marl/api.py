@@ -288,11 +288,12 @@ def plan(config: AnyRunConfig) -> Plan:
         return Plan(**language_plan(config))
     env = load_scenario(config.scenario).make(config.world, config.copies, device)
     try:
-        observation_space = Pipeline(env, config.coordination).observation_space
+        pipeline = Pipeline(env, config.coordination)
         build = load_system(config.system).build
-        algorithm = build(env.spec, observation_space, config.algorithm, config.seed, device)
-        each = config.algorithm.rollout * config.copies * env.spec.n_agents
-        networks = {"policy": algorithm.policy, "critic": algorithm.critic}
+        algorithm = build(env.spec, pipeline.observation_space, config.algorithm, config.seed, device)
+        collector = trainer.collector_of(pipeline, algorithm)
+        each = trainer.steps_of(collector, config) * config.copies * env.spec.n_agents
+        networks = {name: getattr(algorithm, name) for name in ("policy", "critic") if hasattr(algorithm, name)}
         return Plan(
             agents=env.spec.n_agents,
             iterations=max(1, -(-config.total_steps // each)),

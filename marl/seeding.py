@@ -32,6 +32,7 @@ class Stream(IntEnum):
     EVALUATE = 6
     MESSAGES = 7
     SAFETY = 8
+    PERTURBATION = 9
     WORLD = 1000
 
 

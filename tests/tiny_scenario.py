@@ -45,13 +45,14 @@ TINY = Scenario(
 
 def tiny_config(system: str = "mappo", **sections: Any) -> AnyRunConfig:
     """A configuration of a small run; keyword arguments are sections or keys of it."""
+    options = {"rollout": 16, "actor": {"hidden": [16]}, "critic": {"hidden": [16]}}
     base = {
         "scenario": "tiny_scenario:TINY",
         "system": system,
         "total_steps": 2 * 16 * 8 * 6,
         "copies": 8,
         "coordination": {"guidance": {"enabled": False}},
-        "algorithm": {"rollout": 16, "actor": {"hidden": [16]}, "critic": {"hidden": [16]}},
+        "algorithm": {key: options[key] for key in options if key in SYSTEMS[system].config.model_fields},
         "checkpoint": {"every_iterations": 2},
     }
     return resolve(TinyConfig, SYSTEMS[system].config, [base, sections])

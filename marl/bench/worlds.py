@@ -23,6 +23,7 @@ from marl.rollout.batch import Batch
 from marl.rollout.collector import Collector
 from marl.scenario import Scenario
 from marl.systems.registry import load_system
+from marl.systems.system import Evolves
 from marl.training.progress import PhaseClock
 
 #: Names of the parts, in the order of their rows.
@@ -178,6 +179,11 @@ class _Training:
         self._algorithm = build(
             env.spec, self._pipeline.observation_space, config.algorithm, config.seed, torch.device(config.device)
         )
+        if isinstance(self._algorithm, Evolves):
+            raise UserError(
+                f"system '{config.system}' plays whole episodes, and what is measured are rollouts: measure another "
+                f"--system, or leave the parts policy, update and end out"
+            )
         self._clock = PhaseClock()
         self._collector = Collector(self._pipeline, self._algorithm.policy, self._algorithm.critic, self._clock.phase)
         self._collector.reset(_SEED)

@@ -106,6 +106,8 @@ class Pipeline:
         """The memory before a first decision."""
         if self._intent:
             self._intent.begin()
+        if self._safety:
+            self._safety.begin()
         return Memory(
             hidden=policy.initial_hidden(self.env.copies),
             start=torch.ones_like(timestep.alive),

@@ -64,6 +64,12 @@ class Safety:
         self.early_exits = env.device.type == "cpu"
         self.schedule(1.0)
 
+    def begin(self) -> None:
+        """Before the first decision of a rollout: nothing has been corrected yet, whatever was left unfinished."""
+        self._interventions = torch.zeros_like(self._interventions)
+        self._decisions = torch.zeros_like(self._decisions)
+        self._unpaid = None
+
     def schedule(self, fraction: float) -> None:
         """Take the margin and the penalty of a moment of training; fraction: the part of the run that is done.
 

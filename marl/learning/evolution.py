@@ -1,7 +1,10 @@
-"""Evolution strategies: ``Cma``, a search that needs only scores.
+"""Evolution strategies, which need only scores: ``Cma`` for some dozen numbers, a gradient of ranks for networks.
 
 N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772; the implementation is the authors' package
 ``cma``. Its random numbers come from a generator of its own here, so that the same scores give the same search.
+
+T. Salimans et al., "Evolution Strategies as a Scalable Alternative to Reinforcement Learning", arXiv 1703.03864:
+mirrored Gaussian perturbations of all weights, scores shaped by rank.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
 
@@ -53,3 +58,28 @@ class Cma:
     def mean(self) -> Array:
         """The centre of the search, ``[D]``: better than its points where scores are noisy."""
         return np.asarray(self._search.result.xfavorite, np.float64)
+
+
+def centred_ranks(fitness: Tensor) -> Tensor:
+    """Scores ``[P]`` by rank, from -.5 for the worst to .5 for the best; P at least 2.
+
+    Equal scores share the mean of their ranks, so that where all are equal nothing is learned; NaN is worst.
+    """
+    fitness = fitness.nan_to_num(nan=-torch.inf)
+    worse = (fitness.unsqueeze(0) < fitness.unsqueeze(1)).sum(1)
+    equal = (fitness.unsqueeze(0) == fitness.unsqueeze(1)).sum(1)
+    return (worse + (equal - 1) / 2) / (len(fitness) - 1) - 0.5
+
+
+def mirrored(noise: Tensor) -> Tensor:
+    """Directions ``[P / 2, D]`` and then their opposites: ``[P, D]``."""
+    return torch.cat((noise, -noise))
+
+
+def evolution_gradient(scores: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Estimate ``[D]`` of the gradient of the score's mean over perturbations, which points uphill.
+
+    scores: ``[P]``, of the weights plus ``sigma * mirrored(noise)``. noise: standard normal ``[P / 2, D]``.
+    """
+    plus, minus = scores.to(noise.dtype).chunk(2)
+    return (plus - minus) @ noise / (len(scores) * sigma)

@@ -83,10 +83,15 @@ class Actor(nn.Module):
         observation: ``[*, ...]``, or a dict of such. action_mask: bool ``[*, A]``, True where legal.
         hidden: ``[*, H]``, zeros at the start of an episode (None: zeros everywhere). Without memory it is handed back.
         """
+        output, hidden = self.outputs(observation, hidden)
+        return self.head(output, action_mask), hidden
+
+    def outputs(self, observation: Tree, hidden: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What ``head`` makes distributions of, ``[*, O]``, and the next hidden state."""
         features = self.encoder(observation)
         if self.memory is not None:
             features, hidden = self.memory(features, hidden)
-        return self._head(features, action_mask), hidden
+        return self._scored(features), hidden
 
     def unroll(
         self, observation: Tree, hidden: Tensor | None, start: Tensor, action_mask: Tensor | None = None
@@ -99,17 +104,22 @@ class Actor(nn.Module):
         features = self.encoder(observation)
         if self.memory is not None:
             features, hidden = self.memory.unroll(features, hidden, start)
-        return self._head(features, action_mask), hidden
+        return self.head(self._scored(features), action_mask), hidden
 
-    def _head(self, features: Tensor, action_mask: Tensor | None) -> Head:
-        output = self.output(features)
-        if self.encoder.choices:
-            output = output.squeeze(-1)
+    def _scored(self, features: Tensor) -> Tensor:
+        output: Tensor = self.output(features)
+        return output.squeeze(-1) if self.encoder.choices else output
+
+    def head(self, output: Tensor, action_mask: Tensor | None, log_std: Tensor | None = None) -> Head:
+        """The distributions ``[*]`` that outputs ``[*, O]`` stand for.
+
+        log_std: ``[*, D]`` or what broadcasts to it, for a Box; None: the actor's own.
+        """
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(output / self._temperature, action_mask)
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(output / self._temperature, self.action_space.nvec.tolist(), action_mask)
-        return Gaussian(self.centre + self.scale * output, self.log_std, self.scale)
+        return Gaussian(self.centre + self.scale * output, self.log_std if log_std is None else log_std, self.scale)
 
 
 def _outputs(space: spaces.Space[Any]) -> int:

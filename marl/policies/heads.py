@@ -104,7 +104,8 @@ class MultiCategorical:
 class Gaussian:
     """D independent normal numbers: float ``[*, D]``, unbounded; a world with bounds clips what it executes.
 
-    mean: float ``[*, D]``, in the units of the action. log_std: float ``[D]``, kept in ``LOG_STD_RANGE``.
+    mean: float ``[*, D]``, in the units of the action. log_std: float ``[D]``, or one for each of ``[*]``, kept in
+    ``LOG_STD_RANGE``.
     scale: what a standard deviation of 1 is in those units, a number or ``[D]``.
     """
 

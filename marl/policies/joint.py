@@ -85,6 +85,10 @@ class Drawn(NamedTuple):
     scores: Tensor | None
 
 
+#: (unit, its observation ``[B, N_u, *]``, recurrent state, action mask) -> its heads and next recurrent state.
+HeadOf = Callable[[Unit, Tree, Tensor | None, Tensor | None], tuple[Head, Tensor | None]]
+
+
 class JointPolicy(nn.Module):
     """Actors for all agents of a world.
 
@@ -113,7 +117,8 @@ class JointPolicy(nn.Module):
                 space = _with_index(space, len(spec.groups[unit.group]))
             self.actors[unit.name] = Actor(space, spec.action_space[unit.group], network, generator)
 
-    def _actor(self, unit: Unit) -> Actor:
+    def actor(self, unit: Unit) -> Actor:
+        """The network of a unit."""
         actor = self.actors[unit.name]
         assert isinstance(actor, Actor)
         return actor
@@ -141,13 +146,21 @@ class JointPolicy(nn.Module):
         return {
             unit.name: torch.zeros(copies, len(unit.index), size, device=device)
             for unit in self.units
-            if (size := self._actor(unit).hidden_size)
+            if (size := self.actor(unit).hidden_size)
         }
 
     @torch.no_grad()
-    def draw(self, timestep: TimeStep, hidden: dict[str, Tensor], start: Tensor, greedy: bool) -> Drawn:
+    def draw(
+        self,
+        timestep: TimeStep,
+        hidden: dict[str, Tensor],
+        start: Tensor,
+        greedy: bool,
+        head_of: HeadOf | None = None,
+    ) -> Drawn:
         """Decide at a time step; ``greedy`` takes the likeliest actions instead of sampling.
 
+        head_of: makes a unit's heads of what it sees; None: the unit's actor.
         The random numbers come from the copies' keys, so they depend neither on B nor on the neighbours.
         """
         n_agents = self.spec.n_agents
@@ -161,9 +174,8 @@ class JointPolicy(nn.Module):
             before = hidden.get(unit.name)
             if before is not None:
                 before = before * ~unit.take_agents(start, 1).unsqueeze(-1)
-            head, after = self._actor(unit)(
-                self._observation(unit, timestep.observation, 1), before, self._mask(unit, timestep.action_mask, 1)
-            )
+            seen, mask = self._observation(unit, timestep.observation, 1), self._mask(unit, timestep.action_mask, 1)
+            head, after = (head_of or self._head)(unit, seen, before, mask)
             action = head.mode() if greedy else head.sample(noise(unit.take_agents(keys, 1), head.noise_shape))
             actions[unit.group].append(action)
             share = head.log_prob(action)
@@ -179,9 +191,14 @@ class JointPolicy(nn.Module):
         }
         return Drawn(joined if len(joined) > 1 else next(iter(joined.values())), log_prob, next_hidden, scores)
 
+    def _head(
+        self, unit: Unit, observation: Tree, hidden: Tensor | None, mask: Tensor | None
+    ) -> tuple[Head, Tensor | None]:
+        return self.actor(unit)(observation, hidden, mask)  # type: ignore[no-any-return]
+
     def hidden_size(self, unit: Unit) -> int:
         """Width of the unit's recurrent state, 0 if feed-forward."""
-        return self._actor(unit).hidden_size
+        return self.actor(unit).hidden_size
 
     def decide(
         self, unit: Unit, observation: Tree, hidden: Tensor | None, agents: Sequence[str]
@@ -195,7 +212,7 @@ class JointPolicy(nn.Module):
             own = observation if isinstance(observation, dict) else {"observation": observation}
             places = [members.index(agent) for agent in agents]
             observation = {**own, "agent_index": torch.eye(len(members))[places]}
-        head, after = self._actor(unit)(observation, hidden, None)
+        head, after = self.actor(unit)(observation, hidden, None)
         return head, after
 
     def heads(
@@ -208,7 +225,7 @@ class JointPolicy(nn.Module):
         for unit in self.units:
             seen = self._observation(unit, observation, 2)
             mask = self._mask(unit, action_mask, 2)
-            actor = self._actor(unit)
+            actor = self.actor(unit)
             if unit.name in hidden:
                 head, _ = actor.unroll(seen, hidden[unit.name], unit.take_agents(start, 2), mask)
             else:

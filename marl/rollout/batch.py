@@ -43,6 +43,11 @@ class Batch:
     expert: Tree | None = None
 
     @property
+    def mean_reward(self) -> float:
+        """Of all acting agents' steps; 0 if nobody acted."""
+        return float(self.reward[self.mask].mean()) if bool(self.mask.any()) else 0.0
+
+    @property
     def steps(self) -> int:
         return self.reward.shape[0]
 

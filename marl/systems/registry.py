@@ -7,6 +7,7 @@ from marl.plugins import is_reference, load_reference
 from marl.systems.at_grpo import AT_GRPO, HIERARCHICAL_GRPO
 from marl.systems.dagger import DAGGER
 from marl.systems.dr_mas import DR_MAS
+from marl.systems.es import ES
 from marl.systems.flow_grpo import FLOW_GRPO
 from marl.systems.gdpo import GDPO
 from marl.systems.gigpo import GIGPO
@@ -18,7 +19,7 @@ from marl.systems.otc import OTC
 from marl.systems.poad import MAPPO_TEXT, POAD
 from marl.systems.system import System
 
-_TENSOR = (MAPPO, IPPO, DAGGER)
+_TENSOR = (MAPPO, IPPO, DAGGER, ES)
 _LANGUAGE = (
     GRPO,
     M_GRPO,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
 from marl.policies.joint import JointPolicy
 from marl.policies.joint_critic import JointCritic
+from marl.policies.population import Population
 from marl.rollout.batch import Batch
+from marl.rollout.generations import Generation
 
 
 class Algorithm(Protocol):
@@ -30,11 +32,32 @@ class Algorithm(Protocol):
         """Put ``state`` back."""
 
 
+@runtime_checkable
+class Evolves(Protocol):
+    """A learner for tensor worlds that is told how well members of a population did, and nothing else."""
+
+    config: Any
+    policy: JointPolicy
+    population: int
+
+    def members(self, number: int) -> Population:
+        """Who plays the generation of that number."""
+
+    def update(self, generation: Generation, number: int, fraction: float) -> dict[str, float]:
+        """Learn from a generation; returns named figures."""
+
+    def state(self) -> dict[str, object]:
+        """As ``Algorithm``'s."""
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Put ``state`` back."""
+
+
 @dataclass(frozen=True)
 class System:
     """A recipe: its name, what it claims, and how it is built.
 
-    build: (spec, observation space per group, options, seed, device) -> Algorithm; of a language system
+    build: (spec, observation space per group, options, seed, device) -> Algorithm or Evolves; of a language system
         (language world, options, seed, device) -> ``marl.systems.language_learner.LanguageLearner``.
     kind: what it learns in.
     """

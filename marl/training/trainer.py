@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
@@ -21,10 +23,11 @@ from marl.errors import UserError, nearest
 from marl.evaluation.runner import run_policy
 from marl.policies.base import BoundPolicy
 from marl.rollout.collector import Collector, EpisodeMeans
+from marl.rollout.generations import Generations
 from marl.scenario import Scenario, find_baseline, load_scenario
 from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.registry import load_system
-from marl.systems.system import System
+from marl.systems.system import Algorithm, Evolves, System
 from marl.training.checkpoint import CheckpointStore
 from marl.training.language import LanguageTrainer
 from marl.training.policy import PipelinePolicy
@@ -49,15 +52,13 @@ class Trainer:
         self._env = scenario.make(config.world, config.copies, device)
         self._pipeline = Pipeline(self._env, config.coordination, config.seed)
         self._pipeline.record()
-        self.algorithm = system.build(
+        self.algorithm: Algorithm | Evolves = system.build(
             self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
         )
         self._clock = PhaseClock()
         expert = _expert(scenario, config, self._env)
-        self._collector = Collector(
-            self._pipeline, self.algorithm.policy, self.algorithm.critic, self._clock.phase, expert
-        )
-        self._rollout: int = config.algorithm.rollout
+        self._collector = collector_of(self._pipeline, self.algorithm, self._clock.phase, expert)
+        self._rollout = steps_of(self._collector, config)
         self._agent_steps_each = self._rollout * config.copies * self._env.spec.n_agents
         self._iterations = max(1, -(-config.total_steps // self._agent_steps_each))
         self._iteration = 0
@@ -84,10 +85,10 @@ class Trainer:
 
     def start(self) -> None:
         """Begin a new run."""
-        base = fold_int(fold_int(0, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
-        self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
+        if isinstance(self._collector, Collector):
+            self._collector.reset(self._instances(self.config.copies))
         self.save()  # so that there is always something to resume from
-        if not self._exact:
+        if isinstance(self._collector, Collector) and not self._exact:
             who = "an expert" if isinstance(self._env, Snapshots) else type(self._env).__name__
             self._echo(f"{who} cannot be saved in mid-episode: resuming will start episodes afresh")
 
@@ -96,7 +97,7 @@ class Trainer:
         tree, _, path = CheckpointStore(init).latest(self._echo)
         try:
             self.algorithm.policy.load_state_dict(tree["algorithm"]["policy"])
-            if "critic" in tree["algorithm"]:
+            if "critic" in tree["algorithm"] and not isinstance(self.algorithm, Evolves):
                 self.algorithm.critic.load_state_dict(tree["algorithm"]["critic"])
             self._pipeline.load_learned(tree.get("modules", {}))
         except (KeyError, TypeError, RuntimeError):
@@ -114,12 +115,12 @@ class Trainer:
         counters = tree["counters"]
         self._iteration, self._episodes = counters["iteration"], counters["episodes"]
         self._cpu_before = counters["cpu_seconds"]
-        if self._exact:
-            self._env.restore(tree["world"])  # type: ignore[attr-defined]
-            self._collector.load_state(tree["collector"])
-        else:
-            base = fold_int(fold_int(self._iteration, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
-            self._collector.reset(seeds_of(base, self.config.copies, self._env.device))
+        if isinstance(self._collector, Collector):
+            if self._exact:
+                self._env.restore(tree["world"])  # type: ignore[attr-defined]
+                self._collector.load_state(tree["collector"])
+            else:
+                self._collector.reset(self._instances(self.config.copies))
         self._echo(f"resumed from {path.name} at {self.agent_steps:,} agent-steps")
 
     def save(self) -> None:
@@ -133,10 +134,15 @@ class Trainer:
                 "cpu_seconds": self._cpu_seconds(),
             },
         }
-        if self._exact:
+        if isinstance(self._collector, Collector) and self._exact:
             tree["world"] = self._env.snapshot()  # type: ignore[attr-defined]
             tree["collector"] = self._collector.state()
         self._store.save(self._iteration, tree, {"agent_steps": self.agent_steps})
+
+    def _instances(self, count: int) -> Tensor:
+        """Seeds of training instances that an iteration begins with, where it does not go on with those under way."""
+        base = fold_int(fold_int(self._iteration, int(Stream.TRAIN)), self.config.seed) & ((1 << 62) - 1)
+        return seeds_of(base, count, self._env.device)
 
     def _cpu_seconds(self) -> float:
         return self._cpu_before + time.process_time() - self._cpu_began
@@ -164,7 +170,12 @@ class Trainer:
     def _iterate(self) -> dict[str, float]:
         fraction = self._iteration / self._iterations
         self._pipeline.schedule(fraction)
-        batch, episodes = self._collector.collect(self._rollout)
+        batch: Any
+        if isinstance(self._collector, Generations):
+            seeds = self._instances(self._collector.instances)
+            batch, episodes = self._collector.collect(self._iteration, seeds)
+        else:
+            batch, episodes = self._collector.collect(self._rollout)
         with self._clock.phase("update"):
             learned = self.algorithm.update(batch, self._iteration, fraction)
             learned |= self._pipeline.learn(self._iteration)
@@ -175,7 +186,7 @@ class Trainer:
             "agent_steps": self.agent_steps,
             "episodes": self._episodes,
             "cpu_seconds": self._cpu_seconds(),
-            "reward": float(batch.reward[batch.mask].mean()) if bool(batch.mask.any()) else 0.0,
+            "reward": batch.mean_reward,
         }
         figures |= {f"episode/{name}": value for name, value in self._metrics(episodes).items()}
         figures |= {f"learn/{name}": value for name, value in learned.items()}
@@ -207,6 +218,23 @@ class Trainer:
 
     def close(self) -> None:
         self._env.close()
+
+
+def collector_of(
+    pipeline: Pipeline,
+    algorithm: Algorithm | Evolves,
+    phase: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext(),
+    expert: BoundPolicy | None = None,
+) -> Collector | Generations:
+    """What plays for a learner: rollouts that go on where the last one stopped, or generations of whole episodes."""
+    if isinstance(algorithm, Evolves):
+        return Generations(pipeline, algorithm.members, algorithm.population, algorithm.config.greedy, phase)
+    return Collector(pipeline, algorithm.policy, algorithm.critic, phase, expert)
+
+
+def steps_of(collector: Collector | Generations, config: AnyRunConfig) -> int:
+    """Steps of each copy in an iteration."""
+    return collector.steps if isinstance(collector, Generations) else int(config.algorithm.rollout)
 
 
 def train(
