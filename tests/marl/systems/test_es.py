@@ -27,7 +27,7 @@ from marl.training.checkpoint import CheckpointStore
 from marl.training.checkpoint import load as load_checkpoint
 from marl.training.policy import PipelinePolicy
 from marl.training.tracking import Tracker, read_metrics
-from marl.training.trainer import resume, train
+from marl.training.trainer import collector_of, resume, train
 
 
 def config_of(**sections: Any) -> AnyRunConfig:
@@ -39,7 +39,9 @@ def learner_of(config: AnyRunConfig, copies: int) -> tuple[Es, Generations, Pipe
     env = make_tiny(config.world, copies, torch.device("cpu"))
     pipeline = Pipeline(env, config.coordination)
     learner = Es(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
-    return learner, Generations(pipeline, learner.members, learner.population), pipeline
+    generations = collector_of(pipeline, learner)
+    assert isinstance(generations, Generations)
+    return learner, generations, pipeline
 
 
 def weights_of(policy: JointPolicy) -> Tensor:
@@ -80,23 +82,25 @@ def test_members_meet_the_same_worlds_with_the_same_random_numbers() -> None:
     assert torch.equal(before, weights_of(learner.policy))
 
 
-@pytest.mark.parametrize("world", [{"slip": 0.3}, {"mortal": True, "slip": 0.3, "agents": 3}])
-def test_fitness_is_what_the_evaluator_finds(world: dict[str, Any]) -> None:
-    config = config_of(world=world, algorithm={"sigma": 1.0})
-    learner, generations, pipeline = learner_of(config, 12)
+@pytest.mark.parametrize(
+    ("world", "greedy"), [({"slip": 0.3}, False), ({}, True), ({"mortal": True, "slip": 0.3, "agents": 3}, False)]
+)
+def test_fitness_is_what_the_evaluator_finds(world: dict[str, Any], greedy: bool) -> None:
+    config = config_of(world=world, algorithm={"sigma": 1.0, "greedy": greedy})
+    learner, generations, _ = learner_of(config, 12)
     seeds = torch.tensor([5, 9, 2])
     generation, episodes = generations.collect(0, seeds)
     assert episodes.count == 12 and len(generation.fitness.unique()) > 1
     for member, fitness in zip(learner.members(0)._members, generation.fitness, strict=True):
         env = make_tiny(config.world, 3, torch.device("cpu"))
-        played = run_policy(env, PipelinePolicy(Pipeline(env, config.coordination), member, False), seeds, 1)
+        played = run_policy(env, PipelinePolicy(Pipeline(env, config.coordination), member, greedy), seeds, 1)
         assert float(fitness) == pytest.approx(played.metrics["reached_share"].mean(), rel=1e-6)
     assert episodes.means()["reached_share"] == pytest.approx(float(generation.fitness.mean()))
 
 
 def test_all_episodes_of_a_generation_count() -> None:
     """Copies whose episodes end early begin others: with B copies of 16 steps there are more than B."""
-    learner, generations, _ = learner_of(config_of(world={"terminates": True, "length": 2}), 8)
+    _, generations, _ = learner_of(config_of(world={"terminates": True, "length": 2}), 8)
     generation, episodes = generations.collect(0, torch.arange(2))
     assert episodes.count > 8 and bool(generation.fitness.isfinite().all())
 
@@ -108,10 +112,10 @@ def with_metric(learner: Es, pipeline: Pipeline, better: Any) -> Generations:
 
 
 def test_less_is_better_where_the_metric_says_so() -> None:
-    learner, generations, pipeline = learner_of(config_of(algorithm={"sigma": 1.0}), 8)
-    more, _ = generations.collect(0, torch.arange(2))
-    less, _ = with_metric(learner, pipeline, "lower").collect(0, torch.arange(2))
-    assert torch.equal(more.fitness, -less.fitness)
+    learner, generations, pipeline = learner_of(config_of(algorithm={"sigma": 1.0}), 32)
+    more, _ = generations.collect(0, torch.arange(8))
+    less, _ = with_metric(learner, pipeline, "lower").collect(0, torch.arange(8))
+    assert torch.equal(more.fitness, -less.fitness) and bool(more.fitness.all())
 
 
 @pytest.mark.parametrize("better", ["neither", None])
