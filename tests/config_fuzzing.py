@@ -24,6 +24,7 @@ from marl.yaml_io import dump_yaml
 RUNS = [
     ("lifelong_mapf", "mappo"),
     ("lifelong_mapf", "ippo"),
+    ("lifelong_mapf", "es"),
     ("cav_merging", "mappo"),
     ("agent_hierarchy", "mappo"),
     ("agent_hierarchy", "m_grpo"),

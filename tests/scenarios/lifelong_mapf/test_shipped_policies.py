@@ -56,15 +56,16 @@ def test_a_policy_brings_what_it_sees_and_the_world_its_numbers() -> None:
     assert set(world.enable_plan()) == {"path", "moves"}
 
 
-def test_scorers_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "size"), [("scorer", "rollout=16"), ("scorer_es", "population=2")])
+def test_scorers_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path, preset: str, size: str) -> None:
     """``marl train lifelong_mapf --preset scorer --init lifelong_mapf/scorer --map FILE``."""
     file = tmp_path / "mine.map"
     file.write_text("type octile\nheight 5\nwidth 7\nmap\n.......\n.@.@.@.\n.......\n.@.@.@.\n.......\n", "ascii")
     config = api.configure(
         "lifelong_mapf",
-        preset="scorer",
+        preset=preset,
         options={"map": str(file), "agents": 6, "horizon": 16},
-        overrides=["copies=2", "total_steps=384", "algorithm.rollout=16"],
+        overrides=["copies=2", "total_steps=384", f"algorithm.{size}"],
     )
     start = api.run_folder_of(Path("lifelong_mapf/scorer"))
     folder = api.trainer.train(config, tmp_path / "run", live=False, init=start)
