@@ -128,7 +128,15 @@ def serve_command(command: bytes, seats: list[Seat], arrays: Mapping[str, Array]
         simulator.write(outputs)
 
 
-def serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count: int, log: str, limit_s: float) -> None:
+def serve(
+    commands: Connection,
+    answers: Connection,
+    factory: Callable[[], Simulator],
+    first: int,
+    count: int,
+    log: str,
+    limit_s: float,
+) -> None:
     """The worker process: simulators for ``count`` copies, a command at a time, each within ``limit_s`` seconds."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # The owner's to handle, who saves first and then closes the pipe.
@@ -151,20 +159,20 @@ def serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count:
     try:
         simulators += [factory() for _ in range(count)]
         layout = simulators[0].layout
-        pipe.send(layout)
-        name, copies = pipe.recv()
+        answers.send(layout)
+        name, copies = commands.recv()
         attached = True
         memory = SharedMemory(name)
         arrays.update(views(blocks_of(layout, copies), memory))
         seats += make_seats(simulators, first, arrays)
-        owner = pipe.fileno()
+        told, telling = commands.fileno(), answers.fileno()
         # What is there now stays: collections need not walk through it again and again.
         gc.freeze()
-        while (command := os.read(owner, 1)) not in (CLOSE, b""):
+        while (command := os.read(told, 1)) not in (CLOSE, b""):
             signal.setitimer(signal.ITIMER_REAL, limit_s)
-            serve_command(command, seats, arrays, pipe.recv() if command == ASK else "")
+            serve_command(command, seats, arrays, commands.recv() if command == ASK else "")
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-            os.write(owner, DONE)
+            os.write(telling, DONE)
             served += 1
             if served % _LOG_EVERY == 0 and os.fstat(descriptor).st_size > _LOG_LIMIT:
                 os.ftruncate(descriptor, 0)
@@ -173,8 +181,8 @@ def serve(pipe: Connection, factory: Callable[[], Simulator], first: int, count:
     except Exception as error:
         traceback.print_exc()
         if attached:
-            os.write(pipe.fileno(), FAILED)
-        pipe.send(f"raised {type(error).__name__}: {str(error)[:2000]}")
+            os.write(answers.fileno(), FAILED)
+        answers.send(f"raised {type(error).__name__}: {str(error)[:2000]}")
     finally:
         for simulator in simulators:
             simulator.close()
