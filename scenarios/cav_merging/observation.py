@@ -35,7 +35,8 @@ OBSERVATION = PUBLISHED + OWN
 STATE_NEIGHBOURS = 11
 STATE_WIDTH = 8
 STATE_GLOBAL = 3
-STATE = OBSERVATION + STATE_NEIGHBOURS * STATE_WIDTH + STATE_GLOBAL
+OVERALL = OBSERVATION + STATE_NEIGHBOURS * STATE_WIDTH
+STATE = OVERALL + STATE_GLOBAL
 
 
 @njit(cache=True, inline="always")
@@ -66,7 +67,9 @@ def _observe(
     order: Ints,
     lead: Ints,
     follow: Ints,
-    overall: Floats,
+    step: Ints,
+    speeds: Floats,
+    horizon: int,
     seen: np.ndarray,
     state: np.ndarray,
 ) -> None:
@@ -144,15 +147,14 @@ def _observe(
                 row[at + 6] = _clip(drivers[b, j, 1] / TAU_S)
                 row[at + 7] = _clip(gained[b, j] / ACCEL_MPS2)
             row[:OBSERVATION] = out
-            row[STATE - STATE_GLOBAL :] = overall[b]
+            row[OVERALL] = min(1.0, step[b] / horizon)
+            row[OVERALL + 1] = min(1.0, speeds[b] / count / SPEED_MPS)
+            row[OVERALL + 2] = np.float32(count) / np.float32(slots)
 
 
-def overall_figures(traffic: Traffic, horizon: int) -> Tensor:
-    """What the critic knows of the whole copy: time passed, mean speed, cars; float64 ``[B, 3]`` in [0, 1]."""
-    count = traffic.present.sum(1)
-    mean = (traffic.v * traffic.present).sum(1) / count.clamp(min=1)
-    passed = traffic.step.double() / horizon
-    return torch.stack((passed.clamp(max=1.0), (mean / SPEED_MPS).clamp(max=1.0), count / traffic.x.shape[1]), 1)
+def total_speed(traffic: Traffic) -> Tensor:
+    """m/s, over the cars of each copy, float64 ``[B]``."""
+    return (traffic.v * traffic.present).sum(1)
 
 
 def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
@@ -169,9 +171,12 @@ def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horiz
             tensor.numpy()
             for tensor in (
                 traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present, traffic.drivers, traffic.road,
-                traffic.target, order, lead, follow, overall_figures(traffic, horizon), seen, state,
+                traffic.target, order, lead, follow, traffic.step, total_speed(traffic),
             )
-        )
+        ),
+        horizon,
+        seen.numpy(),
+        state.numpy(),
     )  # fmt: skip
     return seen, state
 
@@ -264,7 +269,15 @@ def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: i
     drivers = torch.where(there[..., None], drivers, 0.0).flatten(2)
     missing = STATE_NEIGHBOURS * STATE_WIDTH - drivers.shape[2]
     drivers = torch.nn.functional.pad(drivers, (0, missing))
-    overall = overall_figures(t, horizon)[:, None].expand(-1, agents, -1)
+    overall = _overall(t, horizon)[:, None].expand(-1, agents, -1)
     alive = t.present[:, :agents, None]
     state = torch.where(alive, torch.cat((seen, drivers, overall), -1), 0.0).float()
     return torch.where(alive, seen, 0.0).float(), state
+
+
+def _overall(traffic: Traffic, horizon: int) -> Tensor:
+    """What the critic knows of the whole copy: time passed, mean speed, cars; float64 ``[B, 3]`` in [0, 1]."""
+    count = traffic.present.sum(1)
+    mean = total_speed(traffic) / count.clamp(min=1)
+    passed = traffic.step.double() / horizon
+    return torch.stack((passed.clamp(max=1.0), (mean / SPEED_MPS).clamp(max=1.0), count / traffic.x.shape[1]), 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from marl.envs.batched import Metric
 from marl.envs.workers import Array, WorkerPool
 from marl.errors import UserError
+from scenarios.cav_merging import sumo_exchange as exchange
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
 from scenarios.cav_merging.geometry import RoadGeometry
@@ -20,7 +21,7 @@ from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
 from scenarios.cav_merging.sumo_gui import GuiSimulator, screen
 from scenarios.cav_merging.sumo_install import sumo_home
-from scenarios.cav_merging.sumo_simulator import Column, Command, Op, Status, SumoSimulator
+from scenarios.cav_merging.sumo_simulator import Command, Op, SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin import Outcome
 
@@ -72,6 +73,7 @@ class SumoBackend:
         # What the simulators were told since the episode's beginning: a snapshot is replayed from it.
         self._history = np.zeros((copies, config.horizon + 2, self._slots + 1, len(Command)))
         self._length = np.zeros(copies, dtype=np.int64)
+        self._everybody = np.arange(copies)
 
     def _network(self, geometry: RoadGeometry) -> RoadNetwork:
         for name, known in NETWORKS.items():
@@ -90,10 +92,11 @@ class SumoBackend:
         mask[chosen] = True
         self.pool.seeds[:] = self._seeds
         self.pool.reset(mask)
-        commands = self._no_commands()
-        self._insert(commands, traffic, _host(traffic.present))
-        commands[:, -1, Command.OP] = 1.0
-        self._tell(commands, mask)
+        told = self.pool.actions
+        told[:] = 0.0
+        self._insert(told, traffic, _host(traffic.present))
+        told[:, -1, Command.OP] = 1.0
+        self._remember(chosen)
         while mask.any():
             mask = self.pool.step(mask)
 
@@ -105,12 +108,9 @@ class SumoBackend:
     def insert(self, traffic: Traffic, slots: Tensor) -> None:
         self._pending |= _host(slots)
 
-    def _no_commands(self) -> Array:
-        return np.zeros((len(self._length), self._slots + 1, len(Command)))
-
-    def _insert(self, commands: Array, traffic: Traffic, slots: Array, ahead_s: float = 0.0) -> None:
-        """Write into ``commands`` what places the cars of ``slots`` (bool ``[B, V]``), ``ahead_s`` seconds further."""
-        rows = commands[:, :-1]
+    def _insert(self, told: Array, traffic: Traffic, slots: Array, ahead_s: float = 0.0) -> None:
+        """Write into ``told`` what places the cars of ``slots`` (bool ``[B, V]``), ``ahead_s`` seconds further."""
+        rows = told[:, :-1]
         drivers, v = _host(traffic.drivers), _host(traffic.v)
         style = np.abs(drivers[..., P.TAU, None] - _TAUS).argmin(-1)
         rows[..., Command.OP] = slots * float(Op.INSERT)
@@ -121,46 +121,37 @@ class SumoBackend:
         rows[..., Command.DESIRED] = drivers[..., P.DESIRED]
         rows[..., Command.CONTROLLED] = _host(traffic.controlled)
 
-    def _tell(self, commands: Array, mask: Array) -> None:
-        """Hand out commands and remember them."""
-        rows = np.flatnonzero(mask)
-        self.pool.actions[rows] = commands[rows]
-        self._history[rows, self._length[rows]] = commands[rows]
+    def _remember(self, rows: Array) -> None:
+        """What copies ``rows`` (int64 ``[K]``) are told belongs to their episodes."""
+        self._history[rows, self._length[rows]] = self.pool.actions[rows]
         self._length[rows] += 1
 
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
-        commands = self._no_commands()
+        told = self.pool.actions
+        told[:] = 0.0
         if self._pending.any():
             # A car appears at the end of SUMO's first step and drives in the second: place it where it is by then.
-            self._insert(commands, traffic, self._pending, ahead_s=SIM_STEP_S)
-        rows, controlled = commands[:, :-1], _host(traffic.controlled)
-        rows[..., Command.OP] += (_host(traffic.present) & controlled & ~self._pending) * float(Op.CONTROL)
-        rows[..., Command.CONTROLLED] = controlled
-        rows[..., Command.ACCEL] = _host(accel)
-        rows[..., Command.TURN] = _host(turn)
+            self._insert(told, traffic, self._pending, ahead_s=SIM_STEP_S)
+            self._pending[:] = False
+        exchange.command(*map(_host, (traffic.present, traffic.controlled, accel, turn)), told)
         if self._marks is not None:
-            rows[:, : self._agents, Command.MARK] = self._marks
+            marked = told[:, : self._agents]
+            marked[..., Command.MARK] = self._marks
             path = rollout(traffic, None, PATH_POINTS)[:, :, -1, 0]
-            rows[:, : self._agents, Command.REACH] = _host(path - traffic.x[:, : self._agents])
+            marked[..., Command.REACH] = _host(path - traffic.x[:, : self._agents])
             self._marks[:] = False
-        self._pending[:] = False
-        self._tell(commands, np.ones(len(commands), dtype=bool))
-        lost = self.pool.step()
-        cars = self.pool.outputs["cars"]
-        status = cars[..., Column.STATUS]
-        known = ~lost[:, None] & (status != Status.ABSENT)
-        _update(traffic.x, cars[..., Column.X], known)
-        _update(traffic.v, cars[..., Column.V], known)
-        _update(traffic.gained, cars[..., Column.GAINED], known)
-        _update(traffic.lane, cars[..., Column.LANE], known)
-        _update(traffic.present, status == Status.PRESENT, ~lost[:, None])
-        found = (
-            known & (status == Status.CRASHED),
-            known & (status == Status.LEFT),
-            np.where(lost, 0, self.pool.outputs["hits"][:, 0]),
-            lost,
-        )
-        return Outcome(*(torch.from_numpy(array).to(traffic.x.device) for array in found))
+        self._remember(self._everybody)
+        lost = torch.from_numpy(self.pool.step())
+        crashed, left = (torch.empty(self._pending.shape, dtype=torch.bool) for _ in range(2))
+        hits = torch.empty(lost.shape, dtype=torch.int64)
+        read = (traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present)
+        arrays = [_host(tensor) for tensor in read]
+        outputs = self.pool.outputs
+        exchange.take(outputs["cars"], outputs["hits"], lost.numpy(), *arrays, crashed.numpy(), left.numpy(), hits.numpy())
+        if not traffic.compiled:
+            for tensor, array in zip(read, arrays, strict=True):
+                tensor.copy_(torch.from_numpy(array))
+        return Outcome(*(found.to(traffic.x.device) for found in (crashed, left, hits, lost)))
 
     def snapshot(self) -> dict[str, Tensor]:
         if not self._exact:
@@ -195,11 +186,3 @@ def _host(tensor: Tensor) -> Array:
     """The tensor as an array on the CPU, its own memory if it is there already."""
     array: Array = tensor.cpu().numpy()
     return array
-
-
-def _update(tensor: Tensor, values: Array, where: Array) -> None:
-    """Overwrite the entries of ``where``."""
-    array = _host(tensor)
-    np.copyto(array, values, where=where, casting="unsafe")
-    if tensor.device.type != "cpu":
-        tensor.copy_(torch.from_numpy(array))
