@@ -76,6 +76,8 @@ _INSERT, _ABSENT, _PRESENT = int(Op.INSERT), float(Status.ABSENT), float(Status.
 #: Metres by which SUMO's sum of steps may differ from ours. A car on another edge is further off than that.
 _ROUNDING_M = 1e-6
 
+#: A car under control: its slot, its name in SUMO, its row of the outputs, and what it is told.
+_Steered = tuple[int, str, list[float], list[float]]
 #: What is asked of SUMO's vehicles in every step.
 _VEHICLE = ("setSpeed", "getLaneID", "getLanePosition", "getSpeed", "getAcceleration")
 
@@ -194,13 +196,24 @@ class SumoSimulator:
                 self._insert(slot, actions[slot].tolist())
         if rows[-1][_OP] > 0.0:
             self._drive_on(0.0)
-            self._read()
+            for slot, name in self._ids.items():
+                self._ask(slot, name)
             return
+        steered: list[_Steered] = []
+        others: list[tuple[int, str]] = []
+        for slot, name in self._ids.items():
+            if rows[slot][_CONTROLLED] > 0.0:
+                steered.append((slot, name, self._cars[slot], rows[slot]))
+            else:
+                others.append((slot, name))
         for substep in range(SUBSTEPS):
-            self._steer(rows, first=substep == 0)
+            self._steer(steered, first=substep == 0)
             self._drive_on(0.0)
             self._sort_out()
-        self._read(rows)
+        self._read(steered)
+        for slot, name in others:
+            if slot in self._ids:
+                self._ask(slot, name)
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
         self._written.pack_into(outputs["cars"], 0, *chain.from_iterable(self._cars))
@@ -235,30 +248,28 @@ class SumoSimulator:
         self._cars[slot] = [x, v, lane, 0.0, _PRESENT]
         self._offset[slot] = math.nan
 
-    def _steer(self, rows: list[list[float]], first: bool) -> None:
+    def _steer(self, steered: list[_Steered], first: bool) -> None:
         """Commands to the cars under control; takes off those that are about to run off the acceleration lane.
 
         A car under control does what it is told, so that its state after the step is known without asking.
         """
-        set_speed = self._set_speed
-        for slot, name in list(self._ids.items()):
-            op, controlled, accel, turn = rows[slot]
-            if controlled <= 0.0 or (first and op == _INSERT):
+        set_speed, push, merge_end = self._set_speed, self._push, self._merge_end
+        for slot, name, car, (op, _, accel, turn) in steered:
+            x, v, lane, _, status = car
+            if status != _PRESENT or (first and op == _INSERT):
                 continue
-            car = self._cars[slot]
-            x, v, lane, _, _ = car
             new = v + accel * SIM_STEP_S
             if new < 0.0:
                 new = 0.0
             after = x + new * SIM_STEP_S
-            if lane == 0 and after >= self._merge_end:
+            if lane == 0 and after >= merge_end:
                 # SUMO stops such a car at the lane end without a word.
                 self._hits += 1
                 self._take_off(slot)
                 continue
             set_speed(name, new)
             car[0], car[1] = after, new
-            self._push[slot] = (new - v) / SIM_STEP_S
+            push[slot] = (new - v) / SIM_STEP_S
             if first and turn and 1 <= lane + turn <= self._main_lanes and (lane > 0 or x >= self._merge_start):
                 vehicle = self._sumo.vehicle
                 vehicle.changeLane(name, vehicle.getLaneIndex(name) + int(turn), SIM_STEP_S)
@@ -292,20 +303,26 @@ class SumoSimulator:
         self._cars[slot][_STATUS] = float(status)
         self._gone.append(slot)
 
-    def _read(self, rows: list[list[float]] | None = None) -> None:
-        """Ask SUMO where the cars are; of those that ``rows`` has steered straight on, their places alone."""
-        lanes, offset, position = self._network.lanes, self._offset, self._place
-        for slot, name in self._ids.items():
-            car = self._cars[slot]
-            at = position(name)
-            if rows is not None and rows[slot][_CONTROLLED] > 0.0:
-                if rows[slot][_TURN] != 0.0:
-                    offset[slot] = math.nan
-                elif abs(offset[slot] + at - car[0]) < _ROUNDING_M:
-                    car[0], car[3] = offset[slot] + at, self._push[slot]
-                    continue
-            place = lanes.get(self._lane_of(name))
-            if place is not None:
-                turned = rows is not None and rows[slot][_TURN] != 0.0
-                offset[slot] = math.nan if turned else place[1]
-                car[:_STATUS] = place[1] + at, self._speed(name), place[0], self._acceleration(name)
+    def _read(self, steered: list[_Steered]) -> None:
+        """Ask SUMO where the cars under control are: of those that drove straight on, their places alone."""
+        offset, place, push = self._offset, self._place, self._push
+        for slot, name, car, (_, _, _, turn) in steered:
+            if car[_STATUS] != _PRESENT:
+                continue
+            if turn:
+                self._ask(slot, name)
+                offset[slot] = math.nan
+                continue
+            x = offset[slot] + place(name)
+            if abs(x - car[0]) < _ROUNDING_M:
+                car[0], car[3] = x, push[slot]
+            else:
+                self._ask(slot, name)
+
+    def _ask(self, slot: int, name: str) -> None:
+        """Ask SUMO for everything about a car; between our lanes, where SUMO may have some of its own, it stays."""
+        found = self._network.lanes.get(self._lane_of(name))
+        if found is not None:
+            lane, offset = found
+            self._offset[slot] = offset
+            self._cars[slot][:_STATUS] = offset + self._place(name), self._speed(name), lane, self._acceleration(name)
