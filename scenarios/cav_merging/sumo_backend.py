@@ -141,17 +141,18 @@ class SumoBackend:
             marked[..., Command.REACH] = _host(path - traffic.x[:, : self._agents])
             self._marks[:] = False
         self._remember(self._everybody)
-        lost = torch.from_numpy(self.pool.step())
-        crashed, left = (torch.empty(self._pending.shape, dtype=torch.bool) for _ in range(2))
-        hits = torch.empty(lost.shape, dtype=torch.int64)
+        lost = self.pool.step()
+        cars, collisions = self.pool.outputs["cars"], self.pool.outputs["hits"]
         read = (traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present)
         arrays = [_host(tensor) for tensor in read]
-        outputs = self.pool.outputs
-        exchange.take(outputs["cars"], outputs["hits"], lost.numpy(), *arrays, crashed.numpy(), left.numpy(), hits.numpy())
+        crashed, left = np.empty_like(self._pending), np.empty_like(self._pending)
+        hits = np.empty_like(self._length)
+        exchange.take(cars, collisions, lost, *arrays, crashed, left, hits)
         if not traffic.compiled:
             for tensor, array in zip(read, arrays, strict=True):
                 tensor.copy_(torch.from_numpy(array))
-        return Outcome(*(found.to(traffic.x.device) for found in (crashed, left, hits, lost)))
+        found = (crashed, left, hits, lost)
+        return Outcome(*(torch.from_numpy(array).to(traffic.x.device) for array in found))
 
     def snapshot(self) -> dict[str, Tensor]:
         if not self._exact:

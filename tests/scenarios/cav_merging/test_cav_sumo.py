@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from marl.training.trainer import train
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.networks import find_network, read_network
 from scenarios.cav_merging.sumo_backend import SumoBackend
-from scenarios.cav_merging.sumo_simulator import SumoSimulator
+from scenarios.cav_merging.sumo_simulator import Column, Command, Op, Status, SumoSimulator
 from scenarios.cav_merging.world import CavMerging
 
 pytestmark = pytest.mark.usefixtures("needs_sumo")
@@ -167,6 +168,43 @@ def test_a_second_simulation_in_a_process_is_refused(sumo):
     with pytest.raises(RuntimeError, match="runs a SUMO simulation already"):
         SumoSimulator(network, 2, exact=True)
     first.close()
+
+
+def test_what_is_known_without_asking_is_what_sumo_would_answer(sumo):
+    """Two cars under control, one of which merges and one stops on the way, and a human driver, over the whole road."""
+    network = read_network(find_network("merge"))
+    simulator = SumoSimulator(network, 3, exact=True)
+    block = simulator.layout.outputs["cars"]
+    outputs = {"cars": np.zeros(block.shape), "hits": np.zeros(1, dtype=np.int64)}
+    cars = outputs["cars"]
+    told = np.zeros(simulator.layout.actions.shape)
+    simulator.reset(1)
+    for slot, (lane, x, controlled) in enumerate([(0, 200.0, 1.0), (1, 150.0, 1.0), (1, 190.0, 0.0)]):
+        told[slot, [Command.OP, Command.CONTROLLED]] = Op.INSERT, controlled
+        told[slot, [Command.LANE, Command.X, Command.V, Command.DESIRED]] = lane, x, 25.0, 27.0
+    told[-1, Command.OP] = 1.0
+    simulator.step(told, 0)
+    accelerations = np.random.default_rng(0).uniform(-2.0, 2.0, size=(150, 2))
+    accelerations[20:60, 1], accelerations[60:, 1] = -4.5, 3.0  # to a standstill and on again
+    lanes, steps = set(), 0
+    for accel in accelerations:
+        told[:] = 0.0
+        told[:2, Command.CONTROLLED], told[:2, Command.ACCEL] = 1.0, accel
+        told[0, Command.TURN] = 330.0 < cars[0, Column.X] < 360.0 and cars[0, Column.LANE] == 0.0
+        simulator.step(told, 0)
+        simulator.write(outputs)
+        for car, name in zip(cars, ("0.1", "1.2", "2.3"), strict=True):
+            if car[Column.STATUS] != Status.PRESENT:
+                continue
+            lane, offset = network.lanes[sumo.vehicle.getLaneID(name)]
+            asked = offset + sumo.vehicle.getLanePosition(name), sumo.vehicle.getSpeed(name)
+            assert (car[Column.X], car[Column.V], car[Column.LANE]) == (*asked, lane)
+            assert car[Column.GAINED] == pytest.approx(sumo.vehicle.getAcceleration(name), abs=1e-9)
+            lanes.add((name, lane))
+            steps += 1
+    simulator.close()
+    assert lanes == {("0.1", 0), ("0.1", 1), ("1.2", 1), ("2.3", 1)} and steps > 200
+    assert set(cars[:, Column.STATUS]) == {Status.ABSENT} and not outputs["hits"].any()
 
 
 def test_a_geometry_of_spans_has_no_sumo_network():
