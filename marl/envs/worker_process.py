@@ -150,6 +150,8 @@ def serve(
     os.dup2(descriptor, 2)
     faulthandler.enable()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Where numpy came with the fork, the state of its global generator did too, the same for every worker.
+    np.random.seed()
     memory: SharedMemory | None = None
     simulators: list[Simulator] = []
     arrays: dict[str, Array] = {}

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -74,6 +74,7 @@ class WorkerPool:
     workers: number of processes; 0 runs everything in this process, for debugging, with the same results.
     timeout_s: the longest that one ``reset`` or ``step`` may take; ``start_timeout_s`` the same for starting a worker.
     max_failures: failures of one worker, none of them 1000 calls after the one before, after which the pool gives up.
+    preload: modules to import once for all workers, which are forked with them; a process's first pool decides.
 
     seeds: int64 [B], the seed of the next episode of each copy, set by the owner before ``reset`` and ``step``.
     actions: [B, *], set by the owner before ``step``. outputs: name -> [B, *], valid until the next call.
@@ -89,6 +90,7 @@ class WorkerPool:
         timeout_s: float = 60.0,
         start_timeout_s: float = 120.0,
         max_failures: int = 3,
+        preload: Sequence[str] = (),
     ):
         if not 0 <= workers <= copies:
             raise UserError(f"workers is {workers}, but {copies} copies can be shared by 0 to {copies} workers")
@@ -104,6 +106,8 @@ class WorkerPool:
             }
             self._held.local = make_seats(simulators, 0, self._held.arrays)
         else:
+            if sys.platform == "linux":
+                _context.set_forkserver_preload(list(preload))
             self._start_all(factory, workers)
         arrays = self._held.arrays
         self.seeds, self.actions = arrays["seeds"], arrays["actions"]

@@ -26,6 +26,8 @@ from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin import Outcome
 
 LOST = Metric("1", "lower", "episode cut short by the loss of its SUMO process; its other figures do not count")
+#: What the workers of a pool share from the beginning.
+PRELOAD = ("scenarios.cav_merging.sumo_library", "scenarios.cav_merging.sumo_simulator")
 #: Points of 0.2 s that the window draws of a car's announced path.
 PATH_POINTS = 8
 _HISTORY, _LENGTH, _SEED, _PENDING = "sumo/history", "sumo/length", "sumo/seed", "sumo/pending"
@@ -65,7 +67,7 @@ class SumoBackend:
         factory = partial(SumoSimulator, network, self._slots, config.exact_reset, config.car_following)
         if config.gui:
             factory = partial(GuiSimulator, network, self._slots, config.car_following, screen())
-        self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0)
+        self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0, preload=PRELOAD)
         self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
         self._exact = config.exact_reset and not config.gui
         self._pending = np.zeros((copies, self._slots), dtype=bool)

@@ -173,6 +173,44 @@ def alive(pid: str) -> bool:
         return False
 
 
+TELLING = """
+import os
+
+import numpy as np
+from simulators import Counter
+
+from marl.envs.workers import WorkerPool
+
+LOADED_BY = os.getpid()
+
+
+class Telling(Counter):
+    def write(self, outputs):
+        outputs["sum"][...], outputs["seed"][...] = np.random.random(), LOADED_BY
+"""
+PRELOADING = """
+from telling import Telling, WorkerPool
+
+if __name__ == "__main__":
+    pool = WorkerPool(Telling, 2, 2, preload=("telling",))
+    pool.reset()
+    print(*pool.outputs["seed"], *pool.pids, *pool.outputs["sum"])
+    pool.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
+def test_what_is_preloaded_is_loaded_once_and_numpy_draws_apart(tmp_path: Path) -> None:
+    (tmp_path / "telling.py").write_text(TELLING)
+    (tmp_path / "owner.py").write_text(PRELOADING)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, str(tmp_path / "owner.py")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    loaded_by, pids, drawn = said[:2], said[2:4], said[4:]
+    assert loaded_by[0] == loaded_by[1] and loaded_by[0] not in pids
+    assert drawn[0] != drawn[1]
+
+
 def test_what_a_killed_worker_leaves_goes_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pool = WorkerPool(Littering, 1, 1)
