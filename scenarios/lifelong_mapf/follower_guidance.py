@@ -11,6 +11,10 @@ The path is the cheapest one by A*, with the cost to go on static costs alone as
 same cells as the path (all but the one the agent stands on), so it is consistent and no cell is expanded twice. (The
 authors' program charges the present cell instead of the goal there, and may return a dearer path.)
 Ties: of the open cells with equal estimates, that with the smaller heuristic goes first, then the smaller index.
+
+Two things beyond the paper, both off by default (``Habits``). Agents forget: d_i falls by a share at every step, so
+that a crowd that has dissolved is no longer gone around. And they keep to lanes (``lanes``): a move against its lane
+costs more the more agents per free cell i has seen around it, as nobody tells it how many there are.
 """
 
 from __future__ import annotations
@@ -21,19 +25,26 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.lifelong_mapf.fields import BUCKETS, neighbour, open_moves_of, weighted_field
+from scenarios.lifelong_mapf.fields import (
+    BUCKETS,
+    MOVES,
+    directed_field,
+    neighbour,
+    open_moves_of,
+    weighted_field,
+)
 from scenarios.lifelong_mapf.guidance import (
     NONE,
     GridWorld,
     Guidance,
+    LaneCosts,
     Present,
     StaticCosts,
     agent_fields,
-    best_neighbour,
-    move_between,
     present,
-    write_moves,
 )
+from scenarios.lifelong_mapf.lanes import LaneWeights
+from scenarios.lifelong_mapf.shared_guidance import reverse
 
 #: Agents within this many rows and columns are seen and counted: the paper's 11x11 window.
 SIGHT = 5
@@ -44,31 +55,63 @@ NEAR = 2
 #: Costs are whole multiples of 1 / UNITS, so that sums are exact and ties are real ones.
 UNITS = 128
 
+#: Crowds are whole multiples of 1 / CROWDS agents per free cell.
+CROWDS = 256
+
+#: Weight of the present step in what an agent thinks of how crowded it is.
+_NEWS = np.float32(0.02)
+_UNKNOWN = np.float32(-1.0)
+
+
+class Habits(NamedTuple):
+    """How followers differ from the paper's.
+
+    fellows: the part of ``reached`` that is the mean over all agents at most ``NEAR`` rows and columns away, the agent
+    itself among them, so that making way is paid as well. ``reached`` is then float32, from 0 to 1.
+    forget: share of its counts that an agent forgets in a step.
+    lane, open_lane: price in steps of a move against its lane, in corridors and on open ground, where there is one
+    agent per free cell; in proportion where there are fewer.
+    """
+
+    fellows: float = 0.0
+    forget: float = 0.0
+    lane: float = 0.0
+    open_lane: float = 0.0
+
+
+PAPER = Habits()
+
 
 class FollowerGuidance(Guidance):
     """See the module. ``moves`` shows the heuristic, except that the planned move is always -1.
 
-    fellows: the part of ``reached`` that is the mean over all agents at most ``NEAR`` rows and columns away, the agent
-    itself among them, so that making way is paid as well. ``reached`` is then float32, from 0 to 1.
     Memory: 8 * B * N * cells bytes for private counts and heuristics.
     """
 
-    def __init__(self, world: GridWorld, radius: int, fellows: float = 0.0):
+    def __init__(self, world: GridWorld, radius: int, habits: Habits = PAPER):
         super().__init__(world, radius)
-        self._fellows = fellows
-        if fellows:
+        self._habits = habits
+        if habits.fellows:
             self._reached = self._reached.astype(np.float32)
-        copies, agents = world.position.shape
+        agents = world.position.shape
         cells = world.height * world.width
         self._exits = open_moves_of(world.blocked, world.height, world.width)
         self._static = StaticCosts(world, 1.0, UNITS)
-        self._counts = agent_fields(world)
-        self._field = agent_fields(world)
-        self._planned = np.full((copies, agents), NONE, np.int32)
+        lanes = LaneWeights(habits.open_lane, habits.lane, habits.lane)
+        self._lanes = LaneCosts(world, self._exits, lanes, UNITS, np.ones(len(self._exits)))
+        self._room = _free_in_sight(world)
+        self._private = Private(
+            np.full(agents, NONE, np.int32),
+            agent_fields(world),
+            agent_fields(world),
+            np.full(agents, _UNKNOWN, np.float32),
+            np.zeros(agents, np.int32),
+        )
         self._occupied = np.zeros(cells, np.bool_)
         self._standing = np.full(cells, NONE, np.int32)
-        self._heads = np.full(BUCKETS, NONE, np.int32)
-        self._links = np.empty(cells, np.int32)
+        self._scratch = Scratch(
+            np.full(BUCKETS, NONE, np.int32), np.empty(4 * cells, np.int32), np.zeros(4 * cells, np.int32)
+        )
         self._search = Search(
             np.empty(cells, np.int32),
             np.empty(cells, np.int32),
@@ -78,25 +121,75 @@ class FollowerGuidance(Guidance):
         )
 
     def _state(self) -> dict[str, NDArray[Any]]:
-        return {**super()._state(), "counts": self._counts, "field": self._field, "planned": self._planned}
+        return {**super()._state(), **self._private._asdict()}
 
     def _restart(self, restarted: NDArray[np.bool_]) -> None:
-        self._planned[restarted] = NONE
+        self._private.planned[restarted] = NONE
+        self._private.crowd[restarted] = _UNKNOWN
         self._update(restarted)
 
     def _advance(self) -> None:
-        if self._fellows:
+        fellows = self._habits.fellows
+        if fellows:
             reached, self._reached = self._reached, np.zeros(self._reached.shape, np.float32)
-            _share(present(self.world, self._exits), reached, self._fellows, self._standing, self._reached)
+            _share(present(self.world, self._exits), reached, fellows, self._standing, self._reached)
         self._update(np.ones(self.world.copies, np.bool_))
 
     def _update(self, copies: NDArray[np.bool_]) -> None:
         now = present(self.world, self._exits)
-        static = self._static.of(now.maps)
-        _take_goals(copies, now, static, self._planned, self._field, self._counts, self._heads, self._links)
-        _count_seen(copies, now, self._occupied, self._counts)
-        costs = (static, self._field, self._counts)
-        _search_all(copies, now, *costs, self._search, self.radius, self._path, self._moves, self._subgoal)
+        guided = self._habits.lane > 0 or self._habits.open_lane > 0
+        costs = Costs(self._static.of(now.maps), self._lanes.of(now.maps) if guided else self._lanes.none)
+        new = self._private.planned != now.goal
+        _look(copies, now, new, self._habits.forget, self._room, self._occupied, self._private)
+        _take_goals(copies, now, new, costs, self._private, self._scratch)
+        _search_all(
+            copies, now, costs, self._private, self._search, self.radius, self._path, self._moves, self._subgoal
+        )
+
+
+def _free_in_sight(world: GridWorld) -> NDArray[np.int32]:
+    """int32 ``[M, cells]``: free cells at most ``SIGHT`` rows and columns away from each cell, itself among them."""
+    free = (world.blocked == 0).reshape(-1, world.height, world.width).astype(np.int32)
+    padded = np.pad(free, ((0, 0), (SIGHT, SIGHT), (SIGHT, SIGHT)))
+    side = 2 * SIGHT + 1
+    rows = np.lib.stride_tricks.sliding_window_view(padded, side, axis=1).sum(-1)
+    room = np.lib.stride_tricks.sliding_window_view(rows, side, axis=2).sum(-1)
+    return np.ascontiguousarray(room.reshape(len(free), -1), np.int32)
+
+
+class Costs(NamedTuple):
+    """What all agents know of the maps, in 1 / ``UNITS`` steps.
+
+    static: int32 ``[M, cells]``, of entering a cell. lanes: int32 ``[M, 4 * cells]``, of moves against their lane
+    where there is one agent per free cell (``LaneCosts``); ``[M, 0]``: there are none.
+    """
+
+    static: NDArray[np.int32]
+    lanes: NDArray[np.int32]
+
+
+class Private(NamedTuple):
+    """What each agent keeps to itself, ``[B, N, *]``.
+
+    planned: int32, the goal that ``field`` leads to. field: int32 ``[cells]``, the cost to go without counts.
+    counts: int32 ``[cells]``, where it saw others, in 1 / ``UNITS`` steps. crowd: float32, agents per free cell
+    around it, averaged over time; ``_UNKNOWN`` at first. share: int32, the crowd in 1 / ``CROWDS`` when it was given
+    its goal.
+    """
+
+    planned: NDArray[np.int32]
+    field: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    crowd: NDArray[np.float32]
+    share: NDArray[np.int32]
+
+
+class Scratch(NamedTuple):
+    """Of one field. heads and links: see ``directed_field``. extra: int32 ``[4 * cells]``, one agent's lanes."""
+
+    heads: NDArray[np.int32]
+    links: NDArray[np.int32]
+    extra: NDArray[np.int32]
 
 
 class Search(NamedTuple):
@@ -150,60 +243,84 @@ def _share(
 
 
 @numba.njit(cache=True)
-def _take_goals(
+def _look(
     copies: NDArray[np.bool_],
     now: Present,
-    static: NDArray[np.int32],
-    planned: NDArray[np.int32],
-    field: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    heads: NDArray[np.int32],
-    links: NDArray[np.int32],
+    new: NDArray[np.bool_],
+    forget: float,
+    room: NDArray[np.int32],
+    occupied: NDArray[np.bool_],
+    private: Private,
 ) -> None:
-    """Agents with a new goal compute its field on static costs and forget whom they saw."""
-    for b in range(planned.shape[0]):
-        for n in range(planned.shape[1]):
-            if copies[b] and now.alive[b, n] and planned[b, n] != now.goal[b, n]:
-                planned[b, n] = now.goal[b, n]
-                counts[b, n] = 0
-                m = now.maps[b]
-                weighted_field(now.exits[m], now.width, static[m], now.goal[b, n], field[b, n], heads, links)
+    """Forget some of the counts, all where the goal is ``new``, and count who is seen now; bring ``crowd`` up to date.
+
+    room: ``_free_in_sight``. occupied: scratch, False.
+    """
+    width = now.width
+    height = occupied.size // width
+    keep = np.float32(1.0 - forget)
+    for b in range(new.shape[0]):
+        if not copies[b]:
+            continue
+        for n in range(new.shape[1]):
+            if now.alive[b, n]:
+                occupied[now.position[b, n]] = True
+        for n in range(new.shape[1]):
+            if not now.alive[b, n]:
+                continue
+            counts = private.counts[b, n]
+            if new[b, n]:
+                counts[:] = 0
+            elif forget > 0:
+                for cell in range(counts.size):
+                    counts[cell] = np.int32(keep * np.float32(counts[cell]))
+            own = now.position[b, n]
+            row, column = own // width, own % width
+            seen = -1  # itself
+            for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
+                for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
+                    here = np.int32(occupied[r * width + c])
+                    counts[r * width + c] += UNITS * here
+                    seen += here
+            counts[own] -= UNITS
+            crowd = np.float32(seen) / np.float32(room[now.maps[b], own])
+            before = private.crowd[b, n]
+            private.crowd[b, n] = crowd if before == _UNKNOWN else before + _NEWS * (crowd - before)
+        for n in range(new.shape[1]):
+            if now.alive[b, n]:
+                occupied[now.position[b, n]] = False
 
 
 @numba.njit(cache=True)
-def _count_seen(
-    copies: NDArray[np.bool_], now: Present, occupied: NDArray[np.bool_], counts: NDArray[np.int32]
+def _take_goals(
+    copies: NDArray[np.bool_], now: Present, new: NDArray[np.bool_], costs: Costs, private: Private, scratch: Scratch
 ) -> None:
-    """Add 1 to an agent's count of every cell in its sight where another agent stands; ``occupied``: scratch, False."""
+    """Agents with a new goal settle what lanes are to cost and compute their fields."""
     width = now.width
-    height = occupied.size // width
-    for b in range(counts.shape[0]):
-        if not copies[b]:
-            continue
-        for n in range(counts.shape[1]):
-            if now.alive[b, n]:
-                occupied[now.position[b, n]] = True
-        for n in range(counts.shape[1]):
-            if not now.alive[b, n]:
+    for b in range(new.shape[0]):
+        m = now.maps[b]
+        exits, static, lanes = now.exits[m], costs.static[m], costs.lanes[m]
+        for n in range(new.shape[1]):
+            if not (copies[b] and now.alive[b, n] and new[b, n]):
                 continue
-            own = now.position[b, n]
-            row, column = own // width, own % width
-            for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
-                for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
-                    counts[b, n, r * width + c] += np.int32(occupied[r * width + c])
-            counts[b, n, own] -= 1
-        for n in range(counts.shape[1]):
-            if now.alive[b, n]:
-                occupied[now.position[b, n]] = False
+            goal, field = now.goal[b, n], private.field[b, n]
+            private.planned[b, n] = goal
+            if lanes.size == 0:
+                weighted_field(exits, width, static, goal, field, scratch.heads, scratch.links)
+                continue
+            share = np.int32(np.rint(private.crowd[b, n] * CROWDS))
+            private.share[b, n] = share
+            for entry in range(lanes.size):
+                scratch.extra[entry] = lanes[entry] * share // CROWDS
+            directed_field(exits, width, static, scratch.extra, goal, field, scratch.heads, scratch.links)
 
 
 @numba.njit(cache=True)
 def _search_all(
     copies: NDArray[np.bool_],
     now: Present,
-    static: NDArray[np.int32],
-    field: NDArray[np.int32],
-    counts: NDArray[np.int32],
+    costs: Costs,
+    private: Private,
     search: Search,
     radius: int,
     path: NDArray[np.int16],
@@ -215,7 +332,8 @@ def _search_all(
     for b in range(subgoal.shape[0]):
         if not copies[b]:
             continue
-        exits, price = now.exits[now.maps[b]], static[now.maps[b]]
+        m = now.maps[b]
+        exits, static, lanes = now.exits[m], costs.static[m], costs.lanes[m]
         for n in range(subgoal.shape[1]):
             path[b, n] = 0
             if not now.alive[b, n]:
@@ -223,13 +341,54 @@ def _search_all(
                 subgoal[b, n] = NONE
                 continue
             start, goal = now.position[b, n], now.goal[b, n]
-            cheapest_path(exits, width, price, field[b, n], counts[b, n], start, goal, search)
+            field, counts, share = private.field[b, n], private.counts[b, n], private.share[b, n]
+            cheapest_path(exits, width, static, lanes, share, field, counts, start, goal, search)
             second = _trace(search, start, goal, width, radius, path[b, n, 0])
             subgoal[b, n] = second
-            best = best_neighbour(exits, width, field[b, n], start)
-            write_moves(exits, width, field[b, n], start, best, moves[b, n])
-            if second != start:
-                moves[b, n, move_between(start, second, width)] = -1.0
+            _write_moves(exits, width, static, lanes, share, field, start, second, moves[b, n])
+
+
+@numba.njit(cache=True, inline="always")
+def _against_lane(
+    static: NDArray[np.int32], lanes: NDArray[np.int32], share: int, cell: int, target: int, move: int
+) -> int:
+    """What the move from ``cell`` to its neighbour ``target`` costs beyond entering it; capped as in the fields."""
+    if lanes.size == 0:
+        return 0
+    return min(lanes[4 * target + reverse(move) - 1] * share // CROWDS, BUCKETS - 1 - static[cell])
+
+
+@numba.njit(cache=True)
+def _write_moves(
+    exits: NDArray[np.uint8],
+    width: int,
+    static: NDArray[np.int32],
+    lanes: NDArray[np.int32],
+    share: int,
+    field: NDArray[np.int32],
+    cell: int,
+    planned: int,
+    moves: NDArray[np.float32],
+) -> None:
+    """The feature ``moves`` ``[5]`` of an agent on ``cell`` whose path goes on to ``planned``."""
+    own = field[cell]
+    least = own - 1
+    for move in range(1, len(MOVES)):
+        target = neighbour(exits, width, cell, move)
+        if target != cell:
+            value = field[target] + _against_lane(static, lanes, share, cell, target, move)
+            moves[move] = np.float32(value - own)
+            least = min(least, value)
+    unit = np.float32(own - least)
+    moves[0] = 0.0
+    for move in range(1, len(MOVES)):
+        target = neighbour(exits, width, cell, move)
+        if target == cell:
+            moves[move] = 1.0
+        elif target == planned:
+            moves[move] = -1.0
+        else:
+            moves[move] = min(moves[move] / unit, np.float32(1.0))
 
 
 @numba.njit(cache=True)
@@ -237,6 +396,8 @@ def cheapest_path(
     exits: NDArray[np.uint8],
     width: int,
     static: NDArray[np.int32],
+    lanes: NDArray[np.int32],
+    share: int,
     field: NDArray[np.int32],
     counts: NDArray[np.int32],
     start: int,
@@ -245,7 +406,7 @@ def cheapest_path(
 ) -> None:
     """A* from ``start`` to ``goal``, which can be reached: writes ``parent`` along the cheapest path and its ``cost``.
 
-    static, field, counts: ``[cells]``, of one agent; ``field`` is ``weighted_field`` of the goal on ``static``.
+    static, field, counts: ``[cells]``, lanes: ``[4 * cells]`` or ``[0]``, share: of one agent (``Costs``, ``Private``).
     A cell's heuristic is ``field[c] - static[c] + static[goal]``: the field counts the cell and leaves out the goal.
     """
     cost, parent, closed, keys, cells = search
@@ -262,11 +423,12 @@ def cheapest_path(
         closed[cell] = True
         if cell == goal:
             return
-        for move in range(1, 5):
+        for move in range(1, len(MOVES)):
             target = neighbour(exits, width, cell, move)
             if closed[target]:
                 continue
-            reached = cost[cell] + static[target] + UNITS * counts[target]
+            price = static[target] + counts[target] + _against_lane(static, lanes, share, cell, target, move)
+            reached = cost[cell] + price
             if reached < cost[target]:
                 cost[target] = reached
                 parent[target] = cell

@@ -88,6 +88,16 @@ class GuidanceConfig(GuidanceNumbers):
     fellows: float = Field(
         0.0, ge=0, le=1, description="follower: part of the sub-goal reward that is the mean of all within 2 cells"
     )
+    forget: float = Field(
+        0.0, ge=0, lt=1, description="follower: share of what it saw of others that an agent forgets in a step"
+    )
+    lane: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="follower: price against the lane in corridors, times the agents per free cell seen",
+    )
+    open_lane: float = Field(0.0, ge=0, le=100, description="follower: the same on open ground")
     choices: bool = Field(False, description="shared: tell a scorer of moves what is known of each of them")
     vector: str = Field(
         _DEFAULT, description="shared: the numbers that are not set themselves; a shipped vector or a file of one"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenarios.lifelong_mapf.follower_guidance import FollowerGuidance
+from scenarios.lifelong_mapf.follower_guidance import FollowerGuidance, Habits
 from scenarios.lifelong_mapf.guidance import GridWorld, Guidance, GuidanceConfig
 from scenarios.lifelong_mapf.shared_guidance import SharedGuidance
 
@@ -10,5 +10,6 @@ from scenarios.lifelong_mapf.shared_guidance import SharedGuidance
 def make_guidance(world: GridWorld, config: GuidanceConfig, radius: int) -> Guidance:
     """Guidance of ``config.kind`` for ``world``; features show windows of ``radius`` cells around the agents."""
     if config.kind == "follower":
-        return FollowerGuidance(world, radius, config.fellows)
+        habits = Habits(config.fellows, config.forget, config.lane, config.open_lane)
+        return FollowerGuidance(world, radius, habits)
     return SharedGuidance(world, config, radius)

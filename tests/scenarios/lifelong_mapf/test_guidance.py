@@ -261,7 +261,7 @@ def test_follower_path_is_the_cheapest(seed):
     cost, parent = np.empty(size, np.int32), np.empty(size, np.int32)
     heap = np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
     search = Search(cost, parent, np.empty(size, np.bool_), *heap)
-    cheapest_path(exits, world.width, static, field, counts, start, goal, search)
+    cheapest_path(exits, world.width, static, np.zeros(0, np.int32), 0, field, counts, start, goal, search)
     path = [goal]
     while path[-1] != start:
         assert abs(path[-1] - parent[path[-1]]) in (1, world.width)
