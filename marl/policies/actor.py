@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from marl.envs.batched import Tree
-from marl.errors import UserError
+from marl.errors import UserError, nearest
 from marl.policies.config import NetworkConfig
 from marl.policies.encoders import make_encoder
 from marl.policies.heads import Categorical, Gaussian, Head, MultiCategorical
@@ -40,6 +40,9 @@ class Actor(nn.Module):
         super().__init__()
         self.action_space = action_space
         self._temperature = config.temperature
+        self._relabel = config.relabel
+        if config.relabel is not None:
+            observation_space = _without_labels(observation_space, config.relabel, action_space)
         self.encoder = make_encoder(observation_space, config, generator)
         features = self.encoder.features
         outputs = _outputs(action_space)
@@ -91,7 +94,7 @@ class Actor(nn.Module):
         features = self.encoder(observation)
         if self.memory is not None:
             features, hidden = self.memory(features, hidden)
-        return self._scored(features), hidden
+        return self._scored(features, observation), hidden
 
     def unroll(
         self, observation: Tree, hidden: Tensor | None, start: Tensor, action_mask: Tensor | None = None
@@ -104,11 +107,18 @@ class Actor(nn.Module):
         features = self.encoder(observation)
         if self.memory is not None:
             features, hidden = self.memory.unroll(features, hidden, start)
-        return self.head(self._scored(features), action_mask), hidden
+        return self.head(self._scored(features, observation), action_mask), hidden
 
-    def _scored(self, features: Tensor) -> Tensor:
+    def _scored(self, features: Tensor, observation: Tree) -> Tensor:
         output: Tensor = self.output(features)
-        return output.squeeze(-1) if self.encoder.choices else output
+        if self.encoder.choices:
+            output = output.squeeze(-1)
+        if self._relabel is not None:
+            assert isinstance(observation, dict)
+            labels = observation[self._relabel]
+            assert isinstance(labels, Tensor)
+            output = output.gather(-1, labels.long())
+        return output
 
     def head(self, output: Tensor, action_mask: Tensor | None, log_std: Tensor | None = None) -> Head:
         """The distributions ``[*]`` that outputs ``[*, O]`` stand for.
@@ -120,6 +130,21 @@ class Actor(nn.Module):
         if isinstance(self.action_space, spaces.MultiDiscrete):
             return MultiCategorical(output / self._temperature, self.action_space.nvec.tolist(), action_mask)
         return Gaussian(self.centre + self.scale * output, self.log_std if log_std is None else log_std, self.scale)
+
+
+def _without_labels(observation: spaces.Space[Any], name: str, action: spaces.Space[Any]) -> spaces.Dict:
+    """The observation without the part ``name``, which must hold a label for each discrete action."""
+    parts = dict(observation.spaces) if isinstance(observation, spaces.Dict) else {}
+    if name not in parts:
+        raise UserError(f"the observation has no part '{name}' for 'relabel'{nearest(name, sorted(parts))}")
+    labels: Any = parts.pop(name)
+    actions = int(action.n) if isinstance(action, spaces.Discrete) else 0
+    fits = isinstance(labels, spaces.Box) and np.issubdtype(labels.dtype, np.integer) and labels.shape == (actions,)
+    if not (fits and labels.low.min() >= 0 and labels.high.max() < actions):
+        raise UserError(
+            f"relabel needs an integer from 0 on for each discrete action, and '{name}' is {labels} for {action}"
+        )
+    return spaces.Dict(parts)
 
 
 def _outputs(space: spaces.Space[Any]) -> int:

@@ -44,6 +44,11 @@ class NetworkConfig(Frozen):
         None,
         description="choices: actors begin by ranking actions by one column of what they see, and learn to correct it",
     )
+    relabel: str | None = Field(
+        None,
+        description="a part of the observation, integers [A], which of the network's outputs stands for each discrete "
+        "action: where a world turns what agents see",
+    )
     layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
     gru_size: Width = 64

@@ -14,6 +14,7 @@ from marl.errors import UserError
 from scenarios.lifelong_mapf.choices import Choices
 from scenarios.lifelong_mapf.contest import SPACE as CONTEST_SPACE
 from scenarios.lifelong_mapf.contest import write_contest
+from scenarios.lifelong_mapf.egocentric import Egocentric
 from scenarios.lifelong_mapf.fields import open_moves_of
 from scenarios.lifelong_mapf.guidance import GridWorld, Guidance, GuidanceConfig
 from scenarios.lifelong_mapf.planners import make_guidance
@@ -61,6 +62,8 @@ class AgentPlan:
         self._parts: dict[str, Part] = {}
         if config.recent:
             self._parts["recent"] = Recent(world, radius)
+        if config.egocentric:
+            self._parts["egocentric"] = Egocentric(world, self._guidance, radius)
         if config.choices:
             if not isinstance(self._guidance, SharedGuidance):
                 raise UserError(

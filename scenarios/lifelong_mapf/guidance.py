@@ -85,6 +85,11 @@ class GuidanceConfig(GuidanceNumbers):
         description="tell agents where they saw others one step ago, what became of their own last move, and who "
         "in their sight has a lower number",
     )
+    egocentric: bool = Field(
+        False,
+        description="show agents what is around them turned so that their path leads up: for actors with "
+        "inputs=[ahead, own], relabel=turned",
+    )
     fellows: float = Field(
         0.0, ge=0, le=1, description="follower: part of the sub-goal reward that is the mean of all within 2 cells"
     )
