@@ -33,8 +33,8 @@ def _reached_alone(
             cell = starts[b, i]
             time = k = 0
             while True:
-                if k < goals.task_count[i]:
-                    goal = goals.task[i, k]
+                if k < goals.task_count[m, i]:
+                    goal = goals.task[m, i, k]
                 else:
                     goal = draw_goal(goals, key[b], m, cell, i, k)
                 step_field(exits[m], width, goal, field, queue)

@@ -37,7 +37,9 @@ class MapfConfig(BaseModel):
     agents: int | None = Field(
         None, ge=1, le=MAX_AGENTS, description="number of agents; default: as many as the task file has, else 32"
     )
-    tasks: str | None = Field(None, description="a file of starts and goals (.json or MovingAI .scen)")
+    tasks: str | None = Field(
+        None, description="a file of starts and goals (.json or MovingAI .scen), or a folder of such files"
+    )
     horizon: int = Field(256, ge=1, le=100_000, description="steps after which an episode is truncated")
     collision: Literal["priority", "soft", "block_both"] = Field(
         "soft", description="who may move where, as in POGEMA 1.4.0"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.grid import GridMap
 from scenarios.lifelong_mapf.maps import check_capacity, load_map, load_maps
-from scenarios.lifelong_mapf.tasks import load_tasks
+from scenarios.lifelong_mapf.tasks import Tasks, load_task_folder, load_tasks
 
 #: Number of agents where neither the configuration nor a task file says one.
 DEFAULT_AGENTS = 32
@@ -21,9 +23,10 @@ _SEEDS_PER_POOL = 1_000_000
 
 
 class Instances(NamedTuple):
-    """maps: the pool. agents: N. starts: given start cells int32 [N], or None if they are drawn.
+    """maps: the pool of M. agents: N. starts: given start cells on each map int32 [M, N], or None if they are drawn.
 
-    task int32 [N, K], task_count int32 [N]: given goals of each agent in order, K = 0 if there are none.
+    task int32 [M, N, K], task_count int32 [M, N]: given goals of each agent in order, K = 0 if there are none.
+    Cells are row * W + column, W the width of the widest map.
     """
 
     maps: tuple[GridMap, ...]
@@ -48,8 +51,8 @@ def load_instances(config: MapfConfig) -> Instances:
     maps = tuple(load_maps(config.map)) if config.map is not None else tuple(_generate(config))
     for grid in maps:
         check_capacity(grid, agents)
-    no_count = torch.zeros(agents, dtype=torch.int32)
-    return Instances(maps, agents, None, torch.zeros(agents, 0, dtype=torch.int32), no_count)
+    no_count = torch.zeros(len(maps), agents, dtype=torch.int32)
+    return Instances(maps, agents, None, torch.zeros(len(maps), agents, 0, dtype=torch.int32), no_count)
 
 
 def _generate(config: MapfConfig) -> list[GridMap]:
@@ -58,15 +61,27 @@ def _generate(config: MapfConfig) -> list[GridMap]:
 
 
 def _given(config: MapfConfig, spec: str) -> Instances:
-    tasks = load_tasks(spec, None if config.map is None else load_map(config.map), config.agents)
-    counts = [goals.size for goals in tasks.goals]
-    table = np.zeros((tasks.n_agents, max(counts)), np.int32)
-    for row, goals in zip(table, tasks.goals, strict=True):
-        row[: goals.size] = goals
+    grid = None if config.map is None else load_map(config.map)
+    if Path(spec).is_dir():
+        several = load_task_folder(Path(spec), grid, config.agents)
+    else:
+        several = [load_tasks(spec, grid, config.agents)]
+    width = max(tasks.grid.width for tasks in several)
+    counts = np.array([[goals.size for goals in tasks.goals] for tasks in several], np.int32)
+    table = np.zeros((*counts.shape, counts.max()), np.int32)
+    for tasks, agents in zip(several, table, strict=True):
+        for row, goals in zip(agents, tasks.goals, strict=True):
+            row[: goals.size] = _on_width(goals, tasks, width)
     return Instances(
-        (tasks.grid,),
-        tasks.n_agents,
-        torch.from_numpy(tasks.starts),
+        tuple(tasks.grid for tasks in several),
+        several[0].n_agents,
+        torch.from_numpy(np.stack([_on_width(tasks.starts, tasks, width) for tasks in several])),
         torch.from_numpy(table),
-        torch.tensor(counts, dtype=torch.int32),
+        torch.from_numpy(counts),
     )
+
+
+def _on_width(cells: NDArray[np.int32], tasks: Tasks, width: int) -> NDArray[np.int32]:
+    """Cells of the tasks' map as cells of a grid that is ``width`` wide."""
+    own = tasks.grid.width
+    return (cells // own * width + cells % own).astype(np.int32)

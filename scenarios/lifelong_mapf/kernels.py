@@ -60,7 +60,7 @@ class Goals(NamedTuple):
 
     cells int32 [M, G]: the goal cells of each of M maps, those of one component together. By cell, int32 [M, H * W]:
     ``base`` and ``count``, the stretch of its component in ``cells``; ``rank``, its own place there, -1 if no goal.
-    task int32 [N, K], task_count int32 [N]: each agent's given goals, handed out before random ones.
+    task int32 [M, N, K], task_count int32 [M, N]: each agent's given goals, handed out before random ones.
     """
 
     cells: Any
@@ -271,13 +271,13 @@ def step(
                     last_off[i] = now
                 continue
             k = goals_done[i] + 1
-            if on_target != RESTART and k > max(goals.task_count[i], 1):
+            if on_target != RESTART and k > max(goals.task_count[m, i], 1):
                 continue
             reward[b, i] = 1.0
             state.latency[b, age[i]] += 1
             goals_done[i] = k
-            if k < goals.task_count[i]:
-                goal[i] = goals.task[i, k]
+            if k < goals.task_count[m, i]:
+                goal[i] = goals.task[m, i, k]
                 if on_target != RESTART:
                     last_off[i] = now
             elif on_target == RESTART:

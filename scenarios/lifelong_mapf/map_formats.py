@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +116,21 @@ def save_movingai(grid: GridMap, path: Path) -> None:
 
 
 def load_pogema_set(path: Path) -> dict[str, list[Row]]:
+    """The maps of a POGEMA set by name, as rows for ``parse_pogema``; see ``_read_pogema_set``."""
+    try:
+        changed = path.stat()
+    except OSError:
+        return _read_pogema_set(path)  # says what is wrong with it
+    return _known_pogema_set(path, changed.st_mtime_ns, changed.st_size)
+
+
+@lru_cache(maxsize=4)
+def _known_pogema_set(path: Path, changed: int, size: int) -> dict[str, list[Row]]:
+    """Many task files name maps of one set. changed, size: of the file, so that a new one is read again."""
+    return _read_pogema_set(path)
+
+
+def _read_pogema_set(path: Path) -> dict[str, list[Row]]:
     """The maps of a POGEMA set by name, as rows for ``parse_pogema``: the 'name: text' pairs of a YAML file.
 
     Read from the parser's events: nothing is built, so aliases, which can expand without bound, do no harm; they and

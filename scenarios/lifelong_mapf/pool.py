@@ -78,7 +78,7 @@ class MapPool:
         return cells.astype(np.int32)
 
     def goals(self, task: Tensor, task_count: Tensor) -> Goals:
-        """The tables of where goals come from, with given goals ``task`` int32 [N, K] and ``task_count`` [N]."""
+        """The tables of where goals come from, with given goals ``task`` int32 [M, N, K] and ``task_count`` [M, N]."""
         return Goals(self.goal_cells, self.goal_base, self.goal_count, self.goal_rank, task, task_count)
 
     def draw_starts(self, key: Tensor, map_index: Tensor, n: int) -> Tensor:

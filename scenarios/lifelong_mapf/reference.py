@@ -112,17 +112,18 @@ def step(
     state.age.add_(alive)
     on_goal = alive & (target == state.goal)
     goals_done = state.goals_done + 1
-    paid = on_goal if on_target == RESTART else on_goal & (goals_done <= goals.task_count.clamp(min=1))
-    given = paid & (goals_done < goals.task_count)
+    task_count = goals.task_count[m.squeeze(1)]
+    paid = on_goal if on_target == RESTART else on_goal & (goals_done <= task_count.clamp(min=1))
+    given = paid & (goals_done < task_count)
     state.goals_done.add_(paid)
     histogram = torch.zeros_like(state.latency, dtype=torch.int64)
     age = torch.where(paid, state.age, 0).long().clamp(max=histogram.shape[1] - 1)
     state.latency.add_(histogram.scatter_add_(1, age, paid.long()))
     if on_target != RESTART:
         state.last_off.copy_(torch.where(alive & (~on_goal | given), state.steps.unsqueeze(1), state.last_off))
-    if goals.task.shape[1]:
-        k = goals_done.clamp(max=goals.task.shape[1] - 1).long()
-        state.goal.copy_(torch.where(given, goals.task[agents, k], state.goal))
+    if goals.task.shape[2]:
+        k = goals_done.clamp(max=goals.task.shape[2] - 1).long()
+        state.goal.copy_(torch.where(given, goals.task[m, agents, k], state.goal))
     if on_target == RESTART:
         drawn = draw_goal(goals, state.key, state.map_index, target, goals_done)
         state.goal.copy_(torch.where(paid & ~given, drawn, state.goal))

@@ -57,7 +57,7 @@ SCENARIO = Scenario(
     options=(
         Option("--map", "world.map", "a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"),
         Option("--agents", "world.agents", "number of agents"),
-        Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen)"),
+        Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen), or a folder of them"),
         Option("--collision", "world.collision", "who may move where: priority, soft or block_both"),
         Option(
             "--guidance", "world.guidance.vector", "numbers of the guidance: a shipped vector, or a file of marl tune"

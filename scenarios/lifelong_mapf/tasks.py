@@ -123,6 +123,25 @@ def _check_cell(grid: GridMap, cell: Cell, what: str) -> None:
         raise UserError(f"{what} at {_show(cell)} lies inside a wall, move it to a free cell")
 
 
+def load_task_folder(folder: Path, grid: GridMap | None = None, n_agents: int | None = None) -> list[Tasks]:
+    """The tasks of all ``.json`` and ``.scen`` files of a folder, in the order of their names, for equally many agents.
+
+    grid, n_agents: see ``load_tasks``.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".scen"))
+    if not files:
+        raise UserError(f"{folder} holds no task file: put some .json or .scen there, or name a file")
+    several = [load_tasks(str(path), grid, n_agents) for path in files]
+    for path, tasks in zip(files, several, strict=True):
+        if tasks.n_agents != several[0].n_agents:
+            least = min(other.n_agents for other in several)
+            raise UserError(
+                f"{path} has tasks for {tasks.n_agents} agents and {files[0].name} for {several[0].n_agents}: "
+                f"ask for the first {least} of each with agents={least}"
+            )
+    return several
+
+
 def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = None) -> Tasks:
     """Tasks from a file.
 

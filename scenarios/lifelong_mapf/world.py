@@ -66,7 +66,8 @@ class LifelongMapf(BatchedEnv):
     One-shot agents have one random goal, or those of the task file. At the horizon an episode is truncated.
 
     What an episode consists of (its map, starts, and the k-th goal of each agent) is a function of the copy's seed and
-    the number of the episode: it depends neither on actions nor on other copies.
+    the number of the episode: it depends neither on actions nor on other copies. Of the task files in a folder, episode
+    e of seed s plays number (s + e) modulo how many there are.
 
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
@@ -258,15 +259,18 @@ class LifelongMapf(BatchedEnv):
         if not beginning.all():
             copies = copies[torch.from_numpy(np.flatnonzero(beginning))]
         key = fold(fold(state.seed[copies], Stream.EPISODE), state.episode[copies])
-        map_index = below(fold(key, MAP), len(self._pool.maps)).int()
         if self._starts is None:
+            map_index = below(fold(key, MAP), len(self._pool.maps)).int()
             start = self._pool.draw_starts(key, map_index, self.spec.n_agents)
         else:
-            start = self._starts.expand(copies.numel(), -1)
+            # Given instances are played in turn, so that consecutive seeds play each of them once.
+            map_index = ((state.seed[copies] + state.episode[copies]) % len(self._pool.maps)).int()
+            start = self._starts[map_index]
         first = torch.zeros_like(start)
         goal = reference.draw_goal(self._goals, key, map_index, start, first).int()
-        if self._goals.task.shape[1]:
-            goal = torch.where(self._goals.task_count > 0, self._goals.task[:, 0], goal)
+        if self._goals.task.shape[2]:
+            given = self._goals.task_count[map_index] > 0
+            goal = torch.where(given, self._goals.task[map_index, :, 0], goal)
         for tensor in (
             state.steps,
             state.goals_done,
@@ -310,7 +314,7 @@ class LifelongMapf(BatchedEnv):
             if self._starts is None:
                 starts = self._pool.draw_starts(finished.key, finished.map_index, self.spec.n_agents)
             else:
-                starts = self._starts.cpu().expand(copies.numel(), -1).contiguous()
+                starts = self._starts.cpu()[finished.map_index]
             bound = collision_free_goals(
                 self._cpu_goals, finished.key, finished.map_index, starts, self._pool.exits, self.width, finished.steps
             )

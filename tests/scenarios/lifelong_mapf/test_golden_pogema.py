@@ -23,7 +23,7 @@ def test_there_are_three_maps_and_three_densities_for_every_collision_system() -
 
 
 def goal_sequences(record: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each agent's goals in the order in which they were given: int32 [N, K] and how many [N]."""
+    """Each agent's goals in the order in which they were given: int32 [1, N, K] and how many [1, N]."""
     goals, reward = record["goals"].astype(np.int32), record["reward"]
     sequences = []
     for i in range(goals.shape[1]):
@@ -34,7 +34,8 @@ def goal_sequences(record: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.T
     table = np.zeros((len(sequences), max(map(len, sequences))), np.int32)
     for row, given in zip(table, sequences, strict=True):
         row[: len(given)] = given
-    return torch.from_numpy(table), torch.tensor([len(given) for given in sequences], dtype=torch.int32)
+    counts = torch.tensor([[len(given) for given in sequences]], dtype=torch.int32)
+    return torch.from_numpy(table).unsqueeze(0), counts
 
 
 def windows_of(record: dict[str, np.ndarray], k: int) -> np.ndarray:

@@ -141,8 +141,8 @@ def test_refused_moves_are_those_that_others_prevented(tmp_path: Path) -> None:
 
 
 def goals_of(grid: GridMap) -> Goals:
-    none = torch.zeros(1, 0, dtype=torch.int32)
-    return MapPool([grid]).goals(none, torch.zeros(1, dtype=torch.int32))
+    none = torch.zeros(1, 1, 0, dtype=torch.int32)
+    return MapPool([grid]).goals(none, torch.zeros(1, 1, dtype=torch.int32))
 
 
 def test_goals_are_uniform_over_the_other_goal_cells_of_the_component() -> None:

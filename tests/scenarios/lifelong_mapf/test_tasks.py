@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marl.errors import UserError
+from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.grid import GridMap
 from scenarios.lifelong_mapf.tasks import Tasks, load_tasks
+from scenarios.lifelong_mapf.world import LifelongMapf
 
 #: The fourth column is a wall, so that the last one cannot be reached from the rest.
 BLOCKED = np.array([[char == "#" for char in row] for row in ("...#.", ".#.#.", "...#.")])
@@ -150,3 +153,46 @@ def test_letters_of_a_pogema_map_are_tasks(tmp_path):
     assert "holds 2 maps" in error_of(str(path), None)
     assert "has no letters" in error_of(f"{path}:two", None)
     assert "has no map 'three'" in error_of(f"{path}:three", None)
+
+
+def folder_of(tmp_path: Path) -> Path:
+    """Two instances for one agent each on maps of different widths: from the left end to the right one and back."""
+    for name, width in (("a", 3), ("b", 5)):
+        (tmp_path / f"{name}.map").write_text(f"type octile\nheight 2\nwidth {width}\nmap\n" + 2 * ("." * width + "\n"))
+        one = {"schema_version": 1, "map": f"{name}.map", "agents": [agent([1, 0], [1, width - 1], [1, 0])]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(one))
+    return tmp_path
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_folder_of_task_files_is_played_in_turn(tmp_path: Path, compiled: bool) -> None:
+    config = MapfConfig(tasks=str(folder_of(tmp_path)), horizon=10, bound_share=True)
+    world = LifelongMapf(config, 3, compiled=compiled)
+    world.reset(1)  # seeds 1, 2, 3: the second file, the first, the second
+    assert world.position.tolist() == [[5], [5], [5]]  # row 1 of a grid of five columns
+    assert world.goal.tolist() == [[9], [7], [9]]
+    right = torch.full((3, 1), 4)
+    for _ in range(4):
+        timestep = world.step(right)
+    assert world.position.tolist() == [[9], [7], [9]]  # the narrow map has a wall behind its third column
+    assert timestep.reward.tolist() == [[1], [0], [1]]
+    assert world.goal.tolist() == [[5], [5], [5]]
+    for _ in range(6):
+        timestep = world.step(torch.full((3, 1), 3))
+    assert timestep.done.all()
+    # Alone: 4 steps there, 4 back; or 2 there, 2 back and then to goals that are drawn.
+    assert timestep.metrics["throughput"].tolist()[::2] == [pytest.approx(0.2)] * 2
+    assert world.goal.tolist() == [[7], [9], [7]]  # the next episode plays the next file
+
+
+def test_a_folder_of_task_files_that_cannot_be_played_together(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    two = {"schema_version": 1, "map": "b.map", "agents": [agent([0, 0], [0, 1]), agent([1, 1], [0, 0])]}
+    (folder / "b.json").write_text(json.dumps(two))
+    with pytest.raises(UserError, match=r"b\.json has tasks for 2 agents and a\.json for 1: .*agents=1"):
+        LifelongMapf(MapfConfig(tasks=str(folder)), 1)
+    assert LifelongMapf(MapfConfig(tasks=str(folder), agents=1), 1).spec.n_agents == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match="holds no task file"):
+        LifelongMapf(MapfConfig(tasks=str(empty)), 1)
