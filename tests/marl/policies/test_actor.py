@@ -179,3 +179,31 @@ def test_the_whole_actor_can_be_exported():
     exported = torch.export.export(Scores(), arguments).module()
     for one, two in zip(exported(*arguments), Scores()(*arguments), strict=True):
         torch.testing.assert_close(one, two)
+
+
+def test_outputs_stand_for_the_actions_that_the_observation_says() -> None:
+    """The same picture with other labels gives the same numbers to other actions; the labels are not read otherwise."""
+    space = spaces.Dict({**SPACE.spaces, "turned": spaces.Box(0, 4, (5,), np.int8)})
+    config = NetworkConfig.model_validate({"relabel": "turned"})
+    made = Actor(space, DISCRETE, config, torch.Generator().manual_seed(0))
+    seen = observations(3)
+    plain, _ = actor()(seen)
+    labels = torch.tensor([0, 3, 4, 2, 1], dtype=torch.int8).expand(3, 5)
+    head, _ = made({**seen, "turned": labels})
+    torch.testing.assert_close(head.log_probs, plain.log_probs[:, [0, 3, 4, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("part", "action", "message"),
+    [
+        (spaces.Box(0, 4, (5,), np.float32), DISCRETE, "an integer from 0 on for each discrete action"),
+        (spaces.Box(0, 5, (5,), np.int8), DISCRETE, "an integer from 0 on"),
+        (spaces.Box(0, 4, (5,), np.int8), spaces.Discrete(4), "an integer from 0 on"),
+        (spaces.Box(0, 4, (5,), np.int8), spaces.Box(-1.0, 1.0, (5,), np.float32), "an integer from 0 on"),
+        (None, DISCRETE, "no part 'turned' for 'relabel'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(part: spaces.Space, action: spaces.Space, message: str) -> None:
+    space = spaces.Dict(SPACE.spaces if part is None else {**SPACE.spaces, "turned": part})
+    with pytest.raises(UserError, match=message):
+        Actor(space, action, NetworkConfig.model_validate({"relabel": "turned"}), torch.Generator())

@@ -10,11 +10,12 @@ from stub_world import StubWorld, random_drawing
 
 from marl.errors import UserError
 from scenarios.lifelong_mapf import follower_guidance
-from scenarios.lifelong_mapf.fields import MOVES, centrality, open_moves
+from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, centrality, directed_field, open_moves
 from scenarios.lifelong_mapf.follower_guidance import SIGHT, Search, cheapest_path
 from scenarios.lifelong_mapf.guidance import GuidanceConfig, agent_fields
+from scenarios.lifelong_mapf.lanes import LaneWeights, lane_prices
 from scenarios.lifelong_mapf.planners import make_guidance
-from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields
+from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields, reverse
 
 ALL = torch.ones(1, dtype=torch.bool)
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
@@ -221,20 +222,20 @@ def test_follower_counts_whom_it_sees_until_its_goal_changes():
     guidance = started(world, GuidanceConfig(kind="follower"))
     guidance.advance()
     guidance.advance()
-    counts = guidance.snapshot()["counts"][0]
+    counts = guidance.snapshot()["counts"][0] / follower_guidance.UNITS
     assert counts[0].nonzero().tolist() == [[1]]  # the far one is out of sight, itself it does not count
     assert counts[0, 1] == 3
     assert counts[1].sum() == 3  # sees the first only: the third is one column too far
     assert counts[2].sum() == 0
     world.goal[0, 0] = 13
     guidance.advance()
-    counts = guidance.snapshot()["counts"][0]
+    counts = guidance.snapshot()["counts"][0] / follower_guidance.UNITS
     assert counts[0, 1] == 1
     assert counts[1, 0] == 4
 
 
-def cheapest(exits, width, static, counts, start, goal):
-    """The cost of the cheapest path by Dijkstra in float64 on ``s(c) + d(c)``."""
+def cheapest(exits, width, static, counts, start, goal, lanes=None):
+    """The cost of the cheapest path by Dijkstra in float64 on ``s(c) + d(c)``, and ``lanes`` ``[cells, 4]``."""
     price = static + counts
     best, heap = {start: 0.0}, [(0.0, start)]
     while heap:
@@ -243,42 +244,90 @@ def cheapest(exits, width, static, counts, start, goal):
             break
         for move in range(1, 5):
             target = cell + MOVES[move][0] * width + MOVES[move][1]
-            if exits[cell] >> (move - 1) & 1 and value + price[target] < best.get(target, np.inf):
-                best[target] = value + price[target]
+            if not exits[cell] >> (move - 1) & 1:
+                continue
+            lane = 0 if lanes is None else lanes[target, reverse(move) - 1]
+            if value + price[target] + lane < best.get(target, np.inf):
+                best[target] = value + price[target] + lane
                 heapq.heappush(heap, (best[target], target))
     return best[goal]
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_follower_path_is_the_cheapest(seed):
+    """Every second world has lanes, in whose prices the crowd is not a whole number."""
     rng, _, world = random_world(100 + seed, agents=2, height=14, width=13)
     size, start, goal = world.height * world.width, int(world.position[0, 0]), int(world.goal[0, 0])
     exits = open_moves(world.blocked, world.height, world.width)
     ratio = centrality(exits, world.height, world.width)
     static = np.rint(follower_guidance.UNITS * ratio).astype(np.int32)
     counts = rng.integers(0, 4, size).astype(np.int32)
-    field = reference_field(exits, world.width, static, goal).astype(np.int32)
+    share = 77 if seed % 2 else 0
+    lanes = lane_prices(exits, world.width, LaneWeights(0.5, 4.0, 4.0))
+    lanes = np.rint(follower_guidance.UNITS * lanes).astype(np.int32).reshape(-1)
+    extra = lanes * share // follower_guidance.CROWDS
+    field = np.empty(size, np.int32)
+    heads, links = np.full(BUCKETS, -1, np.int32), np.empty(4 * size, np.int32)
+    directed_field(exits, world.width, static, extra, goal, field, heads, links)
     cost, parent = np.empty(size, np.int32), np.empty(size, np.int32)
     heap = np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
     search = Search(cost, parent, np.empty(size, np.bool_), *heap)
-    cheapest_path(exits, world.width, static, np.zeros(0, np.int32), 0, field, counts, start, goal, search)
+    known = lanes if share else np.zeros(0, np.int32)
+    scaled = follower_guidance.UNITS * counts
+    cheapest_path(exits, world.width, static, known, share, field, scaled, start, goal, search)
     path = [goal]
     while path[-1] != start:
         assert abs(path[-1] - parent[path[-1]]) in (1, world.width)
         path.append(int(parent[path[-1]]))
-    rounded = cheapest(exits, world.width, static / follower_guidance.UNITS, counts, start, goal)
-    assert cost[goal] / follower_guidance.UNITS == pytest.approx(rounded, rel=1e-9)
-    assert cost[goal] / follower_guidance.UNITS == pytest.approx(
-        sum(static[c] / follower_guidance.UNITS + counts[c] for c in path[:-1]), rel=1e-9
+    units = follower_guidance.UNITS
+    prices = extra.reshape(-1, 4) / units
+    assert cost[goal] / units == pytest.approx(
+        cheapest(exits, world.width, static / units, counts, start, goal, prices), rel=1e-9
     )
-    exact = cheapest(exits, world.width, ratio, counts, start, goal)
-    assert sum(ratio[c] + counts[c] for c in path[:-1]) == pytest.approx(exact, rel=0.5 / follower_guidance.UNITS)
+    if not share:
+        exact = cheapest(exits, world.width, ratio, counts, start, goal)
+        assert sum(ratio[c] + counts[c] for c in path[:-1]) == pytest.approx(exact, rel=0.5 / units)
 
 
 def test_follower_goes_around_where_it_saw_others():
     world = StubWorld([".....", ".###.", "....."], [(1, 0), (0, 2)], [(1, 4), (0, 0)])
     guidance = started(world, GuidanceConfig(kind="follower"), radius=1)
     assert guidance.subgoal[0, 0] == 10  # below: the other stands above
+
+
+def test_followers_forget_whom_they_saw():
+    """Two cells away in every step but the last: 1, then .5 + 1, then half of that."""
+    world = StubWorld(["." * 12], [(0, 0), (0, 2)], [(0, 1), (0, 11)])
+    guidance = started(world, GuidanceConfig(kind="follower", forget=0.5))
+    guidance.advance()
+    world.position[0, 1] = 11
+    guidance.advance()
+    counts = guidance.snapshot()["counts"][0, 0] / follower_guidance.UNITS
+    assert counts.tolist() == [0, 0, 0.75, *[0] * 9]
+
+
+def test_followers_keep_to_lanes_where_they_have_seen_a_crowd():
+    """Of two ways down one is shorter, and its lane leads up: whoever sees nobody goes against it."""
+    hall = [".....", ".....", ".###.", ".###.", ".....", "....."]
+    exits = open_moves(StubWorld(hall, [0], [1]).blocked, 6, 5)
+    into = lane_prices(exits, 5, LaneWeights(0.0, 1.0, 1.0)).reshape(6, 5, 4)  # entry 0: from above
+    assert {into[3, 0, 0], into[3, 4, 0]} == {0.0, 1.0}
+    near, far = (0, 4) if into[3, 0, 0] else (4, 0)
+    start, goal = (1, (near + 2) // 2), (5, near)
+    config = GuidanceConfig(kind="follower", lane=40.0)
+    guidance = started(StubWorld(hall, [start], [goal]), config)
+    assert guidance.subgoal[0, 0] == 5 + near and guidance.snapshot()["share"].tolist() == [[0]]
+    crowd = [(0, 0), (0, 2), (0, 4), (4, 1), (4, 3), (5, 2)]
+    world = StubWorld(hall, [start, *crowd], [goal, *[(1, 2)] * 6])
+    guidance = started(world, config)
+    assert guidance.snapshot()["crowd"][0, 0] == pytest.approx(6 / 24)
+    assert guidance.snapshot()["share"][0, 0] == 64
+    assert abs(int(guidance.subgoal[0, 0]) - (5 + far)) < abs(start[1] - far)
+    # What it sees from now on counts with its next goal only.
+    world.alive[0, 1:] = False
+    guidance.advance()
+    assert guidance.snapshot()["share"][0, 0] == 64
+    assert guidance.snapshot()["crowd"][0, 0] == pytest.approx(0.98 * 6 / 24)
 
 
 def test_followers_share_what_reaching_sub_goals_earns_with_whoever_is_near():
