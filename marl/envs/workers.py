@@ -74,7 +74,9 @@ class WorkerPool:
     workers: number of processes; 0 runs everything in this process, for debugging, with the same results.
     timeout_s: the longest that one ``reset`` or ``step`` may take; ``start_timeout_s`` the same for starting a worker.
     max_failures: failures of one worker, none of them 1000 calls after the one before, after which the pool gives up.
-    preload: modules to import once for all workers, which are forked with them; a process's first pool decides.
+    preload: modules to import once for all workers, which are forked with them, on Linux only. A process's first pool
+        decides, in place of what ``set_forkserver_preload`` was told. They must not start threads; one that is not
+        found (``ImportError``) is passed over in silence.
 
     seeds: int64 [B], the seed of the next episode of each copy, set by the owner before ``reset`` and ``step``.
     actions: [B, *], set by the owner before ``step``. outputs: name -> [B, *], valid until the next call.
@@ -106,8 +108,8 @@ class WorkerPool:
             }
             self._held.local = make_seats(simulators, 0, self._held.arrays)
         else:
-            if sys.platform == "linux":
-                _context.set_forkserver_preload(list(preload))
+            if preload and sys.platform == "linux":
+                _context.set_forkserver_preload(["__main__", *preload])  # the first is Python's default
             self._start_all(factory, workers)
         arrays = self._held.arrays
         self.seeds, self.actions = arrays["seeds"], arrays["actions"]
@@ -311,7 +313,10 @@ class _Worker:
         limit_s = _ORPHAN_FACTOR * self._timeout_s
         arguments = (told, telling, self._factory, self.first, self.count, str(self._log), limit_s)
         self.process = _context.Process(target=serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
-        self.process.start()
+        try:
+            self.process.start()
+        except EOFError as error:
+            raise _StartError("the fork server ended, its last words are above: can all of preload run?") from error
         told.close()
         telling.close()
         self._poll = select.poll()

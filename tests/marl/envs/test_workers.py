@@ -211,6 +211,28 @@ def test_what_is_preloaded_is_loaded_once_and_numpy_draws_apart(tmp_path: Path) 
     assert drawn[0] != drawn[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
+def test_only_a_pool_that_preloads_changes_what_is_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr("marl.envs.workers._context.set_forkserver_preload", told.append)
+    for preload in ((), ("simulators",)):
+        WorkerPool(Counter, 1, 1, preload=preload).close()
+    assert told == [["__main__", "simulators"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
+def test_what_cannot_be_preloaded_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise ValueError('nothing to tell')")
+    (tmp_path / "owner.py").write_text(
+        "from simulators import Counter\nfrom marl.envs.workers import WorkerPool\n"
+        "if __name__ == '__main__':\n    WorkerPool(Counter, 1, 1, preload=('broken',))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, str(tmp_path / "owner.py")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
+    assert "ValueError: nothing to tell" in said and "UserError: a simulator worker does not start: the fork" in said
+
+
 def test_what_a_killed_worker_leaves_goes_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pool = WorkerPool(Littering, 1, 1)
