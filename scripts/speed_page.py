@@ -73,21 +73,39 @@ def _comparisons(folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of our own file, and those that other scripts measured."""
     yield from _read(folder / "speed.json").get("rows", [])
     cav = _read(folder / "cav_speed.json")
-    names = {
-        "twin_to_sumo": ("merge twin, vehicle-steps with observation and reward", "our `sumo` backend"),
-        "sumo_to_highway_env": ("`sumo` backend, decisions with observation and reward", "highway-env"),
-    }
-    for key, (name, anchor) in names.items():
-        if key in cav.get("ratio", {}):
-            theirs = cav.get("anchor", {}).get("name", anchor) if key == "sumo_to_highway_env" else anchor
-            ratio, target = cav["ratio"][key], cav["target"][key]
-            yield {"name": name, "ratio": ratio, "target": target, "anchor": theirs, "file": "cav_speed.json"}
+    if cav:
+        sides = cav["rows"]["twin"]["vehicle_steps"], cav["rows"]["sumo"]["vehicle_steps"]
+        name = "merge twin, vehicle-steps with observation and reward"
+        yield _of_roads(cav, "twin_to_sumo", name, "our `sumo` backend", *sides)
+    if "anchor_value" in cav:
+        sides = cav["rows"]["sumo"]["decisions"], cav["anchor_value"]
+        name = "`sumo` backend, decisions with observation and reward"
+        yield _of_roads(cav, "sumo_to_highway_env", name, cav["anchor"]["name"], *sides)
     language = _read(folder / "language_speed.json")
     if language:
         yield _elsewhere("group-relative training of the tiny model, completions", 2.3, language, "language_speed.json")
     signals = _read(folder / "traffic_signals_speed.json")
     if signals:
         yield _elsewhere("traffic signals, agent-steps", 1.0, signals, "traffic_signals_speed.json")
+
+
+def _of_roads(
+    cav: dict[str, Any], key: str, name: str, anchor: str, ours: dict[str, Any], theirs: dict[str, Any]
+) -> dict[str, Any]:
+    """A row from the record of the roads."""
+    return {
+        "name": name,
+        "ratio": cav["ratio"][key],
+        "ratios": _by_turn(ours, theirs),
+        "target": cav["target"][key],
+        "anchor": anchor,
+        "file": "cav_speed.json",
+    }
+
+
+def _by_turn(ours: dict[str, Any], theirs: dict[str, Any]) -> list[float]:
+    """The ratio of each turn, of two records that hold ``all`` their figures."""
+    return [mine / other for mine, other in zip(ours["all"], theirs["all"], strict=True)]
 
 
 def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> dict[str, Any]:
@@ -100,7 +118,7 @@ def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> d
         "value": ours["median"],
         "anchor_value": record["anchor_value"]["median"],
         "ratio": record["ratio"],
-        "ratios": [mine / other for mine, other in zip(ours["all"], record["anchor_value"]["all"], strict=True)],
+        "ratios": _by_turn(ours, record["anchor_value"]),
         "target": asked["asked"] if isinstance(asked, dict) else asked,
         "anchor": anchor["name"] if isinstance(anchor, dict) else anchor,
         "differences": record.get("differences", []),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from speed_page import _breaks
+from speed_page import _breaks, _comparisons, _table
+
+FIGURES = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
 def _points(seconds: tuple[float, float], gib: tuple[float, float]) -> list[dict]:
@@ -28,3 +30,9 @@ def test_what_breaks_first_by_hand() -> None:
 
 def test_what_does_not_grow_does_not_break() -> None:
     assert _breaks(_points((0.1, 0.1), (1.0, 1.0)), 32) == "neither memory nor time grows"
+
+
+def test_the_table_is_that_of_the_figures_beside_it() -> None:
+    rows = list(_comparisons(FIGURES))
+    assert all(row["ratios"] for row in rows)
+    assert "\n".join(_table(rows)) in (FIGURES / "speed.md").read_text(encoding="utf-8")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from marl.config import AnyRunConfig, Frozen, resolve
 from marl.scenario import Scenario
@@ -41,6 +43,20 @@ TINY = Scenario(
     presets=Path(__file__).parent,
     default_preset="none",
 )
+
+
+class GuardedWorld(TinyWorld):
+    """Its supervisor lets nobody go left in every other step (``Resolves``)."""
+
+    def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
+        return torch.where((proposed == 1) & (self._time.unsqueeze(1) % 2 == 0), 0, proposed)
+
+
+def make_guarded(config: TinyConfig, copies: int, device: torch.device) -> GuardedWorld:
+    return GuardedWorld(copies, **config.model_dump(), device=device)
+
+
+GUARDED = dataclasses.replace(TINY, name="guarded", make=make_guarded)
 
 
 def tiny_config(system: str = "mappo", **sections: Any) -> AnyRunConfig:

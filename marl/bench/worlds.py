@@ -95,7 +95,13 @@ class WorldParts:
             if module in wanted:
                 yield from self._coordinated(module)
         if {"policy", "update", "end"} & set(wanted):
-            yield from _Training(self._scenario, self._config, self._make(), self._watch).parts(wanted)
+            env = self._make()
+            try:
+                training = _Training(self._config, env, self._watch)
+            except UserError:
+                env.close()
+                raise
+            yield from training.parts(wanted)
 
     def _make(self) -> BatchedEnv:
         return self._scenario.make(self._config.world, self._config.copies, self._device)
@@ -172,7 +178,7 @@ class WorldParts:
 class _Training:
     """Networks and learner of the configured system, on one world."""
 
-    def __init__(self, scenario: Scenario, config: AnyRunConfig, env: BatchedEnv, watch: Stopwatch):
+    def __init__(self, config: AnyRunConfig, env: BatchedEnv, watch: Stopwatch):
         self._env, self._watch, self._config = env, watch, config
         self._pipeline = Pipeline(env, config.coordination, config.seed)
         build = load_system(config.system).build

@@ -38,7 +38,8 @@ class EnvSpec:
     state_space: what the central critic sees: the space of one copy's state ``[B, *]`` if ``state_per_agent``
         is false, of one agent's share ``[B, N, *]`` if it is true; None if the world has none.
     horizon: steps after which an episode is truncated.
-    metrics: the figures of a finished episode, by name; units are in the names as well.
+    metrics: the figures of a finished episode, by name; units are in the names as well. One named ``lost`` is 1 where
+        the episode was cut short by the loss of its simulator, so that its other figures do not count.
     primary_metric: the one that tables and model selection lead with.
     shared_reward: all agents of a copy always earn the same, so that one value per copy will do.
     """

@@ -28,20 +28,34 @@ class Values(Protocol):
         """Values ``[B, N]`` in units of reward, and the next recurrent state."""
 
 
+def perhaps_any(flags: Tensor) -> bool:
+    """Whether any is set. Elsewhere than on the CPU nobody asks, because the host would have to wait: it may be."""
+    return flags.device.type != "cpu" or bool(flags.any())
+
+
 class EpisodeMeans:
     """Means of the metrics of the episodes that finished during a rollout.
 
-    Nothing is read from the device before the means are asked for: a rollout does not wait for it.
+    Only sums are kept, and nothing is read from the device before the means are asked for: a rollout does not wait.
     """
 
     def __init__(self) -> None:
-        self._done: list[Tensor] = []
-        self._metrics: list[dict[str, Tensor]] = []
+        self._names: tuple[str, ...] = ()
+        self._count: int | Tensor = 0
+        self._sums: Tensor | None = None
         self._means: tuple[int, dict[str, float]] | None = None
 
     def add(self, timestep: TimeStep) -> None:
-        self._done.append(timestep.done)
-        self._metrics.append(timestep.metrics)
+        """Count the episodes that are ``done``."""
+        if not perhaps_any(timestep.done):
+            return
+        self._names = tuple(timestep.metrics)
+        self._count = self._count + timestep.done.sum()
+        if self._names:
+            values = torch.stack([value.double() for value in timestep.metrics.values()])
+            sums = torch.where(timestep.done, values, 0.0).sum(1)
+            self._sums = sums if self._sums is None else self._sums + sums
+        self._means = None
 
     @property
     def count(self) -> int:
@@ -54,14 +68,9 @@ class EpisodeMeans:
 
     def _read(self) -> tuple[int, dict[str, float]]:
         if self._means is None:
-            done = torch.stack(self._done)
-            count = int(done.sum())
-            means = {}
-            for name in self._metrics[0] if count else ():
-                values = torch.stack([metrics[name] for metrics in self._metrics])
-                means[name] = float(torch.where(done, values, 0.0).double().sum()) / count
-            self._means = count, means
-            self._done, self._metrics = [], []
+            count = int(self._count)
+            sums = self._sums.tolist() if count and self._sums is not None else [0.0] * len(self._names)
+            self._means = count, {name: total / count for name, total in zip(self._names, sums, strict=True) if count}
         return self._means
 
 
@@ -135,7 +144,8 @@ class Collector:
             with self._phase("guidance"):
                 after = self._pipeline.view(after)
             ended = after.terminated | after.truncated
-            if after.final is not None and _bootstraps(after.truncated):
+            # What comes after a termination is worth nothing, whatever the critic says of it.
+            if after.final is not None and perhaps_any(after.truncated):
                 with self._phase("policy"):
                     last, _ = self._critic.value(
                         after.final.observation,
@@ -173,14 +183,6 @@ class Collector:
             batch = _assemble(rows, bootstrap, ends)
         self._timestep, self._memory, self._critic_hidden = timestep, memory, critic_hidden
         return batch, episodes
-
-
-def _bootstraps(truncated: Tensor) -> bool:
-    """Whether final states are to be valued: what comes after a termination is worth nothing, whatever the critic says.
-
-    Elsewhere than on the CPU nobody asks, because the host would have to wait for the answer.
-    """
-    return truncated.device.type != "cpu" or bool(truncated.any())
 
 
 def _assemble(rows: list[dict[str, object]], bootstrap: Tensor, ends: list[tuple[int, Tensor, Tensor]]) -> Batch:

@@ -4,6 +4,9 @@ Salimans et al., "Evolution Strategies as a Scalable Alternative to Reinforcemen
 Gaussian perturbations of all weights, fitness shaped by rank, Adam. The fitness is the world's primary metric, not the
 reward; the members of a generation play the same instances with the same random numbers. There is no critic and no
 gradient of the networks, so that what lies between decisions and results may be anything, such as the supervisor.
+
+Nothing but the weights outlasts a generation, so that a resumed run is exact in every world whose ``reset`` is; that of
+SUMO with ``exact_reset: false`` is not.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ class EsConfig(Frozen):
 
     population: Annotated[int, Field(ge=2, le=4096)] = 32
     """Members of a generation, half of them mirrored; ``copies`` is a multiple of it. An iteration is a generation:
-    each member plays ``copies / population`` instances for a whole episode."""
+    each member plays ``copies / population`` instances, one whole episode of each, and counts as many agent-steps as if
+    all of them lasted for the world's horizon."""
     sigma: Annotated[float, Field(gt=0.0, le=10.0)] = 0.05
     """Standard deviation of the perturbation of every weight."""
     rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
@@ -58,7 +62,7 @@ class EsConfig(Frozen):
 
 
 class Es:
-    """Policy and update (``Evolves``). All randomness comes from ``seed`` and a generation's number."""
+    """Policy and update (``Evolves``). All its randomness comes from ``seed`` and a generation's number."""
 
     def __init__(
         self,

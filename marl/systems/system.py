@@ -34,7 +34,11 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Evolves(Protocol):
-    """A learner for tensor worlds that is told how well members of a population did, and nothing else."""
+    """A learner for tensor worlds that is told how well members of a population did, and nothing else.
+
+    config: its options, among them ``greedy``: members take their likeliest actions. There is no ``rollout``, episodes
+    last as long as they do. population: members of a generation; the run's ``copies`` are a multiple of it.
+    """
 
     config: Any
     policy: JointPolicy

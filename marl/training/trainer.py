@@ -69,7 +69,7 @@ class Trainer:
 
     @property
     def agent_steps(self) -> int:
-        """Made so far."""
+        """Made so far; generations count as if no episode had ended before the horizon."""
         return int(self._iteration * self._agent_steps_each)
 
     @property
@@ -170,14 +170,20 @@ class Trainer:
     def _iterate(self) -> dict[str, float]:
         fraction = self._iteration / self._iterations
         self._pipeline.schedule(fraction)
-        batch: Any
         if isinstance(self._collector, Generations):
+            assert isinstance(self.algorithm, Evolves)
             seeds = self._instances(self._collector.instances)
-            batch, episodes = self._collector.collect(self._iteration, seeds)
+            generation, episodes = self._collector.collect(self._iteration, seeds)
+            reward = generation.mean_reward
+            with self._clock.phase("update"):
+                learned = self.algorithm.update(generation, self._iteration, fraction)
         else:
+            assert not isinstance(self.algorithm, Evolves)
             batch, episodes = self._collector.collect(self._rollout)
+            reward = batch.mean_reward
+            with self._clock.phase("update"):
+                learned = self.algorithm.update(batch, self._iteration, fraction)
         with self._clock.phase("update"):
-            learned = self.algorithm.update(batch, self._iteration, fraction)
             learned |= self._pipeline.learn(self._iteration)
         self._iteration += 1
         self._episodes += episodes.count
@@ -186,7 +192,7 @@ class Trainer:
             "agent_steps": self.agent_steps,
             "episodes": self._episodes,
             "cpu_seconds": self._cpu_seconds(),
-            "reward": batch.mean_reward,
+            "reward": reward,
         }
         figures |= {f"episode/{name}": value for name, value in self._metrics(episodes).items()}
         figures |= {f"learn/{name}": value for name, value in learned.items()}

@@ -11,7 +11,7 @@ from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.policies.config import DEFAULT_NETWORK
 from marl.policies.joint import JointPolicy
 from marl.rollout.batch import Batch, stretches
-from marl.rollout.collector import Collector
+from marl.rollout.collector import Collector, EpisodeMeans
 from marl.testing.worlds import TinyWorld
 
 OFF = CoordinationConfig.model_validate({"guidance": {"enabled": False}})
@@ -71,6 +71,22 @@ def test_next_value_is_that_of_the_final_state_where_an_episode_was_truncated() 
         assert torch.equal(batch.cut[t], torch.full((4, 3), (t + 1) % 4 == 0))
         assert not batch.terminated[t].any()
         assert torch.equal(batch.start[t], torch.full((4, 3), t % 4 == 0))
+
+
+def test_means_of_episodes_by_hand() -> None:
+    """What is not done is not looked at, and figures may be read in between."""
+    step = TinyWorld(2, 1).reset(0)
+    episodes, counts = EpisodeMeans(), []
+    assert (episodes.count, episodes.means()) == (0, {})
+    for done, first, second in (
+        ([0, 0], [9, 9], [9, 9]),
+        ([0, 1], [float("nan"), 1], [9, 4]),
+        ([1, 1], [2, 6], [0, 5]),
+    ):
+        metrics = {"a": torch.tensor(first).float(), "b": torch.tensor(second).float()}
+        episodes.add(step._replace(done=torch.tensor(done).bool(), metrics=metrics))
+        counts.append(episodes.count)
+    assert counts == [0, 1, 3] and episodes.means() == {"a": 3.0, "b": 3.0}
 
 
 def test_agents_that_die_are_masked_and_their_successors_start_anew() -> None:

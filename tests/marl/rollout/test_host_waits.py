@@ -10,6 +10,8 @@ from marl.config import CoordinationConfig
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
 from marl.rollout.collector import Collector
+from marl.rollout.generations import Generations
+from marl.systems.es import Es, EsConfig
 from marl.systems.mappo import Mappo, MappoConfig
 from marl.testing.worlds import TinyWorld
 from scenarios.cav_merging.config import CavConfig
@@ -54,8 +56,8 @@ def test_a_rollout_with_ends_of_episodes_waits_for_nothing(make: object, monkeyp
     """On the CPU the torch forms of the worlds stand for those of a GPU."""
     monkeypatch.setattr(Traffic, "compiled", False)
     made, _ = collector(make("cpu"))  # type: ignore[operator]
-    # Where nobody waits the collector asks whether there is anything to bootstrap from, which saves work.
-    monkeypatch.setattr("marl.rollout.collector._bootstraps", lambda truncated: True)
+    # Where nobody waits the collector asks whether anything ended or is to be bootstrapped from, which saves work.
+    monkeypatch.setattr("marl.rollout.collector.perhaps_any", lambda flags: True)
     assert host_waits(lambda: made.collect(SMALL.rollout)) == {}
 
 
@@ -68,6 +70,20 @@ def test_an_update_waits_for_its_figures_only(monkeypatch: pytest.MonkeyPatch) -
     waits = host_waits(lambda: algorithm.update(batch, 0, 0.0))
     assert sum(waits.values()) <= 6, waits
     assert sum(host_waits(episodes.means).values()) <= 1 + len(episodes.means())
+
+
+def test_a_generation_waits_at_its_end_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether all finished, whether anything counts, who had nothing that does, and the reward."""
+    monkeypatch.setattr(Traffic, "compiled", False)
+    for module in ("collector", "generations"):
+        monkeypatch.setattr(f"marl.rollout.{module}.perhaps_any", lambda flags: True)
+    env = CavMerging(CavConfig(horizon=12), 4)
+    pipeline = Pipeline(env, OFF)
+    learner = Es(env.spec, pipeline.observation_space, EsConfig(population=2), 0, env.device)
+    generations = Generations(pipeline, learner.members, learner.population)
+    seeds = torch.arange(2)
+    generations.collect(0, seeds)
+    assert sum(host_waits(lambda: generations.collect(1, seeds)).values()) <= 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from marl.policies.joint import JointPolicy
 from marl.rollout.generations import Generation, Generations
 from marl.scenario import load_scenario
 from marl.systems.es import Es
+from marl.testing.worlds import TinyWorld
 from marl.training.checkpoint import CheckpointStore
 from marl.training.checkpoint import load as load_checkpoint
 from marl.training.policy import PipelinePolicy
@@ -36,7 +38,7 @@ def config_of(**sections: Any) -> AnyRunConfig:
 
 
 def learner_of(config: AnyRunConfig, copies: int) -> tuple[Es, Generations, Pipeline]:
-    env = make_tiny(config.world, copies, torch.device("cpu"))
+    env = load_scenario(config.scenario).make(config.world, copies, torch.device("cpu"))
     pipeline = Pipeline(env, config.coordination)
     learner = Es(env.spec, pipeline.observation_space, config.algorithm, 0, torch.device("cpu"))
     generations = collector_of(pipeline, learner)
@@ -83,7 +85,13 @@ def test_members_meet_the_same_worlds_with_the_same_random_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "greedy"), [({"slip": 0.3}, False), ({}, True), ({"mortal": True, "slip": 0.3, "agents": 3}, False)]
+    ("world", "greedy"),
+    [
+        ({"slip": 0.3}, False),
+        ({}, True),
+        ({"mortal": True, "slip": 0.3, "agents": 3}, False),
+        ({"terminates": True, "length": 3, "slip": 0.3}, False),
+    ],
 )
 def test_fitness_is_what_the_evaluator_finds(world: dict[str, Any], greedy: bool) -> None:
     config = config_of(world=world, algorithm={"sigma": 1.0, "greedy": greedy})
@@ -98,11 +106,107 @@ def test_fitness_is_what_the_evaluator_finds(world: dict[str, Any], greedy: bool
     assert episodes.means()["reached_share"] == pytest.approx(float(generation.fitness.mean()))
 
 
-def test_all_episodes_of_a_generation_count() -> None:
-    """Copies whose episodes end early begin others: with B copies of 16 steps there are more than B."""
-    _, generations, _ = learner_of(config_of(world={"terminates": True, "length": 2}), 8)
+ENDS = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]]
+VALUES = [[1.0, 9.0, 9.0, 9.0], [5.0, 2.0, 9.0, 9.0], [9.0, 9.0, 3.0, 6.0], [7.0, 7.0, 7.0, 7.0]]
+
+
+def scripted(ends: list[list[int]], lost: list[list[int]] | None = None) -> tuple[Generations, list[int]]:
+    """Two members of two instances, whose step k ends episodes, is worth k to everybody and is as the row says.
+
+    The last row goes on for ever. Returns the number of steps made, too, as they are made.
+    """
+    _, generations, pipeline = learner_of(config_of(algorithm={"population": 2}), 4)
+    step, made = pipeline.env.step, []
+
+    def play(actions: Any) -> Any:
+        row = min(len(made), len(ends) - 1)
+        made.append(row)
+        after = step(actions)
+        metrics = {"reached_share": torch.tensor(VALUES[row])}
+        if lost is not None:
+            metrics["lost"] = torch.tensor(lost[row]).float()
+        reward = torch.full_like(after.reward, len(made))
+        return after._replace(done=torch.tensor(ends[row]).bool(), metrics=metrics, reward=reward)
+
+    pipeline.env.step = play  # type: ignore[method-assign]
+    return generations, made
+
+
+def test_the_first_episode_of_each_copy_counts_and_no_other() -> None:
+    generations, made = scripted(ENDS)
     generation, episodes = generations.collect(0, torch.arange(2))
-    assert episodes.count > 8 and bool(generation.fitness.isfinite().all())
+    assert generation.fitness.tolist() == [1.5, 4.5]
+    assert (episodes.count, episodes.means()) == (4, {"reached_share": 3.0})
+    assert len(made) == 3  # then all have finished
+    # Copies that played for 1, 2, 3 and 3 steps.
+    assert generation.mean_reward == pytest.approx((1 + 3 + 6 + 6) / 9)
+
+
+@pytest.mark.parametrize(
+    ("copies", "fitness"), [((1,), [1.0, 4.5]), ((0, 1), [4.5, 4.5]), ((1, 2), [1.0, 6.0]), ((2, 3), [1.5, 1.5])]
+)
+def test_lost_episodes_do_not_count(copies: tuple[int, ...], fitness: list[float]) -> None:
+    """In step 4 all copies lose an episode that is not their first."""
+    lost = [[int(end and copy in copies) for copy, end in enumerate(row)] for row in ENDS]
+    generations, _ = scripted(ENDS, lost)
+    generation, episodes = generations.collect(0, torch.arange(2))
+    assert generation.fitness.tolist() == fitness
+    assert episodes.count == 4 and episodes.means()["lost"] == len(copies) / 4
+
+
+def test_a_generation_without_a_figure_is_refused() -> None:
+    generations, _ = scripted(ENDS, ENDS)
+    with pytest.raises(UserError, match="all episodes of generation 5 were lost with their simulators"):
+        generations.collect(5, torch.arange(2))
+
+
+@pytest.mark.parametrize("ends", [[[0, 0, 0, 0]], [[1, 1, 1, 0]]])
+def test_a_world_longer_than_its_horizon_is_an_error(ends: list[list[int]]) -> None:
+    generations, made = scripted(ends)
+    with pytest.raises(RuntimeError, match="TinyWorld has not finished an episode of each copy in 16 steps"):
+        generations.collect(0, torch.arange(2))
+    assert len(made) == 16
+
+
+def test_everything_but_bookkeeping_lies_in_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, _, pipeline = learner_of(config_of(), 4)
+    within: list[str] = []
+    seen = []
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        within.append(name)
+        yield
+        within.pop()
+
+    def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any) -> Any:
+            seen.append((name, *within))
+            return call(*args)
+
+        return noting
+
+    monkeypatch.setattr(pipeline, "view", watched("view", pipeline.view))
+    monkeypatch.setattr(pipeline, "act", watched("act", pipeline.act))
+    Generations(pipeline, learner.members, learner.population, phase=phase).collect(0, torch.arange(1))
+    assert set(seen) == {("view", "guidance"), ("act", "policy")} and seen[0][0] == "view"
+
+
+GUARDED: dict[str, Any] = {
+    "scenario": "tiny_scenario:GUARDED",
+    "world": {"agents": 1, "terminates": True, "length": 3},
+    "coordination": {"safety": {"enabled": True}},
+}
+
+
+def test_nothing_is_left_of_the_corrections_of_the_generation_before() -> None:
+    """Copies that finish early are in the middle of another episode when the generation ends."""
+    _, used, pipeline = learner_of(config_of(**GUARDED), 32)
+    used.collect(0, torch.arange(8))
+    assert bool(pipeline.state()["interventions"].any())
+    _, fresh, _ = learner_of(config_of(**GUARDED), 32)
+    shares = [own.collect(1, torch.arange(8, 16))[1].means()["interventions_per_step"] for own in (used, fresh)]
+    assert shares[0] == shares[1] > 0.0
 
 
 def with_metric(learner: Es, pipeline: Pipeline, better: Any) -> Generations:
@@ -156,10 +260,20 @@ def test_a_plan_counts_whole_episodes_and_has_no_critic() -> None:
     assert list(plan.parameters) == ["policy"]
 
 
-def test_a_benchmark_of_rollouts_is_refused() -> None:
+def test_a_benchmark_of_rollouts_is_refused_and_closes_its_world() -> None:
     config = config_of()
+    closed = []
+
+    class Closing(TinyWorld):
+        def close(self) -> None:
+            closed.append(self)
+
+    scenario = dataclasses.replace(
+        load_scenario(config.scenario), make=lambda world, copies, device: Closing(copies, **world.model_dump())
+    )
     with pytest.raises(UserError, match="'es' plays whole episodes"):
-        list(WorldParts(load_scenario(config.scenario), config, 16).parts(("update",)))
+        list(WorldParts(scenario, config, 16).parts(("update",)))
+    assert len(closed) == 1
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -167,6 +281,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recurrent": {"algorithm": {"actor": {"recurrent": "gru"}}},
     "episodes end early": {"world": {"terminates": True, "length": 3}},
     "agents die, two groups": {"world": {"mortal": True, "refill": 3, "slip": 0.2, "unlike": True, "agents": 3}},
+    "supervised": GUARDED,
     "continuous": {"world": {"continuous": True}, "algorithm": {"anneal": True}},
 }
 
