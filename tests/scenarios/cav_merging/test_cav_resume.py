@@ -12,12 +12,11 @@ from marl.api import configure
 from marl.training.checkpoint import CheckpointStore
 from marl.training.tracking import Tracker, read_metrics
 from marl.training.trainer import resume, train
+from scenarios.cav_merging.scenario import SCENARIO
 
 OVERRIDES = [
     "copies=8",
     "total_steps=1536",
-    "algorithm.rollout=8",
-    "algorithm.minibatches=2",
     "checkpoint.every_iterations=1",
     "coordination.guidance.enabled=true",
     "coordination.intent.enabled=true",
@@ -37,8 +36,20 @@ def leaves(tree: Any) -> list[Any]:
     return [tree]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configure("cav_merging", preset="hard", overrides=OVERRIDES)
+@pytest.mark.parametrize(
+    ("system", "own"),
+    [
+        ("mappo", ["algorithm.rollout=8", "algorithm.minibatches=2"]),
+        ("es", ["algorithm.population=2", "world.horizon=8"]),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    system: str, own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = (SCENARIO.presets / "hard.yaml").read_text()
+    file = tmp_path / "run.yaml"
+    file.write_text(f"system: {system}\n" + (preset if system == "mappo" else preset.partition("algorithm:")[0]))
+    config = configure("cav_merging", config=file, overrides=[*OVERRIDES, *own])
     whole = train(config, tmp_path / "whole", live=False)
     log = Tracker.log
 
