@@ -234,6 +234,10 @@ def test_follower_counts_whom_it_sees_until_its_goal_changes():
     assert counts[1, 0] == 4
 
 
+#: What leaving a cell may cost at most, in steps.
+MOST = (BUCKETS - 1) / follower_guidance.UNITS
+
+
 def cheapest(exits, width, static, counts, start, goal, lanes=None):
     """The cost of the cheapest path by Dijkstra in float64 on ``s(c) + d(c)``, and ``lanes`` ``[cells, 4]``."""
     price = static + counts
@@ -246,7 +250,7 @@ def cheapest(exits, width, static, counts, start, goal, lanes=None):
             target = cell + MOVES[move][0] * width + MOVES[move][1]
             if not exits[cell] >> (move - 1) & 1:
                 continue
-            lane = 0 if lanes is None else lanes[target, reverse(move) - 1]
+            lane = 0 if lanes is None else min(lanes[target, reverse(move) - 1], MOST - static[cell])
             if value + price[target] + lane < best.get(target, np.inf):
                 best[target] = value + price[target] + lane
                 heapq.heappush(heap, (best[target], target))
@@ -263,7 +267,7 @@ def test_follower_path_is_the_cheapest(seed):
     static = np.rint(follower_guidance.UNITS * ratio).astype(np.int32)
     counts = rng.integers(0, 4, size).astype(np.int32)
     share = 77 if seed % 2 else 0
-    lanes = lane_prices(exits, world.width, LaneWeights(0.5, 4.0, 4.0))
+    lanes = lane_prices(exits, world.width, LaneWeights(0.5, 30.0, 30.0))
     lanes = np.rint(follower_guidance.UNITS * lanes).astype(np.int32).reshape(-1)
     extra = lanes * share // follower_guidance.CROWDS
     field = np.empty(size, np.int32)
