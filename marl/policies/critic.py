@@ -42,6 +42,8 @@ class Critic(nn.Module):
             raise UserError(
                 f"mixer '{mixer}' needs a state per agent, and this world has one per copy; set it to 'none'"
             )
+        if config.relabel is not None:
+            raise UserError("relabel says what an actor's outputs stand for; a critic has none: leave it out")
         self.encoder = make_encoder(space, config, generator)
         if self.encoder.choices:
             raise UserError("encoder 'choices' scores actions; a critic needs another one")

@@ -112,7 +112,7 @@ class AgentPlan:
             part.advance()
 
     def features(self) -> dict[str, Tensor]:
-        """All features at the present moment, zeros for agents that are not alive. Never changed later."""
+        """All features at the present moment; agents that are not alive see nothing. Never changed later."""
         features = self._guidance.features()
         if self._contest:
             features["contest"] = self._contested()

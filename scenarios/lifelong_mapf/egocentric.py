@@ -75,7 +75,7 @@ class Egocentric:
     def features(self) -> dict[str, Tensor]:
         """At the present moment; agents that are not alive see nothing, and their moves are not turned."""
         world, side = self._world, 2 * self._radius + 1
-        plan = self._guidance.features()
+        plan = self._guidance.arrays()
         agents = world.position.shape
         ahead = np.zeros((*agents, PLANES, side), np.int16)
         own = np.zeros((*agents, N_OWN), np.float32)
@@ -86,8 +86,8 @@ class Egocentric:
             present(world, self._exits),
             world.blocked,
             self._guidance.subgoal,
-            plan["path"].cpu().numpy()[:, :, 0],
-            plan["moves"].cpu().numpy(),
+            plan["path"][:, :, 0],
+            plan["moves"],
             memory["previous"],
             memory["waited"],
             refused,

@@ -12,9 +12,10 @@ same cells as the path (all but the one the agent stands on), so it is consisten
 authors' program charges the present cell instead of the goal there, and may return a dearer path.)
 Ties: of the open cells with equal estimates, that with the smaller heuristic goes first, then the smaller index.
 
-Two things beyond the paper, both off by default (``Habits``). Agents forget: d_i falls by a share at every step, so
-that a crowd that has dissolved is no longer gone around. And they keep to lanes (``lanes``): a move against its lane
-costs more the more agents per free cell i has seen around it, as nobody tells it how many there are.
+Three things beyond the paper, all off by default (``Habits``). Whoever is near shares what an agent earns on its path.
+Agents forget: d_i falls by a share at every step, so that a crowd that has dissolved is no longer gone around. And they
+keep to lanes (``lanes``): a move against its lane costs more the more agents per free cell i has seen around it, as
+nobody tells it how many there are; that price is fixed when i is given its goal.
 """
 
 from __future__ import annotations
@@ -172,14 +173,13 @@ class Private(NamedTuple):
     """What each agent keeps to itself, ``[B, N, *]``.
 
     planned: int32, the goal that ``field`` leads to. field: int32 ``[cells]``, the cost to go without counts.
-    counts: int32 ``[cells]``, where it saw others, in 1 / ``UNITS`` steps. crowd: float32, agents per free cell
-    around it, averaged over time; ``_UNKNOWN`` at first. share: int32, the crowd in 1 / ``CROWDS`` when it was given
-    its goal.
+    seen: int32 ``[cells]``, the counts, in 1 / ``UNITS`` steps. crowd: float32, agents per free cell around it,
+    averaged over time; ``_UNKNOWN`` at first. share: int32, the crowd in 1 / ``CROWDS`` when it was given its goal.
     """
 
     planned: NDArray[np.int32]
     field: NDArray[np.int32]
-    counts: NDArray[np.int32]
+    seen: NDArray[np.int32]
     crowd: NDArray[np.float32]
     share: NDArray[np.int32]
 
@@ -268,7 +268,7 @@ def _look(
         for n in range(new.shape[1]):
             if not now.alive[b, n]:
                 continue
-            counts = private.counts[b, n]
+            counts = private.seen[b, n]
             if new[b, n]:
                 counts[:] = 0
             elif forget > 0:
@@ -341,7 +341,7 @@ def _search_all(
                 subgoal[b, n] = NONE
                 continue
             start, goal = now.position[b, n], now.goal[b, n]
-            field, counts, share = private.field[b, n], private.counts[b, n], private.share[b, n]
+            field, counts, share = private.field[b, n], private.seen[b, n], private.share[b, n]
             cheapest_path(exits, width, static, lanes, share, field, counts, start, goal, search)
             second = _trace(search, start, goal, width, radius, path[b, n, 0])
             subgoal[b, n] = second

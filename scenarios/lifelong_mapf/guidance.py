@@ -88,25 +88,36 @@ class GuidanceConfig(GuidanceNumbers):
     egocentric: bool = Field(
         False,
         description="show agents what is around them turned so that their path leads up: for actors with "
-        "inputs=[ahead, own], relabel=turned",
+        "inputs=[ahead, own], relabel=turned, as without relabel their moves would not match the picture",
     )
     fellows: float = Field(
         0.0, ge=0, le=1, description="follower: part of the sub-goal reward that is the mean of all within 2 cells"
     )
     forget: float = Field(
-        0.0, ge=0, lt=1, description="follower: share of what it saw of others that an agent forgets in a step"
+        0.0,
+        ge=0,
+        lt=1,
+        description="follower: share of what it saw of others that an agent forgets in a step (1 less a decay)",
     )
     lane: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="follower: price against the lane in corridors, times the agents per free cell seen",
+        description="follower: price against the lane in corridors, times the agents per free cell that an agent has "
+        "seen when it is given its goal; a step costs at most 8 (shared: corridor_rows_weight and crowd)",
     )
-    open_lane: float = Field(0.0, ge=0, le=100, description="follower: the same on open ground")
+    open_lane: float = Field(0.0, ge=0, le=100, description="follower: the same on open ground (shared: lanes_weight)")
     choices: bool = Field(False, description="shared: tell a scorer of moves what is known of each of them")
     vector: str = Field(
         _DEFAULT, description="shared: the numbers that are not set themselves; a shipped vector or a file of one"
     )
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> GuidanceConfig:
+        for name in ("fellows", "forget", "lane", "open_lane"):
+            if self.kind != "follower" and getattr(self, name):
+                raise UserError(f"guidance.{name} is for guidance.kind=follower: set that, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_vector(self) -> GuidanceConfig:
@@ -214,8 +225,11 @@ class Guidance(ABC):
 
     def features(self) -> dict[str, Tensor]:
         """``path`` and ``moves`` at the present moment; zeros for agents that are not alive. Never changed later."""
-        device = self.world.device
-        return {"path": torch.from_numpy(self._path).to(device), "moves": torch.from_numpy(self._moves).to(device)}
+        return {name: torch.from_numpy(array).to(self.world.device) for name, array in self.arrays().items()}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What ``features`` shows, on the CPU."""
+        return {"path": self._path, "moves": self._moves}
 
     @property
     def reached(self) -> Tensor:
@@ -239,6 +253,11 @@ class Guidance(ABC):
         into = np.arange(self.world.copies) if target is None else target.cpu().numpy()
         self._path, self._moves, self._reached = self._path.copy(), self._moves.copy(), self._reached.copy()
         for name, array in self._state().items():
+            if name not in snapshot:
+                raise UserError(
+                    "this run was begun by a marl whose guidance kept other things in mind: start a new one from its "
+                    "weights with --init"
+                )
             saved = snapshot[name] if source is None else snapshot[name][source.cpu()]
             array[into] = saved.cpu().numpy()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.grid import GridMap
 from scenarios.lifelong_mapf.maps import check_capacity, load_map, load_maps
-from scenarios.lifelong_mapf.tasks import Tasks, load_task_folder, load_tasks
+from scenarios.lifelong_mapf.tasks import Tasks, load_equal_tasks, load_tasks, task_files
 
 #: Number of agents where neither the configuration nor a task file says one.
 DEFAULT_AGENTS = 32
@@ -39,7 +38,8 @@ class Instances(NamedTuple):
 def number_of_agents(config: MapfConfig) -> int:
     """N, for which a task file may have to be read."""
     if config.agents is None and config.tasks is not None:
-        return _given(config, config.tasks).agents
+        grid = None if config.map is None else load_map(config.map)
+        return load_tasks(str(task_files(config.tasks)[0]), grid).n_agents
     return config.agents or DEFAULT_AGENTS
 
 
@@ -62,10 +62,7 @@ def _generate(config: MapfConfig) -> list[GridMap]:
 
 def _given(config: MapfConfig, spec: str) -> Instances:
     grid = None if config.map is None else load_map(config.map)
-    if Path(spec).is_dir():
-        several = load_task_folder(Path(spec), grid, config.agents)
-    else:
-        several = [load_tasks(spec, grid, config.agents)]
+    several = load_equal_tasks(task_files(spec), grid, config.agents)
     width = max(tasks.grid.width for tasks in several)
     counts = np.array([[goals.size for goals in tasks.goals] for tasks in several], np.int32)
     table = np.zeros((*counts.shape, counts.max()), np.int32)

@@ -35,7 +35,8 @@ def _instance(config: MapfConfig) -> dict[str, Any]:
 
 
 def _held_out(config: MapfConfig) -> MapfConfig:
-    """The same options with another pool of generated maps; a map file stays what it is, with other tasks on it."""
+    """The same options with another pool of generated maps; a map file stays what it is, with other
+    tasks on it; given tasks stay what they are."""
     other = (config.map_seed + _SEEDS // 2) % _SEEDS
     return config.model_copy(update={"map_seed": other})
 

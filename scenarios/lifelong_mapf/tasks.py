@@ -123,20 +123,24 @@ def _check_cell(grid: GridMap, cell: Cell, what: str) -> None:
         raise UserError(f"{what} at {_show(cell)} lies inside a wall, move it to a free cell")
 
 
-def load_task_folder(folder: Path, grid: GridMap | None = None, n_agents: int | None = None) -> list[Tasks]:
-    """The tasks of all ``.json`` and ``.scen`` files of a folder, in the order of their names, for equally many agents.
-
-    grid, n_agents: see ``load_tasks``.
-    """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".scen"))
+def task_files(spec: str) -> list[str]:
+    """The ``.json`` and ``.scen`` files of a folder in the order of their names, or the one that ``spec`` is."""
+    if not spec.strip() or not Path(spec).is_dir():
+        return [spec]
+    files = sorted(str(path) for path in Path(spec).iterdir() if path.suffix.lower() in (".json", ".scen"))
     if not files:
-        raise UserError(f"{folder} holds no task file: put some .json or .scen there, or name a file")
-    several = [load_tasks(str(path), grid, n_agents) for path in files]
-    for path, tasks in zip(files, several, strict=True):
+        raise UserError(f"{spec} holds no task file: put some .json or .scen there, or name a file")
+    return files
+
+
+def load_equal_tasks(files: Sequence[str], grid: GridMap | None = None, n_agents: int | None = None) -> list[Tasks]:
+    """The tasks of each file, which must be for equally many agents. grid, n_agents: see ``load_tasks``."""
+    several = [load_tasks(file, grid, n_agents) for file in files]
+    for file, tasks in zip(files, several, strict=True):
         if tasks.n_agents != several[0].n_agents:
             least = min(other.n_agents for other in several)
             raise UserError(
-                f"{path} has tasks for {tasks.n_agents} agents and {files[0].name} for {several[0].n_agents}: "
+                f"{file} has tasks for {tasks.n_agents} agents and {files[0]} for {several[0].n_agents}: "
                 f"ask for the first {least} of each with agents={least}"
             )
     return several
@@ -156,7 +160,9 @@ def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = No
         return _load_scen(Path(spec), grid, n_agents)
     if ".yaml" in lower or ".yml" in lower:
         return _load_letters(spec, grid, n_agents)
-    raise UserError(f"{spec} is no task file, use a .json, a MovingAI .scen or a POGEMA .yaml with letters")
+    raise UserError(
+        f"{spec} is no task file, use a .json, a MovingAI .scen, a POGEMA .yaml with letters, or a folder of such files"
+    )
 
 
 def _first(count: int, n_agents: int | None, source: str) -> int:

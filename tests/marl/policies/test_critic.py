@@ -120,3 +120,8 @@ def test_a_mixer_needs_a_state_per_agent():
 def test_attention_needs_a_width_that_its_heads_divide():
     with pytest.raises(UserError, match="not 30"):
         critic(mixer="attention", hidden=(64, 30))
+
+
+def test_a_critic_has_no_labels() -> None:
+    with pytest.raises(UserError, match="relabel says what an actor's outputs stand for"):
+        Critic(spaces.Box(-1.0, 1.0, (3,)), NetworkConfig.model_validate({"relabel": "turned"}), torch.Generator())

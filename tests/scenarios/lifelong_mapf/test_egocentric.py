@@ -110,12 +110,26 @@ def test_features_lie_in_their_spaces_and_moves_are_permuted() -> None:
     timestep = world.reset(5)
     for _ in range(8):
         features = world.plan().features
-        for name in ("own", "turned"):
-            assert spaces[name].contains(features[name][0, 0].numpy()), name
-        assert torch.equal(features["turned"].sort(-1).values[..., :].long(), torch.arange(5).expand(3, 20, 5))
+        for name in ("ahead", "own", "turned"):
+            for shown in features[name].flatten(0, 1):
+                assert spaces[name].contains(shown.numpy()), name
+        assert torch.equal(features["turned"].sort(-1).values.long(), torch.arange(5).expand(3, 20, 5))
         timestep = world.step(random_actions(timestep))
     saved, seen = world.snapshot(), world.plan().features
     world.step(random_actions(timestep))
     world.restore(saved)
     for name, feature in world.plan().features.items():
         assert torch.equal(feature, seen[name]), name
+
+
+def test_who_has_left_sees_nothing_and_is_not_seen() -> None:
+    world = StubWorld(HALL, [(1, 1), (2, 2)], [(3, 3), (1, 1)])
+    view = around(world)
+    assert drawn(view, 1) != ["....."] * 5
+    world.alive[0, 1] = False
+    view._guidance.advance()
+    view.advance()
+    features = view.features()
+    assert drawn(view, 1) == ["....."] * 5
+    assert not features["ahead"][0, 1].any() and not features["own"][0, 1].any()
+    assert features["turned"][0, 1].tolist() == [0, 1, 2, 3, 4]

@@ -222,14 +222,14 @@ def test_follower_counts_whom_it_sees_until_its_goal_changes():
     guidance = started(world, GuidanceConfig(kind="follower"))
     guidance.advance()
     guidance.advance()
-    counts = guidance.snapshot()["counts"][0] / follower_guidance.UNITS
+    counts = guidance.snapshot()["seen"][0] / follower_guidance.UNITS
     assert counts[0].nonzero().tolist() == [[1]]  # the far one is out of sight, itself it does not count
     assert counts[0, 1] == 3
     assert counts[1].sum() == 3  # sees the first only: the third is one column too far
     assert counts[2].sum() == 0
     world.goal[0, 0] = 13
     guidance.advance()
-    counts = guidance.snapshot()["counts"][0] / follower_guidance.UNITS
+    counts = guidance.snapshot()["seen"][0] / follower_guidance.UNITS
     assert counts[0, 1] == 1
     assert counts[1, 0] == 4
 
@@ -306,7 +306,7 @@ def test_followers_forget_whom_they_saw():
     guidance.advance()
     world.position[0, 1] = 11
     guidance.advance()
-    counts = guidance.snapshot()["counts"][0, 0] / follower_guidance.UNITS
+    counts = guidance.snapshot()["seen"][0, 0] / follower_guidance.UNITS
     assert counts.tolist() == [0, 0, 0.75, *[0] * 9]
 
 
@@ -345,6 +345,36 @@ def test_followers_share_what_reaching_sub_goals_earns_with_whoever_is_near():
     world.move(torch.tensor([[3, 2, 0]]))
     guidance.advance()
     assert guidance.reached.tolist() == [[0.25, 0.75, 0.0]]
+
+
+def test_moves_of_followers_show_their_lanes():
+    """Somewhere a lane makes another neighbour the best one; the best one is -1, and -1 only where the path may go."""
+    drawing = ["......", ".####.", ".####.", "......", "......"]
+    changed = 0
+    for start in ((0, column) for column in range(6)):
+        crowd = [(4, column) for column in range(6)] + [(3, column) for column in range(6)]
+        plain, lanes = (
+            started(StubWorld(drawing, [start, *crowd], [(3, 2)] * 13), GuidanceConfig(kind="follower", lane=lane))
+            for lane in (0.0, 30.0)
+        )
+        without, with_lanes = (guidance.features()["moves"][0, 0] for guidance in (plain, lanes))
+        assert without.min() == with_lanes.min() == -1.0 and with_lanes.max() <= 1.0
+        changed += not torch.equal(without, with_lanes)
+    assert changed > 0
+
+
+def test_habits_of_followers_are_refused_elsewhere_in_one_sentence():
+    for name in ("fellows", "forget", "lane", "open_lane"):
+        with pytest.raises(UserError, match=f"guidance.{name} is for guidance.kind=follower"):
+            GuidanceConfig.model_validate({name: 0.5})
+
+
+def test_a_memory_of_another_form_is_refused_in_one_sentence():
+    guidance = started(StubWorld(["..."], [0], [2]), GuidanceConfig(kind="follower"))
+    saved = guidance.snapshot()
+    del saved["crowd"]
+    with pytest.raises(UserError, match="start a new one from its weights with --init"):
+        guidance.restore(saved)
 
 
 def test_too_large_a_batch_is_refused_in_one_sentence():

@@ -56,8 +56,15 @@ def test_a_policy_brings_what_it_sees_and_the_world_its_numbers() -> None:
     assert set(world.enable_plan()) == {"path", "moves"}
 
 
-@pytest.mark.parametrize(("preset", "size"), [("scorer", "rollout=16"), ("scorer_es", "population=2")])
-def test_scorers_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path, preset: str, size: str) -> None:
+@pytest.mark.parametrize(
+    ("preset", "name", "size"),
+    [
+        ("scorer", "scorer", "rollout=16"),
+        ("scorer_es", "scorer", "population=2"),
+        ("follower", "follower", "rollout=16"),
+    ],
+)
+def test_they_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path, preset: str, name: str, size: str) -> None:
     """``marl train lifelong_mapf --preset scorer --init lifelong_mapf/scorer --map FILE``."""
     file = tmp_path / "mine.map"
     file.write_text("type octile\nheight 5\nwidth 7\nmap\n.......\n.@.@.@.\n.......\n.@.@.@.\n.......\n", "ascii")
@@ -67,7 +74,7 @@ def test_scorers_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path, preset: str, 
         options={"map": str(file), "agents": 6, "horizon": 16},
         overrides=["copies=2", "total_steps=384", f"algorithm.{size}"],
     )
-    start = api.run_folder_of(Path("lifelong_mapf/scorer"))
+    start = api.run_folder_of(Path(f"lifelong_mapf/{name}"))
     folder = api.trainer.train(config, tmp_path / "run", live=False, init=start)
     policy = api.load_policy(folder)
     before = api.load_policy(start)

@@ -189,9 +189,11 @@ def test_a_folder_of_task_files_that_cannot_be_played_together(tmp_path: Path) -
     folder = folder_of(tmp_path)
     two = {"schema_version": 1, "map": "b.map", "agents": [agent([0, 0], [0, 1]), agent([1, 1], [0, 0])]}
     (folder / "b.json").write_text(json.dumps(two))
-    with pytest.raises(UserError, match=r"b\.json has tasks for 2 agents and a\.json for 1: .*agents=1"):
+    with pytest.raises(UserError, match=r"b\.json has tasks for 2 agents and .*a\.json for 1: .*agents=1"):
         LifelongMapf(MapfConfig(tasks=str(folder)), 1)
     assert LifelongMapf(MapfConfig(tasks=str(folder), agents=1), 1).spec.n_agents == 1
+    with pytest.raises(UserError, match="is no task file"):
+        LifelongMapf(MapfConfig(tasks=""), 1)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="holds no task file"):
