@@ -17,7 +17,7 @@ what it would have to learn for four directions and two hands. It decides among 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -39,7 +39,7 @@ _PATIENCE, _PATIENCE_GOAL = np.float32(4.0), np.float32(32.0)
 _MOVES = np.array(MOVES)
 
 
-class AgedWorld(RecentWorld):
+class AgedWorld(RecentWorld, Protocol):
     """age: int32 ``[B, N]``, steps since the goal was given."""
 
     age: Tensor

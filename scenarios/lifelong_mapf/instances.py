@@ -39,7 +39,7 @@ def number_of_agents(config: MapfConfig) -> int:
     """N, for which a task file may have to be read."""
     if config.agents is None and config.tasks is not None:
         grid = None if config.map is None else load_map(config.map)
-        return load_tasks(str(task_files(config.tasks)[0]), grid).n_agents
+        return load_tasks(task_files(config.tasks)[0], grid).n_agents
     return config.agents or DEFAULT_AGENTS
 
 

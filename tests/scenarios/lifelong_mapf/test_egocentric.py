@@ -55,7 +55,8 @@ def test_walls_agents_and_path_are_turned_by_hand() -> None:
     assert own[5:12] == [0] * 7  # no last move, not refused, not waiting
     np.testing.assert_allclose(own[12:15], [2 / 4, 2 / 4, 4 / 12])  # two ahead, two to the right
     np.testing.assert_allclose(own[15:], [0, 1 / 5], rtol=1e-6)
-    assert [row.count("x") for row in drawn(view, 2, agent=1)] != [0] * 5  # agent 1 sees agent 0, whose number is lower
+    # Agent 1 faces up: nothing is turned. Agent 0, whose number is lower, is two rows above and one to the left.
+    assert drawn(view, 2, agent=1) == drawn(view, 1, agent=1) == [".x..."] + ["....."] * 4
 
 
 def turn(drawing: list[str], cells: list[tuple[int, int]], quarter_turns: int, mirrored: bool):
