@@ -24,9 +24,10 @@ from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
 from marl.scenario import Scenario, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
-from marl.training import trainer, tuning
-from marl.training.language import language_plan
+from marl.training import tensor_trainer as trainer
+from marl.training import tuning
 from marl.training.language_policy import LearnedSpeakers
+from marl.training.language_trainer import language_plan
 from marl.training.policy import LearnedPolicy, load_policy, supervise
 from marl.training.run_folder import CONFIG, read_config
 

@@ -95,7 +95,7 @@ def train(
 ) -> None:
     """Train a policy. Options of the scenario, such as --map, come after its name."""
     from marl import api
-    from marl.training import trainer
+    from marl.training import tensor_trainer as trainer
 
     trust(*(trusted or []))
 

@@ -35,10 +35,10 @@ from scenarios.agent_hierarchy.graph import GRAPHS, load_graph
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
 from scenarios.agent_hierarchy.tasks import read_tasks
 from scenarios.agent_hierarchy.world import HierarchyEnv
-from scenarios.cav_merging.networks import find_network, read_network
-from scenarios.lifelong_mapf.grid import GridMap
-from scenarios.lifelong_mapf.maps import load_maps
-from scenarios.lifelong_mapf.tasks import load_tasks
+from scenarios.cav_merging.sumo.networks import find_network, read_network
+from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.maps.sources import load_maps
+from scenarios.lifelong_mapf.maps.tasks import load_tasks
 
 Reader = Callable[[Path, Any], None]
 _CPU_S = 2.0

@@ -12,7 +12,7 @@ import pytest
 
 from marl.api import configure
 from marl.policies.language.tiny import TinyPolicy
-from marl.training.trainer import train
+from marl.training.tensor_trainer import train
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_coordination"
 #: Seconds instead of minutes.

@@ -12,11 +12,11 @@ from marl.bench.worlds import Part
 from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
-from marl.rollout.turns import Episode, TurnPlayer
+from marl.rollout.language.turns import Episode, TurnPlayer
 from marl.scenario import Scenario
 from marl.seeding import fold_int
 from marl.systems.registry import load_system
-from marl.training.language import tokens_of
+from marl.training.language_trainer import tokens_of
 
 
 class LanguageParts:

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marl.learning import turn_advantages
-from marl.learning.alignment import align
-from marl.learning.group_norm import group_norm
+from marl.learning.language import turn_advantages
+from marl.learning.language.alignment import align
+from marl.learning.language.group_norm import group_norm
 from marl.learning.rewards import tool_efficiency
 
 Numbers = Any

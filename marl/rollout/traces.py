@@ -16,7 +16,7 @@ from torch import Tensor
 
 from marl.errors import UserError
 from marl.files import read_text
-from marl.rollout.token_batch import TokenBatch
+from marl.rollout.language.token_batch import TokenBatch
 
 #: Of a file of traces.
 MAX_BYTES = 1 << 30

@@ -1,8 +1,8 @@
 """AT-GRPO and hierarchical GRPO: what is compared is the same question, role and turn, or the same sub-problem.
 
 AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn) and samples trees: N
-candidates at each turn from the same state, the best of which goes on (``marl.rollout.trees``). What a candidate earns
-is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies follow it to the
+candidates at each turn from the same state, the best of which goes on (``marl.rollout.language.trees``). What a candidate
+earns is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies follow it to the
 end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request 3138) compares a
 sub-agent only with others that were asked the same, and a planner with other plans for the same question. Both use
 differences from the mean without dividing by the standard deviation.
@@ -17,12 +17,12 @@ import torch
 from pydantic import Field
 
 from marl.envs.chat import LanguageEnv, Outcome
-from marl.learning.group_norm import group_norm
+from marl.learning.language.group_norm import group_norm
 from marl.policies.language.base import LanguagePolicy
-from marl.rollout.token_batch import TokenBatch
-from marl.rollout.trees import TreePlayer
-from marl.systems.language import Advantages, Context, LanguageConfig, Player, rollouts, row_reward
-from marl.systems.language_learner import language_system
+from marl.rollout.language.token_batch import TokenBatch
+from marl.rollout.language.trees import TreePlayer
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig, Player, rollouts, row_reward
 
 
 class AtGrpoConfig(LanguageConfig):

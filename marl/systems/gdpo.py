@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from marl.learning.turn_advantages import gdpo
-from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig
-from marl.systems.language_learner import language_system
+from marl.learning.language.turn_advantages import gdpo
+from marl.rollout.language.token_batch import TokenBatch
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig
 
 
 class GdpoConfig(LanguageConfig):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from marl.learning.group_norm import group_norm
-from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
-from marl.systems.language_learner import language_system
+from marl.learning.language.group_norm import group_norm
+from marl.rollout.language.token_batch import TokenBatch
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:

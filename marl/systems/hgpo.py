@@ -11,10 +11,10 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from marl.learning.turn_advantages import alone, contexts, hgpo, turn_returns
-from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
-from marl.systems.language_learner import language_system
+from marl.learning.language.turn_advantages import alone, contexts, hgpo, turn_returns
+from marl.rollout.language.token_batch import TokenBatch
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
 
 
 class HgpoConfig(LanguageConfig):

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from marl.learning.alignment import align
-from marl.learning.group_norm import group_norm
-from marl.rollout.token_batch import TokenBatch
+from marl.learning.language.alignment import align
+from marl.learning.language.group_norm import group_norm
+from marl.rollout.language.token_batch import TokenBatch
 from marl.seeding import fold_int
-from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
-from marl.systems.language_learner import language_system
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
 
 
 class MGrpoConfig(LanguageConfig):

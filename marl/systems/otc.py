@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from marl.learning.group_norm import group_norm
+from marl.learning.language.group_norm import group_norm
 from marl.learning.rewards import tool_efficiency
-from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig
-from marl.systems.language_learner import language_system
+from marl.rollout.language.token_batch import TokenBatch
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig
 
 
 class OtcConfig(LanguageConfig):

@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
-from marl.rollout.token_batch import TokenBatch
-from marl.systems.language import Advantages, Context, LanguageConfig, row_reward
-from marl.systems.language_critic import CriticConfig
-from marl.systems.language_learner import language_system
+from marl.rollout.language.token_batch import TokenBatch
+from marl.systems.language.critic import CriticConfig
+from marl.systems.language.learner import language_system
+from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
 
 
 class TurnCriticConfig(CriticConfig):

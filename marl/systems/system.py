@@ -62,7 +62,7 @@ class System:
     """A recipe: its name, what it claims, and how it is built.
 
     build: (spec, observation space per group, options, seed, device) -> Algorithm or Evolves; of a language system
-        (language world, options, seed, device) -> ``marl.systems.language_learner.LanguageLearner``.
+        (language world, options, seed, device) -> ``marl.systems.language.learner.LanguageLearner``.
     kind: what it learns in.
     """
 

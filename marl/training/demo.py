@@ -15,7 +15,7 @@ from marl.scenario import Scenario, load_scenario
 from marl.systems.registry import load_system
 from marl.training.policy import load_policy
 from marl.training.report import write_run_report
-from marl.training.trainer import Echo, train
+from marl.training.tensor_trainer import Echo, train
 
 LEARNED = "mappo (this run)"
 

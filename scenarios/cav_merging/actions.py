@@ -15,8 +15,8 @@ from numba import njit
 from torch import Tensor
 
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL
-from scenarios.cav_merging.kernels import Flags, Floats, Ints
 from scenarios.cav_merging.traffic import R, Traffic
+from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
 
 
 class Action(IntEnum):

@@ -23,7 +23,7 @@ import torch
 
 from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import SUBSTEPS, CavConfig
-from scenarios.cav_merging.sumo_backend import SumoBackend
+from scenarios.cav_merging.sumo.backend import SumoBackend
 from scenarios.cav_merging.world import CavMerging
 
 COPIES = {"twin": 1024, "sumo": 16}

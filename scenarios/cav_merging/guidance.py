@@ -15,12 +15,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from scenarios.cav_merging import reference
 from scenarios.cav_merging.config import SIM_STEP_S
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.observation import ACCEL_MPS2, PERCEPTION_M, SPEED_MPS
-from scenarios.cav_merging.reference import Moment, pick, pick_lane
 from scenarios.cav_merging.traffic import R, Traffic
+from scenarios.cav_merging.twin import reference
+from scenarios.cav_merging.twin.reference import Moment, pick, pick_lane
 
 #: The platoon forms on the last stretch before the acceleration lane, m, and asks for no harder braking, m/s^2.
 FORMING_M, PATIENCE = 200.0, 3.0

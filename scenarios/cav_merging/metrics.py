@@ -12,9 +12,9 @@ from torch import Tensor
 from marl.envs.batched import Metric
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.drivers import P
-from scenarios.cav_merging.kernels import Flags, Floats, Ints
-from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.traffic import Traffic
+from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.reference import pick, pick_lane
 
 #: Times to collision and post-encroachment times are counted up to here, s.
 LONGEST_S = 10.0

@@ -18,7 +18,7 @@ from scenarios.cav_merging.drivers import CAR_LENGTH, P
 from scenarios.cav_merging.geometry import LANE_WIDTH, RAMP_ASIDE, RoadGeometry
 from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.observation import lateral
-from scenarios.cav_merging.sumo_backend import PATH_POINTS
+from scenarios.cav_merging.sumo.backend import PATH_POINTS
 from scenarios.cav_merging.traffic import R
 from scenarios.cav_merging.world import CavMerging
 

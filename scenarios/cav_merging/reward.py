@@ -16,9 +16,9 @@ from torch import Tensor
 
 from scenarios.cav_merging.config import Reward
 from scenarios.cav_merging.drivers import P
-from scenarios.cav_merging.kernels import Flags, Floats, Ints
-from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.traffic import R, Traffic
+from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.reference import pick, pick_lane
 
 SPEED_RANGE = (10.0, 30.0)
 HEADWAY_S = 1.2

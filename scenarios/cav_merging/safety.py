@@ -16,10 +16,10 @@ from torch import Tensor
 from scenarios.cav_merging.actions import SPEED_STEP, SPEED_TIME_S, TOP_SPEED, Action, drive, lanes_turned, next_target
 from scenarios.cav_merging.config import DECISION_S, SIM_STEP_S
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL, P
-from scenarios.cav_merging.kernels import Flags, Floats, Ints
-from scenarios.cav_merging.reference import pick, pick_lane
 from scenarios.cav_merging.reward import HEADWAY_S
 from scenarios.cav_merging.traffic import R, Traffic
+from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.reference import pick, pick_lane
 
 #: How far the supervisor looks ahead, and at how many moments.
 HORIZON_S, POINTS = 3.0, 12

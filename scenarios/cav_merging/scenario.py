@@ -13,8 +13,8 @@ from marl.envs.batched import BatchedEnv
 from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
 from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import CavConfig
-from scenarios.cav_merging.networks import shipped_networks
 from scenarios.cav_merging.render import CavRecorder
+from scenarios.cav_merging.sumo.networks import shipped_networks
 from scenarios.cav_merging.world import CavMerging
 
 _PACKAGE = Path(__file__).parent

@@ -15,18 +15,19 @@ from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
-from scenarios.cav_merging import intent, kernels, reference, safety
+from scenarios.cav_merging import intent, safety
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
 from scenarios.cav_merging.metrics import METRICS, Tally
-from scenarios.cav_merging.networks import RoadNetwork, find_network, read_network
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
-from scenarios.cav_merging.routes import read_demand
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
-from scenarios.cav_merging.sumo_backend import LOST, SumoBackend
+from scenarios.cav_merging.sumo.backend import LOST, SumoBackend
+from scenarios.cav_merging.sumo.networks import RoadNetwork, find_network, read_network
+from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.traffic import Traffic, road_row
-from scenarios.cav_merging.twin import Backend, Outcome, TwinBackend
+from scenarios.cav_merging.twin import kernels, reference
+from scenarios.cav_merging.twin.backend import Backend, Outcome, TwinBackend
 
 _TALLY = "tally/"
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from marl.envs.batched import BatchedEnv, TimeStep
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
-from scenarios.lifelong_mapf.fields import MOVES
-from scenarios.lifelong_mapf.guidance import GridWorld, GuidanceConfig, move_between
-from scenarios.lifelong_mapf.guided_search import GuidedSearchConfig, guided_search
-from scenarios.lifelong_mapf.near_pibt import NearPibt
-from scenarios.lifelong_mapf.pibt import Pibt
-from scenarios.lifelong_mapf.planners import make_guidance
-from scenarios.lifelong_mapf.shared_guidance import GoalFields
-from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
+from scenarios.lifelong_mapf.guidance.base import GridWorld, GuidanceConfig, move_between
+from scenarios.lifelong_mapf.guidance.choose import make_guidance
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.pibt.near_rule import NearPibt
+from scenarios.lifelong_mapf.pibt.rule import Pibt
+from scenarios.lifelong_mapf.search.guided_search import GuidedSearchConfig, guided_search
+from scenarios.lifelong_mapf.search.windowed import Windowed, WindowedConfig
 
 #: Larger maps are planned for around the agents' ways only.
 NEAR_CELLS = 1 << 14

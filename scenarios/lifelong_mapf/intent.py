@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.envs.abilities import Prediction
-from scenarios.lifelong_mapf.fields import neighbour
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, GuidanceConfig, Present, best_neighbour, present
-from scenarios.lifelong_mapf.shared_guidance import GoalFields
+from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, best_neighbour, present
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import neighbour
 
 #: The action of agents that carry on: the first move of their path.
 CARRY_ON = -1

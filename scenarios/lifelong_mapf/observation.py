@@ -24,7 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from marl.envs.spaces import BitWindow
-from scenarios.lifelong_mapf.kernels import State
+from scenarios.lifelong_mapf.step.kernels import State
 
 #: The parts of the central state: name -> width.
 STATE = {

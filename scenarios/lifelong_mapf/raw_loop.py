@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import RandomMap
+from scenarios.lifelong_mapf.maps.generators import RandomMap
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 _BITS = torch.arange(11, dtype=torch.int16)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl.envs.batched import TimeStep, Tree
-from scenarios.lifelong_mapf.guidance import GridWorld
+from scenarios.lifelong_mapf.guidance.base import GridWorld
 
 #: Bits of an event: the agent came to its goal in this step; the agent left the grid after this step.
 REACHED, LEFT = 1, 2

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.seeding import Stream, fold
-from scenarios.lifelong_mapf.fields import MOVES, neighbour, open_moves_of
-from scenarios.lifelong_mapf.guidance import NONE, GridWorld, Present, present
-from scenarios.lifelong_mapf.pibt import PibtTable, leads_to, pibt_table, put_agents, settle_moves, sort_by_urgency
-from scenarios.lifelong_mapf.preferences import NO_WAY
+from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, present
+from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour, open_moves_of
+from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
+from scenarios.lifelong_mapf.pibt.rule import PibtTable, leads_to, pibt_table, put_agents, settle_moves, sort_by_urgency
 
 
 class _Config(Protocol):

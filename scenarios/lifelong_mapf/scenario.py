@@ -12,9 +12,9 @@ from marl.scenario import Option, Recorder, Scenario
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.bench import BENCHMARK
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.instances import number_of_agents
-from scenarios.lifelong_mapf.maps import shipped_maps
+from scenarios.lifelong_mapf.maps.sources import shipped_maps
 from scenarios.lifelong_mapf.render import MapfRecorder
+from scenarios.lifelong_mapf.step.instances import number_of_agents
 from scenarios.lifelong_mapf.tunables import TUNABLES
 from scenarios.lifelong_mapf.world import LifelongMapf
 

@@ -16,9 +16,9 @@ from marl.policies.base import BoundPolicy
 from marl.scenario import Parameter, Tunable
 from scenarios.lifelong_mapf.baselines import FieldPibt, LifelongWorld
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.instances import number_of_agents
-from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.search.windowed import Windowed, WindowedConfig
+from scenarios.lifelong_mapf.step.instances import number_of_agents
 
 #: Where the search begins unless the configuration names a vector: moderate prices for everything.
 _PARAMETERS = (

@@ -13,16 +13,17 @@ from torch import Tensor
 from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
 from marl.seeding import Stream, below, fold, seeds_of
-from scenarios.lifelong_mapf import metrics, observation, reference
-from scenarios.lifelong_mapf.agent_plan import AgentPlan
-from scenarios.lifelong_mapf.bound import collision_free_goals
+from scenarios.lifelong_mapf import metrics, observation
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.engines import CompiledEngine, Engine, TorchEngine, View
-from scenarios.lifelong_mapf.instances import load_instances
 from scenarios.lifelong_mapf.intent import Announcer
-from scenarios.lifelong_mapf.kernels import MAP, N_ACTIONS, State
-from scenarios.lifelong_mapf.pool import MapPool
 from scenarios.lifelong_mapf.safety import Resolver
+from scenarios.lifelong_mapf.step import reference
+from scenarios.lifelong_mapf.step.bound import collision_free_goals
+from scenarios.lifelong_mapf.step.engines import CompiledEngine, Engine, TorchEngine, View
+from scenarios.lifelong_mapf.step.instances import load_instances
+from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, State
+from scenarios.lifelong_mapf.step.pool import MapPool
+from scenarios.lifelong_mapf.views.agent_plan import AgentPlan
 
 _PLAN = "plan/"
 

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from marl.errors import UserError, nearest
 from marl.xml_io import read_xml
-from scenarios.cav_merging.sumo_install import MISSING, sumo_home
+from scenarios.cav_merging.sumo.install import MISSING, sumo_home
 from scenarios.traffic_signals.config import SignalConfig
 
 #: Name -> network and demand among the files of the sumo-rl package.

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from scenarios.cav_merging.sumo_install import import_libsumo, sumo_home, unwrap
+from scenarios.cav_merging.sumo.install import import_libsumo, sumo_home, unwrap
 from scenarios.traffic_signals.config import SignalConfig
 from scenarios.traffic_signals.networks import SignalNetwork
 

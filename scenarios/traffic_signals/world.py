@@ -35,7 +35,7 @@ class TrafficSignals(ReplayableForeignEnv):
     def __init__(self, config: SignalConfig, copies: int, device: torch.device | str = "cpu"):
         network = find_network(config)
         simulator = partial(ForeignSimulator, partial(SignalGrid, config, network), None, tuple(METRICS))
-        pool = WorkerPool(simulator, copies, workers=copies, preload=("scenarios.cav_merging.sumo_library",))
+        pool = WorkerPool(simulator, copies, workers=copies, preload=("scenarios.cav_merging.sumo.library",))
         super().__init__(pool, pool.layout.info, torch.device(device), METRICS)
         #: Decisions that the network's own program gives to each green of each light, in the order of the agents.
         self.programs = tuple(

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl.learning.alignment import align
-from marl.learning.group_norm import group_norm
+from marl.learning.language.alignment import align
+from marl.learning.language.group_norm import group_norm
 
 
 def test_by_hand() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from marl.learning.language.token_trees import TokenRow, TokenTrees, pack
 from marl.learning.surrogates import ppo_clip
-from marl.learning.token_trees import TokenRow, TokenTrees, pack
 from marl.policies.language.transformer import Transformer, TransformerConfig
 
 

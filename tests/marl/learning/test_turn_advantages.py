@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from marl.learning.group_norm import group_norm
+from marl.learning.language.group_norm import group_norm
+from marl.learning.language.turn_advantages import alone, contexts, gdpo, gigpo, hgpo, token_gae, turn_returns
 from marl.learning.rewards import outcome_reward, tool_efficiency
-from marl.learning.turn_advantages import alone, contexts, gdpo, gigpo, hgpo, token_gae, turn_returns
 
 
 def t(*values: float) -> torch.Tensor:

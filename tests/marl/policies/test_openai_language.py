@@ -15,7 +15,7 @@ from test_tiny_language import request
 from marl.errors import UserError
 from marl.policies.language import openai
 from marl.policies.language.openai import OpenAIPolicy, spelt
-from marl.rollout.turns import TurnPlayer
+from marl.rollout.language.turns import TurnPlayer
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.hierarchy import Hierarchy

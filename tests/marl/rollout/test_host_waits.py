@@ -18,7 +18,7 @@ from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.world import CavMerging
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import RandomMap
+from scenarios.lifelong_mapf.maps.generators import RandomMap
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 OFF = CoordinationConfig.model_validate({"guidance": {"enabled": False}})

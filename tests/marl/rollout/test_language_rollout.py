@@ -13,9 +13,9 @@ from marl.policies.language.scripted import ScriptedPolicy
 from marl.policies.language.tiny import TinyPolicy
 from marl.policies.language.tokenizer import ChatTokenizer, word_tokenizer
 from marl.policies.language.transformer import TransformerConfig
-from marl.rollout.token_batch import token_batch
+from marl.rollout.language.token_batch import token_batch
+from marl.rollout.language.turns import Episode, TurnPlayer
 from marl.rollout.traces import read_traces, write_traces
-from marl.rollout.turns import Episode, TurnPlayer
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.hierarchy import Hierarchy

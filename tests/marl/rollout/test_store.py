@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from marl.errors import UserError
-from marl.rollout.store import LocalStore, SharedStore
+from marl.rollout.language.store import LocalStore, SharedStore
 
 
 @pytest.fixture(params=["local", "shared"])
@@ -59,7 +59,7 @@ def test_weights_signs_and_claims(tmp_path: Path) -> None:
 _WRITER = """
 import os, sys, time
 from pathlib import Path
-from marl.rollout.store import SharedStore
+from marl.rollout.language.store import SharedStore
 store = SharedStore(Path(sys.argv[1]), 1000)
 for number in range(int(sys.argv[2])):
     store.put("a", {"number": number, "ids": list(range(500))})

@@ -9,10 +9,10 @@ import torch
 
 from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn
 from marl.policies.language.base import Request
-from marl.rollout.token_batch import token_batch
-from marl.rollout.trees import TreePlayer
+from marl.rollout.language.token_batch import token_batch
+from marl.rollout.language.trees import TreePlayer
 from marl.systems.at_grpo import AtGrpoConfig, advantages
-from marl.systems.language import Context
+from marl.systems.language.options import Context
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.hierarchy import Hierarchy

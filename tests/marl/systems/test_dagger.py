@@ -16,7 +16,7 @@ from marl.errors import UserError
 from marl.policies.heads import Categorical
 from marl.rollout.collector import Collector
 from marl.systems.dagger import Dagger
-from marl.training.trainer import _expert
+from marl.training.tensor_trainer import _expert
 
 
 class Always:

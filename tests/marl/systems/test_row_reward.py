@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from marl.systems.language import LanguageConfig, row_reward
+from marl.systems.language.options import LanguageConfig, row_reward
 
 BATCH = SimpleNamespace(
     # a planner; its sub-agents: right, wrong, of unknown worth; a planner that failed

@@ -19,8 +19,8 @@ from marl import api
 from marl.errors import UserError
 from marl.policies.language.hf import HfPolicy
 from marl.training.run_folder import METRICS
+from marl.training.tensor_trainer import train
 from marl.training.tracking import read_metrics
-from marl.training.trainer import train
 
 pytest.importorskip("peft")
 

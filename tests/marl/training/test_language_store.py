@@ -17,12 +17,12 @@ from test_language_trainer import equal, final_state, small
 from marl.api import plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
-from marl.rollout.store import SharedStore
-from marl.systems.language_store import Exchange
+from marl.rollout.language.store import SharedStore
+from marl.systems.language.exchange import Exchange
 from marl.training import checkpoint
 from marl.training.run_folder import METRICS
+from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
-from marl.training.trainer import resume, train
 
 
 def quick(store: str | None, **overrides: Any) -> AnyRunConfig:

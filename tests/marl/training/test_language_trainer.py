@@ -13,13 +13,13 @@ from marl.api import configure, plan
 from marl.config import AnyRunConfig
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
-from marl.rollout.turns import TurnPlayer
+from marl.rollout.language.turns import TurnPlayer
 from marl.scenario import load_scenario
 from marl.systems.registry import SYSTEMS
 from marl.training import checkpoint
 from marl.training.run_folder import METRICS
+from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
-from marl.training.trainer import resume, train
 
 LANGUAGE_SYSTEMS = [name for name, system in SYSTEMS.items() if system.kind == "language"]
 

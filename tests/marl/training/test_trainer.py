@@ -14,8 +14,8 @@ from tiny_scenario import tiny_config
 from marl.errors import UserError
 from marl.training import checkpoint
 from marl.training.checkpoint import CheckpointStore
+from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import Tracker, read_metrics
-from marl.training.trainer import resume, train
 
 
 def final_tree(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from marl.api import configure
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
-from marl.rollout.turns import TurnPlayer
-from marl.training.language import role_means
+from marl.rollout.language.turns import TurnPlayer
+from marl.training.language_trainer import role_means
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.hierarchy import Hierarchy

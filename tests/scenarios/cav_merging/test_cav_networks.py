@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from marl.errors import UserError
-from scenarios.cav_merging.networks import NETWORKS, build_network, find_network, read_network, shipped_networks
+from scenarios.cav_merging.sumo.networks import NETWORKS, build_network, find_network, read_network, shipped_networks
 
 MERGE = find_network("merge")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from scenarios.cav_merging import kernels
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
-from scenarios.cav_merging.networks import find_network, read_network
-from scenarios.cav_merging.sumo_simulator import type_name, vehicle_types
+from scenarios.cav_merging.sumo.networks import find_network, read_network
+from scenarios.cav_merging.sumo.simulator import type_name, vehicle_types
 from scenarios.cav_merging.traffic import Traffic
+from scenarios.cav_merging.twin import kernels
 from scenarios.cav_merging.world import CavMerging
 
 NETWORK = read_network(find_network("merge"))

@@ -10,8 +10,8 @@ import torch
 
 from marl.api import configure
 from marl.training.checkpoint import CheckpointStore
+from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import Tracker, read_metrics
-from marl.training.trainer import resume, train
 from scenarios.cav_merging.scenario import SCENARIO
 
 OVERRIDES = [

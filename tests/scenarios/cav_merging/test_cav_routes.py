@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from marl.errors import UserError
 from scenarios.cav_merging.config import CavConfig
-from scenarios.cav_merging.networks import OWN_EDGES
-from scenarios.cav_merging.routes import read_demand
+from scenarios.cav_merging.sumo.networks import OWN_EDGES
+from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.world import CavMerging
 
 

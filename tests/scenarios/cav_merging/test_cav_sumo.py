@@ -11,12 +11,12 @@ import torch
 
 from marl.api import configure
 from marl.errors import UserError
+from marl.training.tensor_trainer import train
 from marl.training.tracking import read_metrics
-from marl.training.trainer import train
 from scenarios.cav_merging.config import CavConfig
-from scenarios.cav_merging.networks import find_network, read_network
-from scenarios.cav_merging.sumo_backend import SumoBackend
-from scenarios.cav_merging.sumo_simulator import Column, Command, Op, Status, SumoSimulator
+from scenarios.cav_merging.sumo.backend import SumoBackend
+from scenarios.cav_merging.sumo.networks import find_network, read_network
+from scenarios.cav_merging.sumo.simulator import Column, Command, Op, Status, SumoSimulator
 from scenarios.cav_merging.world import CavMerging
 
 pytestmark = pytest.mark.usefixtures("needs_sumo")

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from marl.seeding import fold
-from scenarios.cav_merging import kernels, reference
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.geometry import RoadGeometry
-from scenarios.cav_merging.networks import NETWORKS, build_network
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
-from scenarios.cav_merging.sumo_simulator import type_name, vehicle_types
+from scenarios.cav_merging.sumo.networks import NETWORKS, build_network
+from scenarios.cav_merging.sumo.simulator import type_name, vehicle_types
 from scenarios.cav_merging.traffic import R, Traffic, road_row
-from scenarios.cav_merging.twin import TwinBackend
+from scenarios.cav_merging.twin import kernels, reference
+from scenarios.cav_merging.twin.backend import TwinBackend
 
 
 def cars(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scenarios.lifelong_mapf.choices import DECAY, PATH
-from scenarios.lifelong_mapf.fields import MOVES
+from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.views.choices import DECAY, PATH
 
 STEPS = MOVES[1:]
 

@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, UNREACHED
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, UNREACHED
 
 
 def reference_field(exits: np.ndarray, width: int, cost: np.ndarray, goal: int) -> np.ndarray:

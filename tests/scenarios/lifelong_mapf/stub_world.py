@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from marl.seeding import fold
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 
 
 class StubWorld:

@@ -4,7 +4,7 @@ import torch
 
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import RandomMap, WarehouseMap
+from scenarios.lifelong_mapf.maps.generators import RandomMap, WarehouseMap
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 

@@ -9,11 +9,11 @@ from choices_oracle import Oracle
 from mapf_play import random_actions
 from stub_world import StubWorld, random_drawing
 
-from scenarios.lifelong_mapf.choices import FEATURES, Choices
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.fields import UNREACHED
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.shared_guidance import GoalFields
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import UNREACHED
+from scenarios.lifelong_mapf.views.choices import FEATURES, Choices
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 NAMES = list(FEATURES)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scenarios.lifelong_mapf.contest import SPACE, write_contest
-from scenarios.lifelong_mapf.fields import open_moves
+from scenarios.lifelong_mapf.maps.fields import open_moves
+from scenarios.lifelong_mapf.views.contest import SPACE, write_contest
 
 
 def contest_of(

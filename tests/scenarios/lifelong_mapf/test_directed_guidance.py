@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from stub_world import StubWorld, random_drawing
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, directed_field, open_moves
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.lanes import LaneWeights, lane_prices
-from scenarios.lifelong_mapf.pibt import Pibt
-from scenarios.lifelong_mapf.planners import make_guidance
-from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields
-from scenarios.lifelong_mapf.vectors import Weights, read_vector, shipped_vectors
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.choose import make_guidance
+from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
+from scenarios.lifelong_mapf.guidance.shared import UNITS, GoalFields
+from scenarios.lifelong_mapf.guidance.vectors import Weights, read_vector, shipped_vectors
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, directed_field, open_moves
+from scenarios.lifelong_mapf.pibt.rule import Pibt
 
 ALL = np.ones(1, bool)
 UP, DOWN, LEFT, RIGHT = 1, 2, 3, 4

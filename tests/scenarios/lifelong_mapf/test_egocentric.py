@@ -10,10 +10,10 @@ from stub_world import StubWorld
 
 from marl.envs.spaces import BitWindow
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.egocentric import PLANES, Egocentric
-from scenarios.lifelong_mapf.fields import MOVES
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.planners import make_guidance
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.choose import make_guidance
+from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.views.egocentric import PLANES, Egocentric
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 RADIUS = 2

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stub_world import random_drawing
 
-from scenarios.lifelong_mapf import fields
-from scenarios.lifelong_mapf.fields import BUCKETS, UNREACHED
+from scenarios.lifelong_mapf.maps import fields
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, UNREACHED
 
 
 def exits_of(drawing):

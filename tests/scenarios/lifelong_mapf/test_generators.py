@@ -9,8 +9,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf.generators import Generator, MazeMap, RandomMap, RoomsMap, WarehouseMap
-from scenarios.lifelong_mapf.grid import components
+from scenarios.lifelong_mapf.maps.generators import Generator, MazeMap, RandomMap, RoomsMap, WarehouseMap
+from scenarios.lifelong_mapf.maps.grid import components
 
 SMALL = [
     RandomMap(height=11, width=14, density=0.35),

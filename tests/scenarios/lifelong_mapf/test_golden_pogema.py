@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.engines import CompiledEngine, TorchEngine
-from scenarios.lifelong_mapf.grid import GridMap
-from scenarios.lifelong_mapf.kernels import State
-from scenarios.lifelong_mapf.pool import MapPool
+from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.step.engines import CompiledEngine, TorchEngine
+from scenarios.lifelong_mapf.step.kernels import State
+from scenarios.lifelong_mapf.step.pool import MapPool
 
 RECORDS = sorted((Path(__file__).parents[2] / "golden" / "pogema").glob("*.npz"))
 

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from stub_world import StubWorld, random_drawing
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf import follower_guidance
-from scenarios.lifelong_mapf.fields import BUCKETS, MOVES, centrality, directed_field, open_moves
-from scenarios.lifelong_mapf.follower_guidance import SIGHT, Search, cheapest_path
-from scenarios.lifelong_mapf.guidance import GuidanceConfig, agent_fields
-from scenarios.lifelong_mapf.lanes import LaneWeights, lane_prices
-from scenarios.lifelong_mapf.planners import make_guidance
-from scenarios.lifelong_mapf.shared_guidance import UNITS, GoalFields, reverse
+from scenarios.lifelong_mapf.guidance import follower as follower_guidance
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig, agent_fields
+from scenarios.lifelong_mapf.guidance.choose import make_guidance
+from scenarios.lifelong_mapf.guidance.follower import SIGHT, Search, cheapest_path
+from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
+from scenarios.lifelong_mapf.guidance.shared import UNITS, GoalFields, reverse
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, centrality, directed_field, open_moves
 
 ALL = torch.ones(1, dtype=torch.bool)
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)

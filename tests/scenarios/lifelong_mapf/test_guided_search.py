@@ -4,14 +4,14 @@ import torch
 from test_windowed import play, world_of
 
 from marl.api import policy_builder
-from scenarios.lifelong_mapf.choice_training import Recording, gain_per_work, poisson_regression, score_weights
-from scenarios.lifelong_mapf.generators import MazeMap, RandomMap, WarehouseMap
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.guided_search import choice_weights
-from scenarios.lifelong_mapf.kinds import kind_of_map
-from scenarios.lifelong_mapf.neighbourhoods import FEATURES, Choice, Ground, Plans, choose, write_features
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
+from scenarios.lifelong_mapf.maps.kinds import kind_of_map
 from scenarios.lifelong_mapf.scenario import SCENARIO
-from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
+from scenarios.lifelong_mapf.search.choice_training import Recording, gain_per_work, poisson_regression, score_weights
+from scenarios.lifelong_mapf.search.guided_search import choice_weights
+from scenarios.lifelong_mapf.search.neighbourhoods import FEATURES, Choice, Ground, Plans, choose, write_features
+from scenarios.lifelong_mapf.search.windowed import Windowed, WindowedConfig
 
 
 def ground_of(drawing, position, plan, delay, tried):

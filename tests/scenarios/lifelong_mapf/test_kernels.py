@@ -10,11 +10,11 @@ import torch
 from mapf_play import leaves, random_actions
 
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import MazeMap, RandomMap
-from scenarios.lifelong_mapf.grid import GridMap
-from scenarios.lifelong_mapf.kernels import Goals, draw_goal
-from scenarios.lifelong_mapf.pool import MapPool
-from scenarios.lifelong_mapf.reference import draw_goal as draw_goal_torch
+from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap
+from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.step.kernels import Goals, draw_goal
+from scenarios.lifelong_mapf.step.pool import MapPool
+from scenarios.lifelong_mapf.step.reference import draw_goal as draw_goal_torch
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)

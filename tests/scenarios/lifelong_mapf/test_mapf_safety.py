@@ -13,7 +13,7 @@ from stub_world import StubWorld, random_drawing
 
 from marl.coordination.safety import Safety
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.fields import MOVES
+from scenarios.lifelong_mapf.maps.fields import MOVES
 from scenarios.lifelong_mapf.safety import Resolver
 from scenarios.lifelong_mapf.world import LifelongMapf
 

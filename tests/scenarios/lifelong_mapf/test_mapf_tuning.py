@@ -6,9 +6,9 @@ import pytest
 from marl import api
 from marl.errors import UserError
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.guidance import GuidanceConfig, GuidanceNumbers
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig, GuidanceNumbers
+from scenarios.lifelong_mapf.guidance.vectors import Weights
 from scenarios.lifelong_mapf.tunables import TUNABLES
-from scenarios.lifelong_mapf.vectors import Weights
 
 GUIDANCE = TUNABLES["guidance"]
 OWN_MAP = "type octile\nheight 5\nwidth 6\nmap\n......\n.@@.@.\n......\n.@.@@.\n......\n"

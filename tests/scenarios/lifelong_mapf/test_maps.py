@@ -12,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf import maps
-from scenarios.lifelong_mapf.grid import GridMap, check_capacity, components, largest_component
-from scenarios.lifelong_mapf.map_formats import load_movingai, load_pogema_set, parse_pogema, save_movingai, save_pogema
+from scenarios.lifelong_mapf.maps import sources as maps
+from scenarios.lifelong_mapf.maps.formats import (
+    load_movingai,
+    load_pogema_set,
+    parse_pogema,
+    save_movingai,
+    save_pogema,
+)
+from scenarios.lifelong_mapf.maps.grid import GridMap, check_capacity, components, largest_component
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pogema"
 

@@ -9,10 +9,10 @@ import torch
 from scenarios.lifelong_mapf import baselines
 from scenarios.lifelong_mapf.baselines import FieldPibt
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import MazeMap, RandomMap
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.near_pibt import NearPibt
-from scenarios.lifelong_mapf.shared_guidance import UNITS
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.shared import UNITS
+from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap
+from scenarios.lifelong_mapf.pibt.near_rule import NearPibt
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 CONSTANT = {

@@ -6,8 +6,8 @@ import pytest
 from marl.errors import UserError
 from scenarios.lifelong_mapf.baselines import FieldPibt
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.guidance import GuidanceConfig, StaticCosts
-from scenarios.lifelong_mapf.vectors import shipped_vectors
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig, StaticCosts
+from scenarios.lifelong_mapf.guidance.vectors import shipped_vectors
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 ISOLATED = ["....@.", "....@@", "....@.", "@@@@@."]  # two pockets, one of a single cell

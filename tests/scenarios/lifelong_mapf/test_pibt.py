@@ -4,10 +4,10 @@ import torch
 from stub_world import StubWorld, random_drawing
 
 from marl.seeding import Stream, fold_int
-from scenarios.lifelong_mapf.fields import MOVES
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
-from scenarios.lifelong_mapf.pibt import Pibt, sort_by_urgency
-from scenarios.lifelong_mapf.shared_guidance import GoalFields
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.pibt.rule import Pibt, sort_by_urgency
 
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
 

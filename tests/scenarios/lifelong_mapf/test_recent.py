@@ -9,7 +9,7 @@ from stub_world import StubWorld
 
 from marl.envs.spaces import BitWindow
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.recent import Recent
+from scenarios.lifelong_mapf.views.recent import Recent
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 RADIUS = 2

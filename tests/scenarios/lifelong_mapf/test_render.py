@@ -15,7 +15,7 @@ from marl.envs.batched import TimeStep
 from marl.evaluation.report import write_report
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import RandomMap
+from scenarios.lifelong_mapf.maps.generators import RandomMap
 from scenarios.lifelong_mapf.render import LEFT, REACHED, MapfRecorder, ansi, frame
 from scenarios.lifelong_mapf.world import LifelongMapf
 

@@ -12,7 +12,7 @@ from marl.evaluation.runner import run_policy
 from marl.scenario import load_scenario
 from marl.seeding import seeds_of
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.scenario import SCENARIO
 from scenarios.lifelong_mapf.world import LifelongMapf
 

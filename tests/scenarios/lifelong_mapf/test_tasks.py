@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from marl.errors import UserError
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.grid import GridMap
-from scenarios.lifelong_mapf.tasks import Tasks, load_tasks
+from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.maps.tasks import Tasks, load_tasks
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 #: The fourth column is a wall, so that the last one cannot be reached from the rest.

@@ -8,15 +8,15 @@ from windowed_oracle import Oracle
 from marl.api import policy_builder
 from marl.errors import UserError
 from marl.seeding import Stream, fold_int
-from scenarios.lifelong_mapf import windowed as module
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.fields import UNREACHED, open_moves, step_field
-from scenarios.lifelong_mapf.generators import MazeMap, RandomMap, WarehouseMap
-from scenarios.lifelong_mapf.guidance import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.maps.fields import UNREACHED, open_moves, step_field
+from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
 from scenarios.lifelong_mapf.scenario import SCENARIO
-from scenarios.lifelong_mapf.space_time import NO_PLAN, find_plan, plan_delay, search_scratch
-from scenarios.lifelong_mapf.windowed import Windowed, WindowedConfig
+from scenarios.lifelong_mapf.search import windowed as module
+from scenarios.lifelong_mapf.search.space_time import NO_PLAN, find_plan, plan_delay, search_scratch
+from scenarios.lifelong_mapf.search.windowed import Windowed, WindowedConfig
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 DIRECTED = {"occupancy_weight": 1, "waiting_weight": 2, "opposing_weight": 5, "lanes_weight": 1}

@@ -12,7 +12,7 @@ from marl.envs.batched import Plans, Snapshots, TimeStep
 from marl.errors import UserError
 from marl.testing import check_batched
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.generators import MazeMap, RandomMap, RoomsMap
+from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, RoomsMap
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)

@@ -6,8 +6,8 @@ import heapq
 from itertools import pairwise
 
 from marl.seeding import fold_int
-from scenarios.lifelong_mapf.fields import MOVES
-from scenarios.lifelong_mapf.windowed import DRAWS
+from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.search.windowed import DRAWS
 
 
 def below_int(key, n):

@@ -1,0 +1,1 @@
+"""What learns from rows of tokens."""

@@ -1,0 +1,1 @@
+"""Turn-based episodes, played side by side."""

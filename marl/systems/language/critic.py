@@ -1,0 +1,99 @@
+"""The critic of systems that estimate values of tokens or turns, and the advantages that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from marl.learning.language.turn_advantages import token_gae
+from marl.learning.learner import ClippedAdam
+from marl.policies.language.critic import TokenCritic
+from marl.policies.language.transformer import TransformerConfig
+from marl.rollout.language.token_batch import TokenBatch
+from marl.seeding import Stream, generator
+from marl.systems.language.options import LanguageConfig
+
+
+class CriticConfig(LanguageConfig):
+    """Options of systems with a critic."""
+
+    credit: Literal["token", "turn"] = "token"
+    """What has a value: each token, or each turn as a whole."""
+    critic: TransformerConfig = TransformerConfig(width=64, layers=2, heads=2, kv_heads=2, hidden=192)
+    critic_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    gamma: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Discount per turn."""
+    gae_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    critic_rows: Annotated[int, Field(ge=1)] = 128
+    """Rows whose values are computed at once; changes memory, not the result."""
+
+
+class Critic:
+    """Values of the rows of all agents. seed: of the initial weights."""
+
+    def __init__(self, config: CriticConfig, vocabulary: int, seed: int):
+        self._config = config
+        self._network = TokenCritic(config.critic, vocabulary, generator(seed, Stream.INIT, 1))
+        self._adam = ClippedAdam(self._network.parameters(), config.critic_rate, config.max_grad_norm)
+
+    def advantages(self, batch: TokenBatch, reward: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+        """Advantages of each row's own tokens, normalised over the batch; the critic learns from the same rows.
+
+        reward: float ``[R]``, earned at the end of each row.
+        """
+        order = sorted(range(len(batch.rows)), key=lambda row: len(batch.rows[row].transcript.ids))
+        found: list[Tensor] = [torch.zeros(0)] * len(order)
+        total = float(batch.turn_length.sum() if self._config.credit == "token" else len(batch.turn_row))
+        error = 0.0
+        self._adam.zero()
+        for first in range(0, len(order), self._config.critic_rows):
+            part = order[first : first + self._config.critic_rows]
+            ids = [batch.rows[row].transcript.ids for row in part]
+            longest = max(map(len, ids))
+            values = self._network(torch.tensor([row + [0] * (longest - len(row)) for row in ids]))
+            losses = []
+            for place, row in enumerate(part):
+                own = self._of_row(batch, row, values[place], float(reward[row]))
+                found[row] = own[0]
+                losses.append(own[1])
+            loss = torch.stack(losses).sum() / max(total, 1.0)
+            torch.autograd.backward(loss)
+            error += float(loss.detach())
+        norm = float(self._adam.step())
+        everything = torch.cat(found)
+        mean, deviation = everything.mean(), everything.std(unbiased=False) + 1e-5
+        figures = {"value_loss": error, "critic_grad_norm": norm}
+        return [(advantage - mean) / deviation for advantage in found], figures
+
+    def _of_row(self, batch: TokenBatch, row: int, value: Tensor, reward: float) -> tuple[Tensor, Tensor]:
+        """Advantages of the row's own tokens, and the critic's squared error on it."""
+        config, conversation = self._config, batch.rows[row]
+        spans = conversation.transcript.spans
+        earned = [turn.reward for turn in conversation.turns]
+        earned[-1] += reward
+        if config.credit == "turn":
+            before = value[torch.tensor([start - 1 for start, _ in spans])]
+            ends = torch.ones(len(spans), dtype=torch.bool)
+            advantage = token_gae(before.detach(), torch.tensor(earned), ends, config.gamma, config.gae_lambda)
+            target = advantage + before.detach()
+            lengths = torch.tensor([end - start for start, end in spans])
+            return advantage.repeat_interleave(lengths), 0.5 * (before - target).square().sum()
+        places = torch.tensor([place - 1 for start, end in spans for place in range(start, end)])
+        ends = torch.tensor([place == end - 1 for start, end in spans for place in range(start, end)])
+        before = value[places]
+        rewards = torch.zeros(len(places))
+        rewards[ends] = torch.tensor([e for e, (start, end) in zip(earned, spans, strict=True) if end > start])
+        advantage = token_gae(before.detach(), rewards, ends, config.gamma, config.gae_lambda)
+        target = advantage + before.detach()
+        return advantage, 0.5 * (before - target).square().sum()
+
+    def state(self) -> dict[str, Any]:
+        return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._adam.load_state(state["adam"])

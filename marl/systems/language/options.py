@@ -1,0 +1,284 @@
+"""What the recipes for language hierarchies share: their options, and the learner that they hand advantages to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+import torch
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from marl.config import Frozen
+from marl.envs.chat import LanguageEnv
+from marl.learning.rewards import outcome_reward
+from marl.policies.language.base import LanguagePolicy
+from marl.policies.language.transformer import TransformerConfig
+from marl.rollout.language.token_batch import TokenBatch
+from marl.rollout.language.turns import Episode, TurnPlayer
+
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class TinyPolicyConfig(Frozen):
+    """A small transformer from scratch."""
+
+    kind: Literal["tiny"] = "tiny"
+    transformer: TransformerConfig = TransformerConfig()
+    max_tokens: int = Field(default=12, ge=1, le=4096, description="tokens of one turn")
+    vocabulary: int = Field(default=512, ge=300, le=100_000, description="size of a tokenizer of bytes")
+    lora_rank: int | None = Field(
+        default=None, ge=1, le=1024, description="rank of adapters per role on a body that imitation alone trains"
+    )
+
+
+class HfPolicyConfig(Frozen):
+    """A local folder of weights that transformers can load."""
+
+    kind: Literal["hf"] = "hf"
+    folder: Path = Field(description="folder with config.json, weights and tokenizer")
+    lora_rank: int | None = Field(default=8, ge=1, le=1024, description="rank of adapters per role; null: all weights")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32")
+    max_tokens: int = Field(default=256, ge=1, le=100_000, description="tokens of one turn")
+
+
+class OpenAIPolicyConfig(Frozen):
+    """An OpenAI-compatible server."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str = Field(description="such as http://localhost:8000/v1")
+    model: str
+    key_variable: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key")
+    timeout_seconds: Positive = 60.0
+    retries: int = Field(default=3, ge=0, le=20)
+    max_tokens: int = Field(default=256, ge=1, le=100_000)
+    require_ids: bool = Field(default=False, description="refuse replies without token ids")
+    weights: Path | None = Field(
+        default=None, description="folder of the weights it serves: they learn here from the token ids it returns"
+    )
+    publish: Path | None = Field(default=None, description="where new weights are written for it; needed to learn")
+    reload_url: str = Field(default="", description="asked to load them, such as .../v1/load_lora_adapter of vLLM")
+    lora_rank: int | None = Field(default=8, ge=1, le=1024, description="as of the kind hf")
+
+    @model_validator(mode="after")
+    def _whole(self) -> OpenAIPolicyConfig:
+        if (self.weights is None) != (self.publish is None):
+            raise ValueError("weights and publish belong together: what the server serves, and where it finds new ones")
+        return self
+
+
+class ScriptedPolicyConfig(Frozen):
+    """The world's scripted demonstrator."""
+
+    kind: Literal["scripted"] = "scripted"
+
+
+def _tiny_unless_said(value: Any) -> Any:
+    return {"kind": "tiny", **value} if isinstance(value, dict) else value
+
+
+PolicyConfig = Annotated[
+    TinyPolicyConfig | HfPolicyConfig | OpenAIPolicyConfig | ScriptedPolicyConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_tiny_unless_said),
+]
+
+
+class WarmStartConfig(Frozen):
+    """Imitation of the world's demonstrator before reinforcement learning."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    steps: Annotated[int, Field(ge=0)] = 240
+    """Gradient steps; 0: none."""
+    batch: Annotated[int, Field(ge=1)] = 48
+    """Demonstrated episodes per step."""
+    rate: Positive = 3e-3
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Steps until the learning rate is reached; it falls linearly afterwards."""
+    replay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of imitation beside the advantages of the updates that follow, for sub-agents; it falls linearly to zero
+    over the first half of the run. It keeps a choice open until what it depends on has been learned."""
+
+    def replayed(self, fraction: float) -> float:
+        """The weight of imitation when ``fraction`` of the run is done."""
+        return self.replay * max(1.0 - 2.0 * fraction, 0.0)
+
+
+class RewardConfig(Frozen):
+    """What a row is worth. Every level earns the team's outcome; the other terms are its own."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    cost: Annotated[float, Field(ge=0.0)] = 0.03
+    """A success is worth 1 minus this times the episode's cost."""
+    format: Annotated[float, Field(ge=0.0)] = 0.0
+    """Added for a row whose turns were all legal calls and that answered within its budgets."""
+    own: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of a sub-agent's reward that is its own answer's correctness, where that can be verified, less the price of
+    its own calls."""
+    own_cost: Annotated[float, Field(ge=0.0)] | None = None
+    """The price of its own calls in that share; null: the same as ``cost``. Where a dear tool is always right and a
+    free one often, a low price lets the dear one crowd out the other before it is learned when that will do."""
+    invalid: Annotated[float, Field(ge=0.0)] = 0.01
+    """Subtracted for each own turn that was no legal call."""
+
+
+class CostPhaseConfig(Frozen):
+    """After success, thrift: a higher price of calls in the last part of a run."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    begin: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Part of the run after which it begins; 1: never."""
+    cost: Annotated[float, Field(ge=0.0)] = 0.15
+    """Replaces ``reward.cost``."""
+
+
+class StoreConfig(Frozen):
+    """Decoupled updates: rows of sub-agents go through a store before their learner takes them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    file: Path | None = None
+    """An SQLite file that two processes share; null: a store in this process, which resumes exactly."""
+    side: Literal["main", "sub"] = "main"
+    """With a file: main plays the episodes and trains the first role, sub trains the others."""
+    batches: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Batches of the store that one update of a sub-agent takes."""
+    capacity: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Batches per sub-agent that wait at most; older ones are dropped and counted."""
+    lag: Annotated[int, Field(ge=0)] = 4
+    """Batches that may wait before main waits for a living sub."""
+    patience_seconds: Positive = 60.0
+    """Silence after which the other side is taken as gone."""
+
+
+class LanguageConfig(Frozen):
+    """Options of all language systems."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    policy: PolicyConfig = TinyPolicyConfig()
+    """Who speaks, unless ``roles`` says otherwise."""
+    sharing: Literal["all", "level", "role"] = "level"
+    """Which roles share weights: all of them, those at the same depth of the hierarchy, or none."""
+    roles: dict[str, PolicyConfig] = Field(default_factory=dict)
+    """Roles that are played by something else."""
+    frozen: tuple[str, ...] = ()
+    """Roles that do not learn."""
+    group: Annotated[int, Field(ge=1)] = 8
+    """Rollouts G of the same task; ``copies`` divided by it is the number of tasks per update."""
+    rate: Positive = 7e-4
+    warmup: Annotated[int, Field(ge=0)] = 10
+    """Updates until the learning rate is reached."""
+    anneal: bool = True
+    """Let the learning rate fall linearly to zero over the run."""
+    max_grad_norm: Positive = 1.0
+    epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    """Gradient steps per batch. With one, the ratio to the sampling policy is 1 and is not computed."""
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    temperature: Positive = 1.0
+    greedy: bool = True
+    """Say the most probable tokens when evaluated by ``marl evaluate``, instead of sampling."""
+    scale: Positive | None = None
+    """Divide advantages by this constant instead of the group's standard deviation."""
+    loss: Literal["token", "turn"] = "token"
+    """Mean over all tokens; or over rows, of the mean over turns, of the mean over tokens."""
+    reward: RewardConfig = RewardConfig()
+    cost_phase: CostPhaseConfig = CostPhaseConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    store: StoreConfig | None = None
+    """A store between the learners of planner and sub-agents; null: they learn together."""
+    traces: Annotated[int, Field(ge=0)] = 0
+    """Write the rows of every so many updates to ``traces/`` in the run's folder; 0: none."""
+    tree_tokens: Annotated[int, Field(ge=16)] = 112
+    """Tokens of one tree of sequences that share beginnings; changes speed, not the result."""
+    pass_tokens: Annotated[int, Field(ge=16)] = 4096
+    """Tokens whose gradient is computed at once; changes speed and memory, not the result."""
+
+    @model_validator(mode="after")
+    def _known(self) -> LanguageConfig:
+        if self.cost_phase.begin < 1.0 and self.cost_phase.cost < self.reward.cost:
+            raise ValueError("cost_phase.cost is less than reward.cost: make calls dearer in the last phase")
+        return self
+
+    def cost_weight(self, fraction: float) -> float:
+        """The price of calls when ``fraction`` of the run is done."""
+        return self.cost_phase.cost if fraction >= self.cost_phase.begin else self.reward.cost
+
+
+class Advantages(NamedTuple):
+    """What a recipe makes of a batch.
+
+    turn: float ``[U]``, per turn. weight: float ``[R]``, how often each row counts. figures: to be logged.
+    token: instead of ``turn``, each row's advantages at its own tokens.
+    """
+
+    turn: Tensor
+    weight: Tensor
+    figures: Mapping[str, float]
+    token: Sequence[Tensor] | None = None
+
+
+class Values(Protocol):
+    """A critic that learns from a batch as it judges it."""
+
+    def advantages(self, batch: TokenBatch, reward: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+        """Advantages of each row's own tokens, from the reward ``[R]`` at the end of each row, and figures."""
+
+
+class Context(NamedTuple):
+    """What an advantage may depend on beside the batch: how far the run is, a key for random choices, a critic."""
+
+    fraction: float
+    key: int
+    critic: Values | None = None
+
+
+#: (batch, options, context) -> advantages: what makes a recipe.
+AdvantageFunction = Callable[[TokenBatch, "LanguageConfig", Context], Advantages]
+
+
+class Player(Protocol):
+    """Plays the episodes that a system learns from (``marl.rollout.language.turns.TurnPlayer``)."""
+
+    def play(self, seeds: Sequence[int], key: int, groups: Sequence[int]) -> list[Episode]:
+        """Episodes of the tasks that seeds choose; key: of all sampling. groups: which ones share a task."""
+
+    def close(self) -> None:
+        """Close the worlds."""
+
+
+#: (makes an environment, role -> policy, options) -> the player of a system.
+PlayerFactory = Callable[[Callable[[], LanguageEnv], Mapping[str, LanguagePolicy], "LanguageConfig"], Player]
+
+
+def rollouts(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolicy], config: LanguageConfig) -> Player:
+    """Independent episodes, one per seed."""
+    return TurnPlayer(make, policies)
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """A language system's parts.
+
+    advantages: of its rows. entry_only: only the first role learns. player: plays its episodes.
+    """
+
+    advantages: AdvantageFunction
+    entry_only: bool = False
+    player: PlayerFactory = rollouts
+
+
+def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:
+    """What each row is worth, float ``[R]``: outcome, format, own answer and penalties (``RewardConfig``)."""
+    options = config.reward
+    team = outcome_reward(batch.success, batch.cost, config.cost_weight(fraction))
+    price = config.cost_weight(fraction) if options.own_cost is None else options.own_cost
+    thrifty = outcome_reward(batch.correct, batch.own_cost, price)
+    own = torch.where(batch.correct.isnan() | (batch.level == 0), team, thrifty)
+    legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
+    return (1.0 - options.own) * team + options.own * own + options.format * legal - options.invalid * batch.invalid

@@ -1,0 +1,1 @@
+"""SUMO itself: networks, routes, simulations in worker processes."""

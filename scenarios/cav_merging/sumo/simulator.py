@@ -1,0 +1,328 @@
+"""One SUMO simulation behind arrays: the worker's side of the ``sumo`` backend. It knows cars and slots, no agents.
+
+Imports neither torch nor the scenario's tensors, so that workers start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from enum import IntEnum
+from itertools import chain
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+from numpy.typing import NDArray
+
+from marl.envs.workers import Block, Layout
+from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
+from scenarios.cav_merging.drivers import ASSERTIVE, CAR_LENGTH, EMERGENCY_DECEL, STYLES, TIMID
+from scenarios.cav_merging.sumo.install import import_libsumo, keep_parser, plain
+from scenarios.cav_merging.sumo.networks import RoadNetwork
+
+
+class Op(IntEnum):
+    """What is asked of a slot's car."""
+
+    NONE = 0
+    INSERT = 1
+    CONTROL = 2
+
+
+class Command(IntEnum):
+    """Columns of the actions, float64 ``[V + 1, 11]``; the last row's OP is 1 to place cars without driving on."""
+
+    OP = 0
+    CONTROLLED = 1
+    ACCEL = 2
+    TURN = 3
+    LANE = 4  # This and the next four are read for cars that are to be placed only.
+    X = 5
+    V = 6
+    TYPE = 7
+    DESIRED = 8
+    MARK = 9  # for a window: the supervisor corrected the car,
+    REACH = 10  # and the metres that its announced path reaches
+
+
+class Column(IntEnum):
+    """Columns of the output 'cars', float64 ``[V, 5]``."""
+
+    X = 0
+    V = 1
+    LANE = 2
+    GAINED = 3
+    STATUS = 4
+
+
+class Status(IntEnum):
+    """What became of a slot's car."""
+
+    ABSENT = 0
+    PRESENT = 1
+    CRASHED = 2
+    LEFT = 3
+
+
+# Plain integers for the loops: looking up an enumeration's member costs as much as asking SUMO for a speed.
+_OP, _CONTROLLED, _ACCEL, _TURN = (
+    int(column) for column in (Command.OP, Command.CONTROLLED, Command.ACCEL, Command.TURN)
+)
+_STEERING = _TURN + 1
+_STATUS = int(Column.STATUS)
+_INSERT, _ABSENT, _PRESENT = int(Op.INSERT), float(Status.ABSENT), float(Status.PRESENT)
+#: Metres by which SUMO's sum of steps may differ from ours. A car on another edge is further off than that.
+_ROUNDING_M = 1e-6
+
+#: A car under control: its slot, its name in SUMO, its row of the outputs, and what it is told.
+_Steered = tuple[int, str, list[float], list[float]]
+#: What is asked of SUMO's vehicles in every step.
+_VEHICLE = ("setSpeed", "getLaneID", "getLanePosition", "getSpeed", "getAcceleration")
+
+#: Vehicle types in the order of ``Command.TYPE``: styles by assertiveness.
+TYPES = tuple((style, bold) for style in STYLES for bold in (TIMID, ASSERTIVE))
+#: SUMO's own checks of speed and lane changes, off for cars under control: a policy's faults have to show.
+SPEED_MODE, LANE_CHANGE_MODE = 0, 0
+
+
+def type_name(index: int) -> str:
+    """SUMO's name of the vehicle type ``TYPES[index]``."""
+    style, bold = TYPES[index]
+    return f"{style}_{'assertive' if bold == ASSERTIVE else 'timid'}"
+
+
+def vehicle_types(car_following: str = "idm") -> str:
+    """SUMO's additional file with the vehicle types."""
+    model = {"idm": 'carFollowModel="IDM"', "krauss": 'carFollowModel="Krauss" sigma="0"'}[car_following]
+    lines = []
+    for index, (style, bold) in enumerate(TYPES):
+        tau, accel, decel, min_gap = STYLES[style]
+        lines.append(
+            f'<vType id="{type_name(index)}" {model} tau="{tau}" accel="{accel}" decel="{decel}" '
+            f'minGap="{min_gap}" emergencyDecel="{EMERGENCY_DECEL}" length="{CAR_LENGTH}" speedFactor="1" speedDev="0" '
+            f'maxSpeed="70" lcAssertive="{bold}"/>'
+        )
+    return "<additional>\n" + "\n".join(lines) + "\n</additional>\n"
+
+
+class SumoSimulator:
+    """One libsumo simulation; ``marl.envs.workers.Simulator``.
+
+    slots: V. exact: reload SUMO for each episode, so that a seed replays exactly; else only clear the road, which is
+    faster but keeps SUMO's random stream running. start: what precedes the options, such as ("sumo",).
+    """
+
+    def __init__(
+        self,
+        network: RoadNetwork,
+        slots: int,
+        exact: bool,
+        car_following: str = "idm",
+        start: tuple[str, ...] = ("sumo",),
+    ):
+        self._sumo = import_libsumo()
+        if self._sumo.isLoaded():
+            raise RuntimeError("this process runs a SUMO simulation already, which a second start would replace")
+        self._network, self._slots, self._exact, self._start = network, slots, exact, start
+        self._folder = tempfile.TemporaryDirectory(prefix="marl-sumo-")
+        self._types = Path(self._folder.name) / "types.add.xml"
+        self._types.write_text(vehicle_types(car_following))
+        self._ids: dict[int, str] = {}
+        self._serial = 0
+        self._cars = [[0.0] * len(Column) for _ in range(slots)]
+        self._gone: list[int] = []
+        #: Where the lane begins that the car of a slot was last seen on; NaN: ask.
+        self._offset = [math.nan] * slots
+        #: The acceleration of a slot's car under control in the last step, m/s^2.
+        self._push = [0.0] * slots
+        self._written = Struct(f"{slots * len(Column)}d")
+        self._hits = 0
+        vehicle = {name: plain(self._sumo, "vehicle", name) for name in _VEHICLE}
+        self._set_speed = vehicle["setSpeed"]
+        self._lane_of, self._place = vehicle["getLaneID"], vehicle["getLanePosition"]
+        self._speed, self._acceleration = vehicle["getSpeed"], vehicle["getAcceleration"]
+        self._drive_on = plain(self._sumo, "simulation", "step")
+        self._arrived = plain(self._sumo, "simulation", "getArrivedIDList")
+        self._collisions = plain(self._sumo, "simulation", "getCollisions")
+        self._started = False
+        geometry = network.geometry
+        self._merge_start, self._merge_end = geometry.merge_start, geometry.merge_end
+        self._main_lanes, self._limit = geometry.main_lanes, geometry.speed_limit
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            actions=Block((self._slots + 1, len(Command)), "float64"),
+            outputs={"cars": Block((self._slots, len(Column)), "float64"), "hits": Block((1,), "int64")},
+        )
+
+    def reset(self, seed: int) -> None:
+        """An empty road."""
+        if self._started and not self._exact:
+            for name in self._ids.values():
+                self._sumo.vehicle.remove(name)
+        else:
+            self._load(seed)
+        self._ids.clear()
+        for car in self._cars:
+            car[_STATUS] = _ABSENT
+        self._gone.clear()
+        self._hits = 0
+
+    def _load(self, seed: int) -> None:
+        options = [f"--net-file={self._network.path}", f"--additional-files={self._types}", f"--seed={seed}"]
+        options += [f"--step-length={SIM_STEP_S}", "--no-step-log=true", "--no-warnings=true"]
+        options += ["--collision.action=warn", "--collision.mingap-factor=0", "--collision.check-junctions=true"]
+        options += ["--time-to-teleport=-1", "--insertion-checks=none", "--duration-log.disable=true"]
+        if self._started:
+            self._sumo.load(options)
+        else:
+            self._sumo.start([*self._start, *options])
+            self._started = True
+            keep_parser()
+        for role in ("main", "ramp", "merge", "after"):
+            self._sumo.route.add(role, self._network.route(role))
+
+    def step(self, actions: NDArray[Any], next_seed: int) -> None:
+        self._hits = 0
+        for slot in self._gone:
+            self._cars[slot][_STATUS] = _ABSENT
+        self._gone.clear()
+        rows = actions[:, :_STEERING].tolist()
+        for slot in range(self._slots):
+            if rows[slot][_OP] == _INSERT:
+                self._insert(slot, actions[slot].tolist())
+        if rows[-1][_OP] > 0.0:
+            self._drive_on(0.0)
+            for slot, name in self._ids.items():
+                self._ask(slot, name)
+            return
+        steered: list[_Steered] = []
+        others: list[tuple[int, str]] = []
+        for slot, name in self._ids.items():
+            if rows[slot][_CONTROLLED] > 0.0:
+                steered.append((slot, name, self._cars[slot], rows[slot]))
+            else:
+                others.append((slot, name))
+        for substep in range(SUBSTEPS):
+            self._steer(steered, first=substep == 0)
+            self._drive_on(0.0)
+            self._sort_out()
+        self._read(steered)
+        for slot, name in others:
+            if slot in self._ids:
+                self._ask(slot, name)
+
+    def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
+        self._written.pack_into(outputs["cars"], 0, *chain.from_iterable(self._cars))
+        outputs["hits"][0] = self._hits
+
+    def close(self) -> None:
+        if self._started:
+            self._sumo.close()
+            self._started = False
+        self._folder.cleanup()
+
+    def _insert(self, slot: int, row: list[float]) -> None:
+        vehicle = self._sumo.vehicle
+        self._serial += 1
+        name = f"{slot}.{self._serial}"
+        lane, x, v = int(row[Command.LANE]), row[Command.X], row[Command.V]
+        role, index, offset = self._network.place(lane, x)
+        vehicle.add(
+            name,
+            role,
+            typeID=type_name(int(row[Command.TYPE])),
+            departLane=str(index),
+            departPos=repr(x - offset),
+            departSpeed=repr(v),
+        )
+        vehicle.setSpeedFactor(name, row[Command.DESIRED] / self._limit)
+        if row[_CONTROLLED] > 0.0:
+            vehicle.setSpeedMode(name, SPEED_MODE)
+            vehicle.setLaneChangeMode(name, LANE_CHANGE_MODE)
+            vehicle.setSpeed(name, v)
+        self._ids[slot] = name
+        self._cars[slot] = [x, v, lane, 0.0, _PRESENT]
+        self._offset[slot] = math.nan
+
+    def _steer(self, steered: list[_Steered], first: bool) -> None:
+        """Commands to the cars under control; takes off those that are about to run off the acceleration lane.
+
+        A car under control does what it is told, so that its state after the step is known without asking.
+        """
+        set_speed, push, merge_end = self._set_speed, self._push, self._merge_end
+        for slot, name, car, (op, _, accel, turn) in steered:
+            x, v, lane, _, status = car
+            if status != _PRESENT or (first and op == _INSERT):
+                continue
+            new = v + accel * SIM_STEP_S
+            if new < 0.0:
+                new = 0.0
+            after = x + new * SIM_STEP_S
+            if lane == 0 and after >= merge_end:
+                # SUMO stops such a car at the lane end without a word.
+                self._hits += 1
+                self._take_off(slot)
+                continue
+            set_speed(name, new)
+            car[0], car[1] = after, new
+            push[slot] = (new - v) / SIM_STEP_S
+            if first and turn and 1 <= lane + turn <= self._main_lanes and (lane > 0 or x >= self._merge_start):
+                vehicle = self._sumo.vehicle
+                vehicle.changeLane(name, vehicle.getLaneIndex(name) + int(turn), SIM_STEP_S)
+                car[2] = lane + turn
+
+    def _sort_out(self) -> None:
+        """Take off the cars of this step's collisions, and forget those that arrived."""
+        arrived, collisions = self._arrived(), self._collisions()
+        if not arrived and not collisions:
+            return
+        slots = {name: slot for slot, name in self._ids.items()}
+        for name in arrived:
+            slot = slots.get(name)
+            if slot is not None:
+                del self._ids[slot]
+                self._mark(slot, Status.LEFT)
+        for collision in collisions:
+            pair = [slots[name] for name in (collision.collider, collision.victim) if name in slots]
+            present = [slot for slot in pair if slot in self._ids]
+            if present:
+                self._hits += 1
+            for slot in present:
+                self._take_off(slot)
+
+    def _take_off(self, slot: int) -> None:
+        self._sumo.vehicle.remove(self._ids.pop(slot))
+        self._mark(slot, Status.CRASHED)
+
+    def _mark(self, slot: int, status: Status) -> None:
+        """Note for one step what became of a car that is no longer there."""
+        self._cars[slot][_STATUS] = float(status)
+        self._gone.append(slot)
+
+    def _read(self, steered: list[_Steered]) -> None:
+        """Ask SUMO where the cars under control are: of those that drove straight on, their places alone."""
+        offset, place, push = self._offset, self._place, self._push
+        for slot, name, car, (_, _, _, turn) in steered:
+            if car[_STATUS] != _PRESENT:
+                continue
+            if turn:
+                self._ask(slot, name)
+                offset[slot] = math.nan
+                continue
+            x = offset[slot] + place(name)
+            if abs(x - car[0]) < _ROUNDING_M:
+                car[0], car[3] = x, push[slot]
+            else:
+                self._ask(slot, name)
+
+    def _ask(self, slot: int, name: str) -> None:
+        """Ask SUMO for everything about a car; between our lanes, where SUMO may have some of its own, it stays."""
+        found = self._network.lanes.get(self._lane_of(name))
+        if found is not None:
+            lane, offset = found
+            self._offset[slot] = offset
+            self._cars[slot][:_STATUS] = offset + self._place(name), self._speed(name), lane, self._acceleration(name)

@@ -1,0 +1,1 @@
+"""The batched twin: the rules of SUMO on tensors."""

@@ -1,0 +1,1 @@
+"""What agents are told about where to go: prices, fields and sub-goals."""

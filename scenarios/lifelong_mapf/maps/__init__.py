@@ -1,0 +1,1 @@
+"""Where maps, starts and goals come from."""

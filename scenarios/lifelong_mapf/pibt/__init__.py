@@ -1,0 +1,1 @@
+"""Priority inheritance with backtracking, on whole fields and on near ones."""

@@ -1,0 +1,306 @@
+"""PIBT, priority inheritance with backtracking: one conflict-free joint step from distance fields.
+
+K. Okumura, M. Machida, X. Défago, Y. Tamura, "Priority Inheritance with Backtracking for Iterative Multi-agent Path
+Finding", Artificial Intelligence 310, 2022, algorithm 1. Agents choose in the order of their priority. One that wants
+an occupied cell lends its priority to the occupant, who has to move first; an occupant that finds no cell stays and
+sends the lender to its next choice. No two agents end on one cell and none swap. On a biconnected map the first agent
+always gets nearer to its goal; elsewhere PIBT is a strong rule without that promise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marl.seeding import Stream, fold, fold_numba
+from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, move_between, present
+from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
+from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.pibt.preferences import (
+    NO_WAY,
+    Scale,
+    scale_of,
+    write_field_scores,
+    write_preferences,
+    write_urgency,
+)
+
+
+class Pibt:
+    """PIBT for all copies of ``world``, on the fields of ``GoalFields``.
+
+    Priority: the sum of the steps since the goal was given and, weighted by ``closer_first``, of minus the guided
+    distance; most first, then the lower index. Preference: smaller score (``preferences``), then cells where nobody
+    stands now, then by chance (by counter, from the step's key).
+    """
+
+    def __init__(self, world: GridWorld, fields: GoalFields):
+        self._world = world
+        self._fields = fields
+        copies, agents = world.position.shape
+        cells = world.height * world.width
+        self._goal = np.full((copies, agents), NONE, np.int32)
+        self._age = np.zeros((copies, agents), np.int32)
+        self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
+        self._urgency = np.zeros((copies, agents), np.int64)
+        self._table = pibt_table(cells, agents)
+        self._scale = scale_of(fields.weights, fields.units)
+        self._wanted = np.zeros(cells, np.int32)
+
+    def restart(self, restarted: NDArray[np.bool_]) -> None:
+        """Reset the priorities of copies that began a new episode (bool ``[B]``)."""
+        self._age[restarted] = 0
+        self._goal[restarted] = self._world.goal.cpu().numpy()[restarted]
+
+    @property
+    def scores(self) -> NDArray[np.int32]:
+        """int32 ``[N, 5]``: what the agents of the last copy thought of their moves in the last step."""
+        return self._table.scores
+
+    def act(self, key: Tensor) -> Tensor:
+        """Actions int64 ``[B, N]`` at the present positions; key: int64 ``[B]``. Call once per step."""
+        world = self._world
+        goal = world.goal.cpu().numpy()
+        self._age = np.where(goal == self._goal, self._age + 1, 0).astype(np.int32)
+        self._goal = goal.copy()
+        actions = np.zeros(goal.shape, np.int64)
+        _decide(
+            fold(key, Stream.POLICY).cpu().numpy(),
+            present(world, self._fields.exits),
+            self._fields.field,
+            self._fields.prices(),
+            self._scale,
+            self._age,
+            self._urgency,
+            self._wanted,
+            self._order,
+            self._table,
+            actions,
+        )
+        return torch.from_numpy(actions).to(world.device)
+
+
+class PibtTable(NamedTuple):
+    """Where the agents of one copy settle who goes where; ``NONE`` in the first three between copies.
+
+    here, there: int32 ``[cells]``, who stands on a cell, who will. target: int32 ``[N]``, each agent's next cell.
+    line: int32 ``[N]``, the stack of agents that wait for the last of them.
+    choices: int32 ``[N, 5]``, cells that an agent can go to, best first; cursor: int32 ``[N, 2]``, the next of them to
+    try and their number. ranks: int64 ``[5]``, by which one agent's choices are sorted.
+    scores: int32 ``[N, 5]``, how much an agent dislikes each move, ``NO_WAY`` where there is none.
+    """
+
+    here: NDArray[np.int32]
+    there: NDArray[np.int32]
+    target: NDArray[np.int32]
+    line: NDArray[np.int32]
+    choices: NDArray[np.int32]
+    cursor: NDArray[np.int32]
+    ranks: NDArray[np.int64]
+    scores: NDArray[np.int32]
+
+
+def pibt_table(cells: int, agents: int) -> PibtTable:
+    """A table of free places."""
+    return PibtTable(
+        np.full(cells, NONE, np.int32),
+        np.full(cells, NONE, np.int32),
+        np.full(agents, NONE, np.int32),
+        np.empty(agents, np.int32),
+        np.empty((agents, len(MOVES)), np.int32),
+        np.empty((agents, 2), np.int32),
+        np.empty(len(MOVES), np.int64),
+        np.empty((agents, len(MOVES)), np.int32),
+    )
+
+
+@numba.njit(cache=True)
+def _decide(
+    key: NDArray[np.int64],
+    now: Present,
+    field: NDArray[np.int32],
+    prices: Prices,
+    scale: Scale,
+    age: NDArray[np.int32],
+    urgency: NDArray[np.int64],
+    wanted: NDArray[np.int32],
+    order: NDArray[np.int32],
+    table: PibtTable,
+    actions: NDArray[np.int64],
+) -> None:
+    for b in range(len(order)):
+        position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
+        write_urgency(position, age[b], field[b], scale, urgency[b])
+        sort_by_urgency(urgency[b], order[b])
+        put_agents(position, alive, table)
+        m = now.maps[b]
+        write_preferences(
+            position, alive, exits, now.width, field[b], prices, m, b, scale, table.here, wanted, table.scores
+        )
+        settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])
+
+
+@numba.njit(cache=True)
+def settle_moves(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    order: NDArray[np.int32],
+    table: PibtTable,
+    actions: NDArray[np.int64],
+) -> None:
+    """As ``settle_targets``, with the moves to the targets in ``actions`` (``[N]``) in the place of the targets.
+
+    An action that leads to the agent's target stays as it is, also one into a wall.
+    """
+    settle_targets(key, position, alive, exits, width, order, table)
+    for n in range(order.size):
+        if alive[n] and leads_to(actions[n], position[n], exits, width) != table.target[n]:
+            actions[n] = move_between(position[n], table.target[n], width)
+    forget_targets(position, alive, table)
+
+
+@numba.njit(cache=True)
+def leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> int:
+    """The cell that an action of whatever number leads to if nobody is in the way."""
+    return neighbour(exits, width, cell, action) if 0 < action < len(MOVES) else cell
+
+
+@numba.njit(cache=True)
+def joint_targets(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    field: NDArray[np.int32],
+    order: NDArray[np.int32],
+    table: PibtTable,
+) -> None:
+    """Write into ``table.target`` where the agents of one copy go on plain fields, asked in the ``order`` given.
+
+    position, alive, order: ``[N]``; exits: ``[cells]``; field: ``[N, cells]``. Call ``forget_targets`` after reading.
+    """
+    put_agents(position, alive, table)
+    for n in range(order.size):
+        if alive[n]:
+            write_field_scores(position[n], exits, width, field[n], table.scores[n])
+    settle_targets(key, position, alive, exits, width, order, table)
+
+
+@numba.njit(cache=True)
+def put_agents(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
+    """Note in ``table.here`` who stands where."""
+    for n in range(position.size):
+        if alive[n]:
+            table.here[position[n]] = n
+
+
+@numba.njit(cache=True)
+def settle_targets(
+    key: np.int64,
+    position: NDArray[np.int32],
+    alive: NDArray[np.bool_],
+    exits: NDArray[np.uint8],
+    width: int,
+    order: NDArray[np.int32],
+    table: PibtTable,
+) -> None:
+    """Write into ``table.target`` where the agents of one copy go by ``table.scores``, asked in the ``order`` given.
+
+    Call ``put_agents`` before and, when the targets are read, ``forget_targets``. key: decides between equal scores.
+    """
+    for rank in range(order.size):
+        n = order[rank]
+        if alive[n] and table.target[n] == NONE:
+            _move_line(key, n, position, exits, width, table)
+
+
+@numba.njit(cache=True)
+def forget_targets(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
+    """Leave ``table`` as ``joint_targets`` found it."""
+    for n in range(position.size):
+        if alive[n]:
+            table.here[position[n]] = NONE
+            table.there[table.target[n]] = NONE
+            table.target[n] = NONE
+
+
+@numba.njit(cache=True)
+def sort_by_urgency(urgency: NDArray[np.int64], order: NDArray[np.int32]) -> None:
+    """Sort agents by urgency, most first, then by index. By insertion: the last step's order is almost right."""
+    for i in range(1, order.size):
+        n = order[i]
+        j = i - 1
+        while j >= 0 and (urgency[order[j]] < urgency[n] or (urgency[order[j]] == urgency[n] and order[j] > n)):
+            order[j + 1] = order[j]
+            j -= 1
+        order[j + 1] = n
+
+
+@numba.njit(cache=True)
+def _move_line(
+    key: np.int64,
+    first: int,
+    position: NDArray[np.int32],
+    exits: NDArray[np.uint8],
+    width: int,
+    table: PibtTable,
+) -> None:
+    """Find a target for agent ``first`` and for all whom it has to push."""
+    line, cursor, target = table.line, table.cursor, table.target
+    length = 1
+    line[0] = first
+    _rank_choices(key, first, position[first], exits, width, table)
+    while length:
+        agent = line[length - 1]
+        if cursor[agent, 0] == cursor[agent, 1]:
+            target[agent] = position[agent]
+            table.there[position[agent]] = agent
+            length -= 1
+            continue
+        cell = table.choices[agent, cursor[agent, 0]]
+        cursor[agent, 0] += 1
+        occupant = table.here[cell]
+        swap = occupant != NONE and occupant != agent and target[occupant] == position[agent]
+        if swap or table.there[cell] != NONE:
+            continue
+        table.there[cell] = agent
+        target[agent] = cell
+        if occupant == NONE or target[occupant] != NONE:
+            # The last of the line has its cell, and with it everybody who waited for that.
+            return
+        line[length] = occupant
+        length += 1
+        _rank_choices(key, occupant, cell, exits, width, table)
+
+
+@numba.njit(cache=True)
+def _rank_choices(key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, table: PibtTable) -> None:
+    """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
+    choices, ranks, scores = table.choices[agent], table.ranks, table.scores[agent]
+    chance = np.uint64(fold_numba(key, np.int64(agent)))
+    count = 0
+    for move in range(len(MOVES)):
+        if scores[move] == NO_WAY:
+            continue
+        option = cell if move == 0 else neighbour(exits, width, cell, move)
+        occupied = np.int64(move > 0 and table.here[option] != NONE)
+        noise = np.int64((chance >> np.uint64(8 * move)) & np.uint64(255))
+        rank = ((np.int64(scores[move]) * 2 + occupied) << 8) | noise
+        place = count
+        while place > 0 and ranks[place - 1] > rank:
+            ranks[place] = ranks[place - 1]
+            choices[place] = choices[place - 1]
+            place -= 1
+        ranks[place] = rank
+        choices[place] = option
+        count += 1
+    table.cursor[agent, 0], table.cursor[agent, 1] = 0, count

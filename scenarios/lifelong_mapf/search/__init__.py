@@ -1,0 +1,1 @@
+"""Anytime search over a rolling window."""

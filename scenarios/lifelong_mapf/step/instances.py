@@ -1,0 +1,84 @@
+"""What a configuration asks for: the maps, the number of agents, and given starts and goals."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.maps.sources import check_capacity, load_map, load_maps
+from scenarios.lifelong_mapf.maps.tasks import Tasks, load_equal_tasks, load_tasks, task_files
+
+#: Number of agents where neither the configuration nor a task file says one.
+DEFAULT_AGENTS = 32
+
+#: Pools of different seeds have no generator seed in common.
+_SEEDS_PER_POOL = 1_000_000
+
+
+class Instances(NamedTuple):
+    """maps: the pool of M. agents: N. starts: given start cells on each map int32 [M, N], or None if they are drawn.
+
+    task int32 [M, N, K], task_count int32 [M, N]: given goals of each agent in order, K = 0 if there are none.
+    Cells are row * W + column, W the width of the widest map.
+    """
+
+    maps: tuple[GridMap, ...]
+    agents: int
+    starts: Tensor | None
+    task: Tensor
+    task_count: Tensor
+
+
+def number_of_agents(config: MapfConfig) -> int:
+    """N, for which a task file may have to be read."""
+    if config.agents is None and config.tasks is not None:
+        grid = None if config.map is None else load_map(config.map)
+        return load_tasks(task_files(config.tasks)[0], grid).n_agents
+    return config.agents or DEFAULT_AGENTS
+
+
+def load_instances(config: MapfConfig) -> Instances:
+    """``UserError`` where a file cannot be used or a map has fewer start cells than agents."""
+    if config.tasks is not None:
+        return _given(config, config.tasks)
+    agents = number_of_agents(config)
+    maps = tuple(load_maps(config.map)) if config.map is not None else tuple(_generate(config))
+    for grid in maps:
+        check_capacity(grid, agents)
+    no_count = torch.zeros(len(maps), agents, dtype=torch.int32)
+    return Instances(maps, agents, None, torch.zeros(len(maps), agents, 0, dtype=torch.int32), no_count)
+
+
+def _generate(config: MapfConfig) -> list[GridMap]:
+    first = config.map_seed * _SEEDS_PER_POOL
+    return [config.generator[m % len(config.generator)].generate(first + m) for m in range(config.map_pool)]
+
+
+def _given(config: MapfConfig, spec: str) -> Instances:
+    grid = None if config.map is None else load_map(config.map)
+    several = load_equal_tasks(task_files(spec), grid, config.agents)
+    width = max(tasks.grid.width for tasks in several)
+    counts = np.array([[goals.size for goals in tasks.goals] for tasks in several], np.int32)
+    table = np.zeros((*counts.shape, counts.max()), np.int32)
+    for tasks, agents in zip(several, table, strict=True):
+        for row, goals in zip(agents, tasks.goals, strict=True):
+            row[: goals.size] = _on_width(goals, tasks, width)
+    return Instances(
+        tuple(tasks.grid for tasks in several),
+        several[0].n_agents,
+        torch.from_numpy(np.stack([_on_width(tasks.starts, tasks, width) for tasks in several])),
+        torch.from_numpy(table),
+        torch.from_numpy(counts),
+    )
+
+
+def _on_width(cells: NDArray[np.int32], tasks: Tasks, width: int) -> NDArray[np.int32]:
+    """Cells of the tasks' map as cells of a grid that is ``width`` wide."""
+    own = tasks.grid.width
+    return (cells // own * width + cells % own).astype(np.int32)

@@ -1,0 +1,295 @@
+"""The compiled step: joint moves, arrivals and goals of all copies, linear in the number of agents.
+
+Scalar functions per copy on caller-provided scratch. ``reference`` is the same in plain torch, the oracle in tests and
+the form that runs on a GPU; both give the same integers.
+
+Joint moves are those of POGEMA 1.4.0. The agent that may enter a cell is the lowest index among those who want it and
+are eligible; whoever stays blocks the winner of its own cell, which then stays too, and so on. These chains are
+disjoint paths, so rotations of three and more agents and following come out right.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from marl.seeding import Stream, below_numba, fold_numba
+from scenarios.lifelong_mapf.maps.fields import neighbour
+
+PRIORITY, SOFT, BLOCK_BOTH = 0, 1, 2
+RESTART, NOTHING, FINISH = 0, 1, 2
+N_ACTIONS = 5
+
+# What the random numbers of an episode are for.
+MAP, STARTS, GOALS, STEP = (int(Stream.WORLD) + stream for stream in range(4))
+
+#: Largest number of agents: agents are numbered in int16.
+MAX_AGENTS = 32767
+
+_NOBODY = np.int16(-1)
+
+
+class State(NamedTuple):
+    """The complete state of B copies: torch tensors, or numpy arrays that share their memory.
+
+    Cells are flat: row * width + column. All counts start anew with each episode, except ``episode`` itself.
+    """
+
+    seed: Any  # int64 [B]
+    episode: Any  # int64 [B], episodes finished since the copy was seeded
+    key: Any  # int64 [B], of (seed, episode): all randomness of the episode derives from it
+    steps: Any  # int32 [B], steps made
+    map_index: Any  # int32 [B], into the pool
+    position: Any  # int32 [B, N]
+    goal: Any  # int32 [B, N]
+    goals_done: Any  # int32 [B, N], goals reached, and so the number k of the present goal
+    age: Any  # int32 [B, N], steps since the present goal was given
+    alive: Any  # bool [B, N]
+    refused: Any  # bool [B, N], the last move led to a free cell and was not made because of other agents
+    hidden: Any  # bool [B, N], missing from the agents plane (POGEMA's observation fault)
+    last_off: Any  # int32 [B, N], one-shot: the last step after which the agent was not on its last goal
+    refusals: Any  # int32 [B], refused moves
+    collisions: Any  # int32 [B], shared cells and exchanged places, counted from the positions
+    latency: Any  # int32 [B, horizon + 1], how many goals took so many steps
+
+
+class Goals(NamedTuple):
+    """Where goals come from; torch tensors or numpy arrays.
+
+    cells int32 [M, G]: the goal cells of each of M maps, those of one component together. By cell, int32 [M, H * W]:
+    ``base`` and ``count``, the stretch of its component in ``cells``; ``rank``, its own place there, -1 if no goal.
+    task int32 [M, N, K], task_count int32 [M, N]: each agent's given goals, handed out before random ones.
+    """
+
+    cells: Any
+    base: Any
+    count: Any
+    rank: Any
+    task: Any
+    task_count: Any
+
+
+@numba.njit(cache=True)
+def draw_goal(goals: Goals, key: np.int64, map_index: int, cell: int, agent: int, k: int) -> int:
+    """The k-th goal of an agent that stands on ``cell``: uniform over its component's other goal cells.
+
+    ``key`` is that of the episode: when and by which way the agent came does not matter.
+    """
+    count = np.int64(goals.count[map_index, cell])
+    rank = np.int64(goals.rank[map_index, cell])
+    key = fold_numba(fold_numba(fold_numba(key, np.int64(GOALS)), np.int64(agent)), np.int64(k))
+    if rank < 0:
+        drawn = below_numba(key, count)
+    else:
+        drawn = below_numba(key, count - 1)
+        if drawn >= rank:
+            drawn += 1
+    return goals.cells[map_index, goals.base[map_index, cell] + drawn]
+
+
+@numba.njit(cache=True)
+def _resolve_priority(position: Any, target: Any, alive: Any, occupant: Any) -> None:
+    """One agent after the other: a cell is free once its occupant has left it."""
+    n = position.size
+    for i in range(n):
+        if target[i] != position[i]:
+            if occupant[target[i]] == _NOBODY:
+                occupant[position[i]] = _NOBODY
+                occupant[target[i]] = i
+            else:
+                target[i] = position[i]
+    for i in range(n):
+        occupant[target[i]] = _NOBODY
+    for i in range(n):
+        if alive[i]:
+            occupant[position[i]] = i
+
+
+@numba.njit(cache=True)
+def _resolve_block_both(position: Any, target: Any, occupant: Any, winner: Any) -> None:
+    """Only into a cell that is empty and that nobody else wants."""
+    for i in range(position.size):
+        cell = target[i]
+        if cell == position[i]:
+            continue
+        if occupant[cell] != _NOBODY:
+            target[i] = position[i]
+        elif winner[cell] == _NOBODY:
+            winner[cell] = i
+        else:
+            target[winner[cell]] = position[winner[cell]]
+            target[i] = position[i]
+
+
+@numba.njit(cache=True)
+def _resolve_soft(position: Any, target: Any, alive: Any, occupant: Any, winner: Any) -> None:
+    """No exchange of places, one winner a cell, and whoever stays blocks those behind."""
+    n = position.size
+    for i in range(n):
+        cell = target[i]
+        if cell == position[i]:
+            continue
+        j = occupant[cell]
+        if j != _NOBODY and target[j] == position[i]:
+            target[j] = position[j]
+            target[i] = position[i]
+        elif winner[cell] == _NOBODY:
+            winner[cell] = i
+        else:
+            target[i] = position[i]
+    for i in range(n):
+        if alive[i] and target[i] == position[i]:
+            cell = position[i]
+            follower = winner[cell]
+            while follower != _NOBODY:
+                winner[cell] = _NOBODY
+                cell = position[follower]
+                target[follower] = cell
+                follower = winner[cell]
+
+
+@numba.njit(cache=True)
+def _joint_move(
+    collision: int,
+    width: int,
+    exits: Any,
+    position: Any,
+    actions: Any,
+    alive: Any,
+    occupant: Any,
+    winner: Any,
+    wanted: Any,
+    target: Any,
+) -> int:
+    """Where the agents of one copy go: fills ``wanted`` (the cell asked for, the own one if a wall) and ``target``.
+
+    occupant, winner: int16 [H * W], all -1; on return ``occupant`` holds who stands where before the move, ``winner``
+    is all -1 again. Returns the first living agent whose action is not 0 to 4, or -1.
+    """
+    n = position.size
+    faulty = -1
+    for i in range(n):
+        cell = position[i]
+        wanted[i] = cell
+        if alive[i]:
+            occupant[cell] = i
+            action = actions[i]
+            if action < 0 or action >= N_ACTIONS:
+                if faulty < 0:
+                    faulty = i
+            elif action > 0:
+                wanted[i] = neighbour(exits, width, cell, action)
+        target[i] = wanted[i]
+    if collision == SOFT:
+        _resolve_soft(position, target, alive, occupant, winner)
+    elif collision == PRIORITY:
+        _resolve_priority(position, target, alive, occupant)
+    else:
+        _resolve_block_both(position, target, occupant, winner)
+    for i in range(n):
+        winner[wanted[i]] = _NOBODY
+    return faulty
+
+
+@numba.njit(cache=True)
+def _take_stock(
+    state: State, b: int, collision: int, position: Any, occupant: Any, arrived: Any, wanted: Any, target: Any
+) -> None:
+    """Note what the joint move of copy b brings: refused moves, collisions, and who will be missing from view.
+
+    A collision is an agent more than one on a cell after the move, or a pair that exchanges places.
+    arrived: int16 [H * W] scratch, all -1 on entry; the cells ``target`` are set on return.
+    """
+    refusals = collisions = 0
+    for i in range(position.size):
+        cell = target[i]
+        refused = cell != wanted[i]
+        refusals += refused
+        state.refused[b, i] = refused
+        hidden = False
+        if state.alive[b, i]:
+            collisions += arrived[cell] != _NOBODY
+            arrived[cell] = i
+            j = occupant[cell]
+            if j > i:
+                collisions += target[j] == position[i]
+                # POGEMA redraws its agents plane in index order, clearing the old cell first: a later agent wipes out
+                # the one that has just followed it.
+                hidden = collision == SOFT and target[j] != cell
+        state.hidden[b, i] = hidden
+    state.refusals[b] += refusals
+    state.collisions[b] += collisions
+
+
+@numba.njit(cache=True)
+def step(
+    state: State,
+    goals: Goals,
+    exits: Any,
+    width: int,
+    collision: int,
+    on_target: int,
+    actions: Any,
+    reward: Any,
+    occupant: Any,
+    winner: Any,
+    wanted: Any,
+    target: Any,
+) -> int:
+    """Move all agents of all copies, pay arrivals and hand out new goals; everything but the ends of episodes.
+
+    exits: uint8 [M, H * W] (``fields.open_moves``). actions: int64 [B, N].
+    reward: float32 [B, N], written. occupant, winner: int16 [H * W] scratch, all -1 on entry and on return.
+    wanted, target: int32 [N] scratch. Returns the first faulty action's b * N + i, or -1; it counts as a stay.
+    """
+    copies, n = state.position.shape
+    faulty = -1
+    for b in range(copies):
+        m = state.map_index[b]
+        position, alive = state.position[b], state.alive[b]
+        goal, goals_done, age = state.goal[b], state.goals_done[b], state.age[b]
+        last_off = state.last_off[b]
+        bad = _joint_move(collision, width, exits[m], position, actions[b], alive, occupant, winner, wanted, target)
+        if bad >= 0 and faulty < 0:
+            faulty = b * n + bad
+        _take_stock(state, b, collision, position, occupant, winner, wanted, target)
+        state.steps[b] += 1
+        now = state.steps[b]
+        for i in range(n):
+            cell = target[i]
+            occupant[position[i]] = _NOBODY
+            winner[cell] = _NOBODY
+            reward[b, i] = 0.0
+            if not alive[i]:
+                continue
+            position[i] = cell
+            age[i] += 1
+            if cell != goal[i]:
+                if on_target != RESTART:
+                    last_off[i] = now
+                continue
+            k = goals_done[i] + 1
+            if on_target != RESTART and k > max(goals.task_count[m, i], 1):
+                continue
+            reward[b, i] = 1.0
+            state.latency[b, age[i]] += 1
+            goals_done[i] = k
+            if k < goals.task_count[m, i]:
+                goal[i] = goals.task[m, i, k]
+                if on_target != RESTART:
+                    last_off[i] = now
+            elif on_target == RESTART:
+                goal[i] = draw_goal(goals, state.key[b], m, cell, i, k)
+            elif on_target == FINISH:
+                alive[i] = False
+            age[i] = 0
+    return faulty
+
+
+@numba.njit(cache=True)
+def step_keys(state: State, out: Any) -> None:
+    """Write the key of each copy's present moment, a function of (seed, episode, step), into ``out`` int64 [B]."""
+    for b in range(out.size):
+        out[b] = fold_numba(fold_numba(state.key[b], np.int64(STEP)), np.int64(state.steps[b]))

@@ -1,0 +1,1 @@
+"""What a learned policy sees of its surroundings."""
