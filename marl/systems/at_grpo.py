@@ -1,12 +1,11 @@
 """AT-GRPO and hierarchical GRPO: what is compared is the same question, role and turn, or the same sub-problem.
 
 AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn) and samples trees: N
-candidates at each turn from the same state, the best of which goes on (``marl.rollout.language.trees``). What a candidate
-earns is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies follow it to the
-end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request 3138) compares a
-sub-agent only with others that were asked the same, and a planner with other plans for the same question. Both use
-differences from the mean without dividing by the standard deviation.
-"""
+candidates at each turn from the same state, the best of which goes on (``marl.rollout.language.trees``). What a
+candidate earns is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies
+follow it to the end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request
+3138) compares a sub-agent only with others that were asked the same, and a planner with other plans for the same
+question. Both use differences from the mean without dividing by the standard deviation. """
 
 from __future__ import annotations
 
