@@ -5,7 +5,8 @@ candidates at each turn from the same state, the best of which goes on (``marl.r
 candidate earns is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies
 follow it to the end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request
 3138) compares a sub-agent only with others that were asked the same, and a planner with other plans for the same
-question. Both use differences from the mean without dividing by the standard deviation. """
+question. Both use differences from the mean without dividing by the standard deviation.
+"""
 
 from __future__ import annotations
 
