@@ -1,7 +1,7 @@
 """What is read from elsewhere, as targets for fuzzing: random and mutated files and texts for every reader.
 
 A reader either accepts what it is given or refuses it with a ``UserError`` of one short line, within two seconds of CPU
-time; anything else is a fault. ``test_fuzzing.py`` makes some tries of each, ``scripts/check_trust readers`` many.
+time; anything else is a fault. ``test_fuzzing.py`` makes some tries of each, ``scripts/reproduce trust readers`` many.
 """
 
 from __future__ import annotations

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
 
 import pytest
 
 from marl.api import configure
 from marl.policies.language.tiny import TinyPolicy
 from marl.training.tensor_trainer import train
+from scripts.benchmarks import runner
+from scripts.benchmarks.coordination import tables
+from scripts.benchmarks.coordination.cells import SETS
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_coordination"
 #: Seconds instead of minutes.
 SMALL = {
     "grids": ["copies=4", "world.map_pool=3", "algorithm.rollout=8", "total_steps=1000", "evaluation.seeds=2"],
@@ -35,15 +33,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(SCRIPT.parent))
-    loader = SourceFileLoader("reproduce_coordination", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[loader.name] = module
-    loader.exec_module(module)
-    yield module
-    sys.path.remove(str(SCRIPT.parent))
-    del sys.modules[loader.name]
+    return tables
 
 
 def run(script, cell, out):
@@ -101,14 +91,14 @@ def rows(script):
 
 def test_the_page_says_what_the_rows_say(script, tmp_path):
     for row in rows(script):
-        script.add_row(tmp_path / "rows.jsonl", row)
+        runner.add_row(tmp_path / "rows.jsonl", row)
         if "intent" in row["modules"]:
             for fault, level in (("none", 0), ("delay", 1), ("delay", 2), ("delay", 4), ("loss", 0.5)):
                 heard = {name: value - level for name, value in row["metrics"].items()}
-                script.add_row(tmp_path / "messages.jsonl", {**row, "fault": fault, "level": level, "metrics": heard})
+                runner.add_row(tmp_path / "messages.jsonl", {**row, "fault": fault, "level": level, "metrics": heard})
         if row["world"] == "roads" and row["modules"] in ((), ("safety",)):
             for enabled in (True, False):
-                script.add_row(tmp_path / "supervisor.jsonl", {**row, "supervised": enabled})
+                runner.add_row(tmp_path / "supervisor.jsonl", {**row, "supervised": enabled})
     script.tables(tmp_path, tmp_path)
     page = (tmp_path / "coordination.md").read_text(encoding="utf-8")
     assert "| x |  | x | 2 | 2.050 ± 0.636 |" in page  # of 2.0 and 2.1: t is 12.71, the deviation .0707
@@ -126,7 +116,6 @@ def test_the_page_says_what_the_rows_say(script, tmp_path):
 
 
 def test_what_differs_between_seeds_alone_is_no_evidence(script):
-    from coordination_cells import SETS
     from coordination_page import verdicts
 
     def row(modules, seed, goals):

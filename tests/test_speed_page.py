@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-from speed_page import _breaks, _comparisons, _table
+from scripts.benchmarks.speed.page import _breaks, _comparisons, _table
 
 FIGURES = Path(__file__).parent.parent / "docs" / "benchmarks"
 

@@ -73,16 +73,37 @@ def estimate(
 
 
 #: Student's t, 97.5 %, by number of values.
+_NORMAL_QUANTILE = 1.959964
 _T_QUANTILE = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval by Student's t, for a few independent runs; NaN for a single one."""
-    found = np.asarray(values, np.float64)
-    if len(found) < 2:
-        return float(found.mean()), math.nan
-    quantile = _T_QUANTILE.get(len(found), 1.96)
-    return float(found.mean()), float(quantile * found.std(ddof=1) / math.sqrt(len(found)))
+    given = np.asarray(values, np.float64)
+    if len(given) < 2:
+        return float(given.mean()), math.nan
+    return float(given.mean()), float(_t_quantile(len(given)) * given.std(ddof=1) / math.sqrt(len(given)))
+
+
+def _t_quantile(n: int) -> float:
+    """Student's t, 97.5 %, of n values; above 10 by Fisher's expansion in 1 / (n - 1), exact to three digits there."""
+    if n in _T_QUANTILE:
+        return _T_QUANTILE[n]
+    z, freedom = _NORMAL_QUANTILE, n - 1
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, JASA 1927).
+
+    Args:
+        share: the share that was seen, in [0, 1].
+        count: of how many; at least 1.
+    """
+    z = _NORMAL_QUANTILE
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def paired_difference(

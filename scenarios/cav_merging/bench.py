@@ -1,4 +1,4 @@
-"""How fast the roads run: twin, SUMO with observation and reward, and highway-env; ``scripts/bench_cav`` runs it.
+"""How fast the roads run: twin, SUMO with observation and reward, highway-env; ``scripts/reproduce cav_speed`` runs it.
 
 Random legal actions, hard mode. The three take turns, and medians are compared: vehicle-steps of 0.1 s for twin and
 SUMO, decisions of 0.2 s of one world for SUMO and highway-env, both per CPU-second. CPU-seconds are those of all
@@ -108,7 +108,7 @@ def main() -> None:
     ratios = {"twin_to_sumo": median("twin", "vehicle_steps") / median("sumo", "vehicle_steps")}
     figures: dict[str, Any] = {
         "schema_version": 1,
-        "command": "scripts/bench_cav",
+        "command": "scripts/reproduce cav_speed",
         "work": {"preset": "hard", "copies": COPIES, "steps": STEPS, "actions": "random legal", "cores": 1},
         "unit": "per CPU-second of all processes",
         "rows": {

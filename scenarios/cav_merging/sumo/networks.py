@@ -19,7 +19,7 @@ from scenarios.cav_merging.sumo.install import sumo_binary
 ROLES = ("ramp", "main", "merge", "after")
 #: The edges of the networks that we build are called like their roles.
 OWN_EDGES: Mapping[str, str] = {role: role for role in ROLES}
-#: The networks that ``scripts/build_networks`` writes to ``maps/cav``. ``unseen`` is kept out of training.
+#: The networks that ``scripts/assets/build_networks.py`` writes to ``maps/cav``. ``unseen`` is kept out of training.
 NETWORKS: Mapping[str, RoadGeometry] = {
     "merge": RoadGeometry(merge_start=320.0, merge_end=420.0, road_end=520.0, speed_limit=30.0),
     "merge_two_lanes": RoadGeometry(merge_start=320.0, merge_end=420.0, road_end=520.0, speed_limit=30.0, main_lanes=2),

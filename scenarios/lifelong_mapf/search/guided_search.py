@@ -2,7 +2,7 @@
 
 Two things were learned: the numbers of its guidance, by ``marl tune lifelong_mapf search``, for three kinds of maps
 (``vectors/search-*.yaml``); and from whom an iteration starts (``choice_training``, weights in ``choice.yaml``), by
-``scripts/train_choice``. What each of them brings: docs/decisions.md.
+``scripts/assets/train_choice.py``. What each of them brings: docs/decisions.md.
 """
 
 from __future__ import annotations

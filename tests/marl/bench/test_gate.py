@@ -95,11 +95,11 @@ def test_ratios_are_kept_by_processor(tmp_path: Path) -> None:
 def test_it_is_as_fast_as_it_was(
     measured: dict[str, list[float]], record_property: Callable[[str, object], None]
 ) -> None:
-    """Stored ratios are those of ``scripts/record_throughput``; on other processors they are reported only."""
+    """Stored ratios are those of ``scripts/assets/record_throughput.py``; other processors only report theirs."""
     record_property("ratios", {name: statistics.median(ratios) for name, ratios in measured.items()})
     stored = read_ratios(STORED, processor())
     if stored is None:
-        pytest.skip(f"no ratios are stored for {processor()}: scripts/record_throughput stores them")
+        pytest.skip(f"no ratios are stored for {processor()}: scripts/assets/record_throughput.py stores them")
     assert not slower(stored, measured)
 
 

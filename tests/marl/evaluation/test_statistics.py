@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl.evaluation.statistics import Estimate, _indices, estimate, interquartile_mean, mean, paired_difference
+from marl.evaluation.statistics import (
+    Estimate,
+    _indices,
+    estimate,
+    interquartile_mean,
+    mean,
+    over_seeds,
+    paired_difference,
+    wilson,
+)
 
 
 def test_interquartile_mean_drops_a_quarter_at_each_end():
@@ -105,3 +114,15 @@ def test_interval_lies_within_the_values(values, statistic):
     found = estimate(values, statistic, resamples=100)
     slack = 1e-9 * max(1.0, *(abs(value) for value in values))
     assert min(values) - slack <= found.low <= found.high <= max(values) + slack
+
+
+def test_intervals_of_many_runs_and_of_shares() -> None:
+    # R: qt(.975, 11) = 2.200985, qt(.975, 29) = 2.045230; binom::binom.confint(0, 1008, methods = "wilson").
+    for n, quantile in ((12, 2.200985), (30, 2.045230)):
+        values = np.arange(n, dtype=float)
+        _, half = over_seeds(values)
+        assert half == pytest.approx(quantile * values.std(ddof=1) / np.sqrt(n), rel=2e-3)
+    low, high = wilson(0.0, 1008)
+    assert low == 0.0
+    assert high == pytest.approx(0.003796, abs=2e-6)
+    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)

@@ -1,0 +1,1 @@
+"""Scripts that make what is shipped: maps, networks, policies, recordings."""

@@ -1,0 +1,1 @@
+"""Tables and speed of highway on-ramps, and the twin beside SUMO."""

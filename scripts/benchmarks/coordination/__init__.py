@@ -1,0 +1,1 @@
+"""What guidance, intent and safety bring and cost in all worlds."""

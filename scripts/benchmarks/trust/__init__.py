@@ -1,0 +1,1 @@
+"""The counts behind the promises of docs/trust.md."""
