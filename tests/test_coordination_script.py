@@ -12,6 +12,7 @@ from marl.training.tensor_trainer import train
 from scripts.benchmarks import runner
 from scripts.benchmarks.coordination import tables
 from scripts.benchmarks.coordination.cells import SETS
+from scripts.benchmarks.coordination.page import verdicts
 
 #: Seconds instead of minutes.
 SMALL = {
@@ -116,7 +117,6 @@ def test_the_page_says_what_the_rows_say(script, tmp_path):
 
 
 def test_what_differs_between_seeds_alone_is_no_evidence(script):
-    from coordination_page import verdicts
 
     def row(modules, seed, goals):
         metrics = {"throughput": goals}
