@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from marl.compiled import njit
 
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -70,7 +71,7 @@ _N30, _N27, _N31 = np.uint64(30), np.uint64(27), np.uint64(31)
 _N_GAMMA, _N_MUL1, _N_MUL2 = np.uint64(_GAMMA), np.uint64(_MUL1), np.uint64(_MUL2)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def fold_numba(key: np.int64, data: np.int64) -> np.int64:
     """``fold`` inside kernels; both arguments int64."""
     z = np.uint64(key) + np.uint64(data + np.int64(1)) * _N_GAMMA
@@ -79,7 +80,7 @@ def fold_numba(key: np.int64, data: np.int64) -> np.int64:
     return np.int64(z ^ (z >> _N31))
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def below_numba(key: np.int64, n: np.int64) -> np.int64:
     """An integer in [0, n) from the key's upper 32 bits (n < 2**31)."""
     return np.int64(((np.uint64(key) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 
 #: Bits of a chunk. Its 64 sums of 64 floats take 16 KB, so that the table of a whole window stays in the caches.
@@ -71,7 +71,7 @@ class PackedLayout:
         return weight[:-1]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _filled_chunks(
     rows: NDArray[np.int16],
     chunk_row: NDArray[np.int64],
@@ -95,7 +95,7 @@ def _filled_chunks(
     return filled
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _scatter_add(
     index: NDArray[np.int32], offset: NDArray[np.int32], gradient: NDArray[np.float32], table: NDArray[np.float32]
 ) -> None:

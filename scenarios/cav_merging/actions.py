@@ -11,9 +11,9 @@ from enum import IntEnum
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL
 from scenarios.cav_merging.traffic import R, Traffic
 from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
@@ -82,7 +82,7 @@ def commands_reference(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple
     return accel, turn
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _commands(v: Floats, target: Floats, actions: Ints, mask: Flags, accel: Floats, turn: Ints) -> None:
     for b in range(target.shape[0]):
         for i in range(target.shape[1]):
@@ -105,7 +105,7 @@ def legal(traffic: Traffic) -> Tensor:
     return mask
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _legal(x: Floats, v: Floats, lane: Ints, present: Flags, road: Floats, target: Floats, mask: Flags) -> None:
     for b in range(target.shape[0]):
         for i in range(target.shape[1]):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.batched import Metric
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.drivers import P
@@ -178,7 +178,7 @@ class Tally:
         return {name: value.float() for name, value in values.items()}
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _add(
     x: Floats,
     v: Floats,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.geometry import LANE_WIDTH, RAMP_ASIDE
 from scenarios.cav_merging.traffic import R, Traffic
@@ -39,12 +39,12 @@ OVERALL = OBSERVATION + STATE_NEIGHBOURS * STATE_WIDTH
 STATE = OVERALL + STATE_GLOBAL
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _clip(value: float) -> float:
     return min(1.0, max(-1.0, value))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _lateral(x: float, v: float, lane: int, merge_start: float, converge: float) -> tuple[float, float]:
     """y in metres, 0 in the middle of the acceleration lane, and its rate in m/s."""
     if lane > 0:
@@ -54,7 +54,7 @@ def _lateral(x: float, v: float, lane: int, merge_start: float, converge: float)
     return -RAMP_ASIDE * 0.5 * (1.0 - np.cos(angle)), v * RAMP_ASIDE * 0.5 * np.pi / converge * np.sin(angle)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _observe(
     x: Floats,
     v: Floats,

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.cav_merging.config import Reward
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.traffic import R, Traffic
@@ -49,7 +49,7 @@ def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor)
     return own
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _own(
     x: Floats,
     v: Floats,

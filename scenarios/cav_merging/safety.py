@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.cav_merging.actions import SPEED_STEP, SPEED_TIME_S, TOP_SPEED, Action, drive, lanes_turned, next_target
 from scenarios.cav_merging.config import DECISION_S, SIM_STEP_S
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL, P
@@ -93,7 +93,7 @@ def outcomes(traffic: Traffic, options: Tensor, agent: Tensor) -> tuple[Tensor, 
     return own, goal
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _drive(v: float, target: float, action: int) -> float:
     """The acceleration that an action gives; -1 stands for keeping the target."""
     if action in (_FASTER, _SLOWER):
@@ -102,7 +102,7 @@ def _drive(v: float, target: float, action: int) -> float:
     return min(max((target - v) / SPEED_TIME_S, -CAV_DECEL), CAV_ACCEL)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _travel(v: float, accel: float, hold: float, decel: float, time: float) -> float:
     """Metres driven by ``time``: accelerating for ``hold`` seconds, then braking to a standstill."""
     first = min(time, hold)
@@ -116,7 +116,7 @@ def _travel(v: float, accel: float, hold: float, decel: float, time: float) -> f
     return path + speed * rest - 0.5 * decel * rest * rest
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _margin(
     x: Floats,
     v: Floats,

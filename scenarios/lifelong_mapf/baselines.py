@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.batched import BatchedEnv, TimeStep
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
@@ -70,7 +70,7 @@ class FollowPath:
         return torch.from_numpy(actions).to(world.device)
 
 
-@numba.njit(cache=True)
+@njit
 def _first_moves(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],

@@ -6,12 +6,12 @@ agents are not thought of: an announcement says what an agent would like to do.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.abilities import Prediction
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, best_neighbour, present
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
@@ -73,7 +73,7 @@ class Announcer:
         return Prediction(*(torch.from_numpy(array).to(world.device) for array in (trajectory, who, origin)))
 
 
-@numba.njit(cache=True)
+@njit
 def _announce(
     now: Present,
     field: NDArray[np.int32],

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from gymnasium import spaces
 from numba.core import types
 from numba.extending import intrinsic
 
+from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 from scenarios.lifelong_mapf.step.kernels import State
 
@@ -79,19 +79,19 @@ def _popcount(typing_context: Any, word: types.Integer) -> Any:
     return word(word), generate
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _row_divider(width: int) -> np.uint64:
     """For ``_row_of``: division by a constant as a multiplication; exact for maps of up to 4096 x 4096 cells."""
     return np.uint64((1 << 40) // width + 1)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _row_of(cell: int, divider: np.uint64) -> np.int64:
     """cell // width."""
     return np.int64((np.uint64(cell) * divider) >> np.uint64(40))
 
 
-@numba.njit(cache=True)
+@njit
 def _draw_agents(state: State, b: int, fault: bool, width: int, radius: int, words: Any) -> None:
     """Set one bit per visible agent of copy b.
 
@@ -111,7 +111,7 @@ def _draw_agents(state: State, b: int, fault: bool, width: int, radius: int, wor
         words[column >> 4, row + radius] |= _ONE << (bit + np.uint32(16))
 
 
-@numba.njit(cache=True)
+@njit
 def observe(
     state: State,
     copies: Any,
@@ -156,7 +156,7 @@ def observe(
             goal[b, i, 2] = distance / (distance + far)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _add_bits(row: np.int16, low: np.uint32, lower: np.uint32, counts: Any) -> Any:
     """``counts`` (three uint32) plus the set bits of a window row in each of the stretches of the partition."""
     bits = np.uint32(row)
@@ -168,7 +168,7 @@ def _add_bits(row: np.int16, low: np.uint32, lower: np.uint32, counts: Any) -> A
     )
 
 
-@numba.njit(cache=True)
+@njit
 def central_state(
     state: State,
     copies: Any,

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, present
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour, open_moves_of
@@ -72,7 +72,7 @@ class Resolver:
         return torch.from_numpy(executed).to(proposed.device)
 
 
-@numba.njit(cache=True)
+@njit
 def _resolve(
     key: NDArray[np.int64],
     now: Present,
@@ -101,7 +101,7 @@ def _resolve(
         settle_moves(key[b], position, alive, exits, now.width, order[b], table, executed[b])
 
 
-@numba.njit(cache=True)
+@njit
 def _score_moves(
     agent: int,
     proposed: int,

@@ -5,8 +5,7 @@ The arrays that are shared with the workers are laid out as ``simulator`` says (
 
 from __future__ import annotations
 
-from numba import njit
-
+from marl.compiled import njit
 from scenarios.cav_merging.sumo.simulator import Column, Command, Op, Status
 from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
 
@@ -17,7 +16,7 @@ _ABSENT, _PRESENT, _CRASHED, _LEFT = (int(status) for status in Status)
 _NONE, _CONTROL = int(Op.NONE), int(Op.CONTROL)
 
 
-@njit(cache=True)
+@njit
 def command(present: Flags, controlled: Flags, accel: Floats, turn: Ints, told: Floats) -> None:
     """Steer the cars under control, but for those that ``told`` ``[B, V + 1, 11]`` inserts; the others ``[B, V]``."""
     for b in range(present.shape[0]):
@@ -30,7 +29,7 @@ def command(present: Flags, controlled: Flags, accel: Floats, turn: Ints, told: 
             row[_TURN] = turn[b, i]
 
 
-@njit(cache=True)
+@njit
 def take(
     cars: Floats,
     collisions: Ints,

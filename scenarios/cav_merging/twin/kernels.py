@@ -7,9 +7,9 @@ together, and change lanes after the move. ``reference.py`` has the same rules a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.cav_merging.drivers import EMERGENCY_DECEL, P
 
 DESIRED, TAU, ACCEL, DECEL = int(P.DESIRED), int(P.TAU), int(P.ACCEL), int(P.DECEL)
@@ -39,7 +39,7 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def idm(v: float, gap: float, lead_v: float, limit: float, min_gap: float, driver: Floats, dt: float) -> float:
     """SUMO's IDM: the speed after dt. gap: bumper to bumper. limit: the lane's or the driver's desired speed."""
     wish = max(0.0, v * driver[TAU] + v * (v - lead_v) / driver[TWO_SQRT]) + min_gap
@@ -49,7 +49,7 @@ def idm(v: float, gap: float, lead_v: float, limit: float, min_gap: float, drive
     return max(0.0, v + dt * driver[ACCEL] * (1.0 - ratio * ratio - space * space))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def krauss(v: float, gap: float, lead_v: float, lead_decel: float, limit: float, driver: Floats, dt: float) -> float:
     """SUMO's Krauss, sigma 0, without its emergency braking: the speed after dt. gap: less the standstill distance.
 
@@ -68,13 +68,13 @@ def krauss(v: float, gap: float, lead_v: float, lead_decel: float, limit: float,
     return max(0.0, min(safe, v + driver[ACCEL] * dt, limit))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def secure_gap(v: float, lead_v: float, driver: Floats) -> float:
     """The gap, less the standstill distance, at which SUMO's IDM calls following secure."""
     return max(0.0, v * driver[TAU] + v * (v - lead_v) / driver[TWO_SQRT])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, last: Ints, lead: Ints, follow: Ints) -> int:
     """Sort ``order`` by falling x (insertion sort: it is nearly sorted) and fill lead, follow ``[V, L]`` (-1: none).
 
@@ -121,7 +121,7 @@ def neighbours_copy(x: Floats, lane: Ints, present: Flags, order: Ints, last: In
     return count
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(error_model="numpy", inline="always")
 def _advise(advice: Floats, i: int, wish: float, v: Floats, drivers: Floats, dt: float) -> None:
     """A speed that lane changing asks of car i; ignored if comfortable braking or accelerating cannot reach it."""
     driver = drivers[i]
@@ -130,7 +130,7 @@ def _advise(advice: Floats, i: int, wish: float, v: Floats, drivers: Floats, dt:
         advice[i] = min(advice[i], wish)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _ask_for_room(
     i: int,
     f: int,
@@ -198,7 +198,7 @@ def _ask_for_room(
         _advise(advice, i, max(help_v - max(0.0, passing) / remaining, v[i] - me[DECEL] * dt), v, drivers, dt)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _let_in(
     i: int, blocked: int, x: Floats, v: Floats, drivers: Floats, road: Floats, advice: Floats, dt: float
 ) -> None:
@@ -210,7 +210,7 @@ def _let_in(
         _advise(advice, i, idm(v[i], gap, v[blocked], limit, drivers[i, MIN_GAP], drivers[i], dt), v, drivers, dt)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _accepts(i: int, p: int, f: int, x: Floats, v: Floats, drivers: Floats) -> bool:
     """Driver i finds the gap between leader p and follower f secure (each -1 if there is none)."""
     me = drivers[i]
@@ -225,7 +225,7 @@ def _accepts(i: int, p: int, f: int, x: Floats, v: Floats, drivers: Floats) -> b
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floats, dt: float) -> float:
     """The speed car-following gives driver i behind car p (-1: free road)."""
     me = drivers[i]
@@ -240,7 +240,7 @@ def _following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floa
     return idm(v[i], x[p] - drivers[p, LENGTH] - x[i], v[p], limit, me[MIN_GAP], me, dt)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _move(
     order: Ints,
     count: int,
@@ -301,7 +301,7 @@ def _move(
         x[i] += new * dt
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _change_lanes(
     order: Ints,
     count: int,
@@ -347,7 +347,7 @@ def _change_lanes(
     return changed
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _collide(
     order: Ints,
     count: int,
@@ -388,7 +388,7 @@ def _collide(
     return hits, gone
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def advance(
     x: Floats,
     v: Floats,
@@ -445,7 +445,7 @@ def advance(
                     count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def neighbours(x: Floats, lane: Ints, present: Flags, order: Ints, lead: Ints, follow: Ints) -> None:
     """``neighbours_copy`` for all copies: lead, follow ``[B, V, L]``."""
     last = np.empty(lead.shape[2], np.int64)

@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
@@ -365,7 +365,7 @@ class LaneCosts:
         return self._prices
 
 
-@numba.njit(cache=True)
+@njit
 def move_between(cell: int, target: int, width: int) -> int:
     """The move (0 to 4) from ``cell`` to ``target``, the same cell or a neighbour."""
     if target == cell:
@@ -378,7 +378,7 @@ def move_between(cell: int, target: int, width: int) -> int:
     return 3 if target < cell else 4
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int) -> int:
     """The neighbour with the smallest value, the first of them in the order of moves; ``cell`` if none is smaller."""
     best, value = cell, field[cell]
@@ -391,7 +391,7 @@ def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32
     return best
 
 
-@numba.njit(cache=True)
+@njit
 def write_moves(
     exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int, best: int, moves: NDArray[np.float32]
 ) -> None:

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import (
     NONE,
     GridWorld,
@@ -206,7 +206,7 @@ class Search(NamedTuple):
     open: NDArray[np.int32]
 
 
-@numba.njit(cache=True)
+@njit
 def _share(
     now: Present,
     reached: NDArray[np.float32],
@@ -242,7 +242,7 @@ def _share(
                 standing[now.position[b, n]] = NONE
 
 
-@numba.njit(cache=True)
+@njit
 def _look(
     copies: NDArray[np.bool_],
     now: Present,
@@ -291,7 +291,7 @@ def _look(
                 occupied[now.position[b, n]] = False
 
 
-@numba.njit(cache=True)
+@njit
 def _take_goals(
     copies: NDArray[np.bool_], now: Present, new: NDArray[np.bool_], costs: Costs, private: Private, scratch: Scratch
 ) -> None:
@@ -315,7 +315,7 @@ def _take_goals(
             directed_field(exits, width, static, scratch.extra, goal, field, scratch.heads, scratch.links)
 
 
-@numba.njit(cache=True)
+@njit
 def _search_all(
     copies: NDArray[np.bool_],
     now: Present,
@@ -348,7 +348,7 @@ def _search_all(
             _write_moves(exits, width, static, lanes, share, field, start, second, moves[b, n])
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _against_lane(
     static: NDArray[np.int32], lanes: NDArray[np.int32], share: int, cell: int, target: int, move: int
 ) -> int:
@@ -358,7 +358,7 @@ def _against_lane(
     return min(lanes[4 * target + reverse(move) - 1] * share // CROWDS, BUCKETS - 1 - static[cell])
 
 
-@numba.njit(cache=True)
+@njit
 def _write_moves(
     exits: NDArray[np.uint8],
     width: int,
@@ -391,7 +391,7 @@ def _write_moves(
             moves[move] = min(moves[move] / unit, np.float32(1.0))
 
 
-@numba.njit(cache=True)
+@njit
 def cheapest_path(
     exits: NDArray[np.uint8],
     width: int,
@@ -436,12 +436,12 @@ def cheapest_path(
                 size = _push(keys, cells, size, ((reached + heuristic) << 31) | heuristic, target)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _before(key: np.int64, cell: int, other_key: np.int64, other_cell: int) -> bool:
     return bool(key < other_key or (key == other_key and cell < other_cell))
 
 
-@numba.njit(cache=True)
+@njit
 def _push(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int, key: np.int64, cell: int) -> int:
     """Add an entry to the binary heap; returns its new size."""
     place = size
@@ -455,7 +455,7 @@ def _push(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int, key: np.
     return size + 1
 
 
-@numba.njit(cache=True)
+@njit
 def _pop(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int) -> int:
     """Drop the first entry of the binary heap; returns its new size."""
     size -= 1
@@ -473,7 +473,7 @@ def _pop(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int) -> int:
     return size
 
 
-@numba.njit(cache=True)
+@njit
 def _trace(search: Search, start: int, goal: int, width: int, radius: int, rows: NDArray[np.int16]) -> int:
     """Set the bits of the path until it leaves the window around ``start``; returns its second cell."""
     backwards = search.open

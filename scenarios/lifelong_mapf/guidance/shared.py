@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import (
     NONE,
     GridWorld,
@@ -212,20 +212,20 @@ class SharedGuidance(Guidance):
         _look(copies, now, fields.prices(), fields.field, self.radius, self._path, self._moves, self._subgoal)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def extra_price(prices: Prices, m: int, b: int, cell: int, move: int) -> int:
     """e in units, on map m in copy b, of the move INTO ``cell`` from its neighbour at ``move`` (1 to 4)."""
     entry = 4 * cell + move - 1
     return prices.lanes[m, entry] + np.int32(prices.moved_factor * prices.moved[b, entry] + np.float32(0.5))
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def reverse(move: int) -> int:
     """The move back (1 to 4)."""
     return ((move - 1) ^ 1) + 1
 
 
-@numba.njit(cache=True)
+@njit
 def _average(
     now: Present, prices: Prices, decay: np.float32, flow_decay: np.float32, previous: NDArray[np.int32]
 ) -> None:
@@ -254,7 +254,7 @@ def _average(
                 waits[cell] += share
 
 
-@numba.njit(cache=True)
+@njit
 def _priced_fields(
     copies: NDArray[np.bool_],
     now: Present,
@@ -284,7 +284,7 @@ def _priced_fields(
                 weighted_field(exits, now.width, cost, goal, field[b, n], heads, links)
 
 
-@numba.njit(cache=True)
+@njit
 def fill_prices(prices: Prices, m: int, b: int, cost: NDArray[np.int32], extra: NDArray[np.int32]) -> None:
     """The present costs of copy b: a into ``cost``, e into ``extra``, in units."""
     for cell in range(cost.size):
@@ -299,7 +299,7 @@ def fill_prices(prices: Prices, m: int, b: int, cost: NDArray[np.int32], extra: 
         extra[entry] = prices.lanes[m, entry] + np.int32(dynamic)
 
 
-@numba.njit(cache=True)
+@njit
 def _step_fields(
     copies: NDArray[np.bool_],
     now: Present,
@@ -315,7 +315,7 @@ def _step_fields(
                 step_field(now.exits[now.maps[b]], now.width, now.goal[b, n], field[b, n], queue)
 
 
-@numba.njit(cache=True)
+@njit
 def _look(
     copies: NDArray[np.bool_],
     now: Present,
@@ -349,7 +349,7 @@ def _look(
                 subgoal[b, n] = NONE
 
 
-@numba.njit(cache=True)
+@njit
 def _best_directed(
     exits: NDArray[np.uint8], width: int, prices: Prices, m: int, b: int, field: NDArray[np.int32], cell: int
 ) -> int:
@@ -367,7 +367,7 @@ def _best_directed(
     return best
 
 
-@numba.njit(cache=True)
+@njit
 def _write_directed_moves(
     exits: NDArray[np.uint8],
     width: int,
@@ -397,7 +397,7 @@ def _write_directed_moves(
             moves[move] = min(max(change, np.float32(-1.0)), np.float32(1.0))
 
 
-@numba.njit(cache=True)
+@njit
 def _trace(
     exits: NDArray[np.uint8],
     width: int,

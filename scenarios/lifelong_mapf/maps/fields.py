@@ -12,9 +12,10 @@ ordering", CACM 1969). With all costs 1 the field is the number of steps to the 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from marl.compiled import njit
 
 #: Row and column offsets of the moves: 0 stay, 1 up, 2 down, 3 left, 4 right.
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -48,7 +49,7 @@ def open_moves_of(blocked: NDArray[np.uint8], height: int, width: int) -> NDArra
     return np.stack([open_moves(grid, height, width) for grid in blocked])
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int:
     """The cell that ``move`` (1 to 4) leads to, or ``cell`` itself where the way is not free."""
     free = (int(exits[cell]) >> (move - 1)) & 1
@@ -61,7 +62,7 @@ def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int
     return cell + free
 
 
-@numba.njit(cache=True)
+@njit
 def step_field(
     exits: NDArray[np.uint8], width: int, goal: int, field: NDArray[np.int32], queue: NDArray[np.int32]
 ) -> None:
@@ -82,7 +83,7 @@ def step_field(
                 tail += 1
 
 
-@numba.njit(cache=True)
+@njit
 def weighted_field(
     exits: NDArray[np.uint8],
     width: int,
@@ -123,7 +124,7 @@ def weighted_field(
                 waiting += 1
 
 
-@numba.njit(cache=True)
+@njit
 def directed_field(
     exits: NDArray[np.uint8],
     width: int,
@@ -170,7 +171,7 @@ def directed_field(
                 waiting += 1
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _ones(bits: np.uint64) -> np.int64:
     """The number of set bits (the usual sideways sum, which compilers know as one instruction)."""
     x = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -179,7 +180,7 @@ def _ones(bits: np.uint64) -> np.int64:
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@numba.njit(cache=True)
+@njit
 def _spread(
     exits: NDArray[np.uint8],
     width: int,
@@ -252,7 +253,7 @@ def average_distance(exits: NDArray[np.uint8], height: int, width: int) -> NDArr
     return total / np.maximum(count, 1)
 
 
-@numba.njit(cache=True)
+@njit
 def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest value within the connected component of each cell."""
     cells = exits.size

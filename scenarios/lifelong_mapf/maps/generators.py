@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Literal
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from marl.compiled import njit
 from marl.errors import UserError
 from marl.seeding import Stream, below_numba, fold, fold_int, fold_numba, uniform
 from scenarios.lifelong_mapf.maps.grid import MAX_SIDE, BoolGrid, GridMap, largest_component
@@ -38,7 +38,7 @@ def _uniforms(seed: int, draw: _Draw, count: int) -> NDArray[np.float32]:
     return numbers
 
 
-@numba.njit(cache=True)
+@njit
 def _spanning_tree(rows: int, cols: int, key: np.int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """A random spanning tree of the rows x cols lattice by depth-first search, which makes long winding passages.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from marl.errors import UserError
 
 BoolGrid = NDArray[np.bool_]
@@ -17,7 +17,7 @@ BoolGrid = NDArray[np.bool_]
 MAX_SIDE = 4096
 
 
-@numba.njit(cache=True)
+@njit
 def _label(blocked: NDArray[np.bool_], labels: NDArray[np.int32], queue: NDArray[np.int32]) -> int:
     """Flood fill with 4 neighbours; ``labels`` [H*W] comes in as -1, ``queue`` [H*W] is scratch. Returns the count."""
     height, width = blocked.shape

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present
 from scenarios.lifelong_mapf.guidance.shared import Prices, fill_prices
@@ -111,7 +111,7 @@ def near_scratch(cells: int, directed: bool) -> NearScratch:
     )
 
 
-@numba.njit(cache=True)
+@njit
 def write_near_scores(
     copies: NDArray[np.bool_],
     now: Present,
@@ -150,7 +150,7 @@ def write_near_scores(
             _read(fields, b, n, exits, now.width, cell, row)
 
 
-@numba.njit(cache=True)
+@njit
 def _average_cost(exits: NDArray[np.uint8], cost: NDArray[np.int32]) -> float:
     """What entering a free cell costs on average."""
     total, free = 0, 0
@@ -161,7 +161,7 @@ def _average_cost(exits: NDArray[np.uint8], cost: NDArray[np.int32]) -> float:
     return total / max(free, 1)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _known(fields: NearFields, b: int, n: int, width: int, cell: int) -> int:
     """The value at a cell, ``NONE`` if it is not known."""
     row, column = cell // width, cell % width
@@ -171,7 +171,7 @@ def _known(fields: NearFields, b: int, n: int, width: int, cell: int) -> int:
     return fields.stock[tile, ((row & ((1 << SIDE) - 1)) << SIDE) | (column & ((1 << SIDE) - 1))]
 
 
-@numba.njit(cache=True)
+@njit
 def _read(
     fields: NearFields, b: int, n: int, exits: NDArray[np.uint8], width: int, cell: int, scores: NDArray[np.int32]
 ) -> bool:
@@ -190,7 +190,7 @@ def _read(
     return complete
 
 
-@numba.njit(cache=True)
+@njit
 def _extend(
     fields: NearFields,
     b: int,
@@ -213,7 +213,7 @@ def _extend(
             _put(fields, fields.table[b, n], width, target, scores[move])
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _put(fields: NearFields, table: NDArray[np.int32], width: int, cell: int, value: int) -> None:
     """Write a value into the agent's tile, a new one if need be; table: ``[tiles]``."""
     row, column = cell // width, cell % width
@@ -231,7 +231,7 @@ def _put(fields: NearFields, table: NDArray[np.int32], width: int, cell: int, va
     fields.stock[tile, ((row & ((1 << SIDE) - 1)) << SIDE) | (column & ((1 << SIDE) - 1))] = value
 
 
-@numba.njit(cache=True)
+@njit
 def _search(
     exits: NDArray[np.uint8],
     width: int,
@@ -309,7 +309,7 @@ def _search(
     return found
 
 
-@numba.njit(cache=True)
+@njit
 def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: NearScratch) -> None:
     """Give back the agent's tiles and put the values of the search into new ones; cleans ``scratch.value``."""
     table, spare, count = fields.table[b, n], fields.spare, fields.count

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, present
 from scenarios.lifelong_mapf.guidance.shared import Prices, SharedCosts
@@ -80,7 +80,7 @@ class NearPibt:
         return taken - given_back, taken
 
 
-@numba.njit(cache=True)
+@njit
 def _decide(
     key: NDArray[np.int64],
     now: Present,

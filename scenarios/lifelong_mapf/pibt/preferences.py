@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE
 from scenarios.lifelong_mapf.guidance.shared import Prices, extra_price, reverse
 from scenarios.lifelong_mapf.guidance.vectors import Weights
@@ -42,7 +42,7 @@ def scale_of(weights: Weights, units: int) -> Scale:
     return Scale(*prices, np.int64(_STEP * units), np.int64(round(_STEP * weights.closer_first)))
 
 
-@numba.njit(cache=True)
+@njit
 def write_urgency(
     position: NDArray[np.int32],
     age: NDArray[np.int32],
@@ -60,7 +60,7 @@ def write_urgency(
             urgency[n] -= scale.closer * np.int64(field[n, position[n]])
 
 
-@numba.njit(cache=True)
+@njit
 def write_field_scores(
     cell: int, exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], scores: NDArray[np.int32]
 ) -> None:
@@ -71,7 +71,7 @@ def write_field_scores(
         scores[move] = field[target] if target != cell else NO_WAY
 
 
-@numba.njit(cache=True)
+@njit
 def write_preferences(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
@@ -97,7 +97,7 @@ def write_preferences(
     add_prices(position, alive, exits, width, prices, m, b, scale, here, wanted, scores)
 
 
-@numba.njit(cache=True)
+@njit
 def add_prices(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
@@ -124,7 +124,7 @@ def add_prices(
         _add_neighbours(position, alive, exits, width, scale, here, wanted, scores)
 
 
-@numba.njit(cache=True)
+@njit
 def _add_neighbours(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],

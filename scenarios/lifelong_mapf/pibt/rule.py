@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.seeding import Stream, fold, fold_numba
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, move_between, present
 from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
@@ -119,7 +119,7 @@ def pibt_table(cells: int, agents: int) -> PibtTable:
     )
 
 
-@numba.njit(cache=True)
+@njit
 def _decide(
     key: NDArray[np.int64],
     now: Present,
@@ -145,7 +145,7 @@ def _decide(
         settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])
 
 
-@numba.njit(cache=True)
+@njit
 def settle_moves(
     key: np.int64,
     position: NDArray[np.int32],
@@ -167,13 +167,13 @@ def settle_moves(
     forget_targets(position, alive, table)
 
 
-@numba.njit(cache=True)
+@njit
 def leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> int:
     """The cell that an action of whatever number leads to if nobody is in the way."""
     return neighbour(exits, width, cell, action) if 0 < action < len(MOVES) else cell
 
 
-@numba.njit(cache=True)
+@njit
 def joint_targets(
     key: np.int64,
     position: NDArray[np.int32],
@@ -195,7 +195,7 @@ def joint_targets(
     settle_targets(key, position, alive, exits, width, order, table)
 
 
-@numba.njit(cache=True)
+@njit
 def put_agents(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
     """Note in ``table.here`` who stands where."""
     for n in range(position.size):
@@ -203,7 +203,7 @@ def put_agents(position: NDArray[np.int32], alive: NDArray[np.bool_], table: Pib
             table.here[position[n]] = n
 
 
-@numba.njit(cache=True)
+@njit
 def settle_targets(
     key: np.int64,
     position: NDArray[np.int32],
@@ -223,7 +223,7 @@ def settle_targets(
             _move_line(key, n, position, exits, width, table)
 
 
-@numba.njit(cache=True)
+@njit
 def forget_targets(position: NDArray[np.int32], alive: NDArray[np.bool_], table: PibtTable) -> None:
     """Leave ``table`` as ``joint_targets`` found it."""
     for n in range(position.size):
@@ -233,7 +233,7 @@ def forget_targets(position: NDArray[np.int32], alive: NDArray[np.bool_], table:
             table.target[n] = NONE
 
 
-@numba.njit(cache=True)
+@njit
 def sort_by_urgency(urgency: NDArray[np.int64], order: NDArray[np.int32]) -> None:
     """Sort agents by urgency, most first, then by index. By insertion: the last step's order is almost right."""
     for i in range(1, order.size):
@@ -245,7 +245,7 @@ def sort_by_urgency(urgency: NDArray[np.int64], order: NDArray[np.int32]) -> Non
         order[j + 1] = n
 
 
-@numba.njit(cache=True)
+@njit
 def _move_line(
     key: np.int64,
     first: int,
@@ -282,7 +282,7 @@ def _move_line(
         _rank_choices(key, occupant, cell, exits, width, table)
 
 
-@numba.njit(cache=True)
+@njit
 def _rank_choices(key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, table: PibtTable) -> None:
     """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
     choices, ranks, scores = table.choices[agent], table.ranks, table.scores[agent]

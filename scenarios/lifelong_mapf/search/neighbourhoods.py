@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from marl.seeding import below_numba, fold_numba
 from scenarios.lifelong_mapf.guidance.base import NONE
 from scenarios.lifelong_mapf.maps.fields import neighbour
@@ -77,13 +77,13 @@ def party(agents: int, neighbours: int, window: int) -> Party:
     )
 
 
-@numba.njit(cache=True)
+@njit
 def reserve(table: NDArray[np.int16], plan: NDArray[np.int32], agent: int) -> None:
     for time in range(plan.size):
         table[time, plan[time]] = agent
 
 
-@numba.njit(cache=True)
+@njit
 def downhill(ground: Ground, field: NDArray[np.int32], cell: int) -> int:
     """The neighbour of ``cell`` on a cheapest path down the field; ``cell`` itself at its bottom."""
     best, least = cell, np.int32(2**31 - 1)
@@ -114,7 +114,7 @@ FEATURES = ("delay", "tried", "first", "waits", "distance", "arrives")
 _FAR = 3.0
 
 
-@numba.njit(cache=True)
+@njit
 def write_features(agent: int, ground: Ground, plans: Plans, features: NDArray[np.float64]) -> None:
     """What is known of an agent before an iteration starts from it, into ``features`` (float64 ``[FEATURES]``).
 
@@ -135,7 +135,7 @@ def write_features(agent: int, ground: Ground, plans: Plans, features: NDArray[n
     features[5] = arrives
 
 
-@numba.njit(cache=True)
+@njit
 def choose(drawn: np.int64, ground: Ground, plans: Plans, choice: Choice) -> int:
     """The agent that an iteration starts from, by random numbers of ``drawn``; ``NONE`` if none drawn is delayed."""
     agents = np.int64(plans.delay.size)
@@ -155,7 +155,7 @@ def choose(drawn: np.int64, ground: Ground, plans: Plans, choice: Choice) -> int
     return best
 
 
-@numba.njit(cache=True)
+@njit
 def gather(seed: int, ground: Ground, plans: Plans, group: Party) -> int:
     """Write ``seed`` and the agents in its way into ``group.members``, then those in theirs; returns their number.
 
@@ -188,7 +188,7 @@ def gather(seed: int, ground: Ground, plans: Plans, group: Party) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@njit
 def improve(
     key: np.int64,
     first: int,

@@ -5,10 +5,10 @@ All functions work on one copy; shapes as in ``neighbourhoods``.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, move_between
 from scenarios.lifelong_mapf.guidance.shared import Prices, extra_price, reverse
 from scenarios.lifelong_mapf.maps.fields import BUCKETS, neighbour
@@ -18,7 +18,7 @@ from scenarios.lifelong_mapf.search.neighbourhoods import Ground, Plans, reserve
 from scenarios.lifelong_mapf.search.space_time import plan_delay
 
 
-@numba.njit(cache=True)
+@njit
 def write_costs(
     exits: NDArray[np.uint8],
     width: int,
@@ -51,7 +51,7 @@ def write_costs(
             cost[cell, move] = min(own + extra, most)
 
 
-@numba.njit(cache=True)
+@njit
 def roll(
     key: np.int64,
     begun: bool,
@@ -116,7 +116,7 @@ def roll(
             )
 
 
-@numba.njit(cache=True)
+@njit
 def carry_out(ground: Ground, plans: Plans, actions: NDArray[np.int64]) -> int:
     """Write the first moves of all plans into ``actions`` (int64 ``[N]``) and clear the reservations.
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, move_between
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
 
@@ -66,7 +66,7 @@ def search_scratch(window: int) -> Search:
     )
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _push(heap: NDArray[np.int64], size: int, key: np.int64) -> None:
     child = size
     while child > 0:
@@ -78,7 +78,7 @@ def _push(heap: NDArray[np.int64], size: int, key: np.int64) -> None:
     heap[child] = key
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _pop(heap: NDArray[np.int64], size: int) -> None:
     """Take the first of ``size`` keys away."""
     key = heap[size - 1]
@@ -97,7 +97,7 @@ def _pop(heap: NDArray[np.int64], size: int) -> None:
     heap[parent] = key
 
 
-@numba.njit(cache=True)
+@njit
 def find_plan(
     exits: NDArray[np.uint8],
     width: int,
@@ -184,7 +184,7 @@ def find_plan(
     return NO_PLAN
 
 
-@numba.njit(cache=True)
+@njit
 def _trace(
     scratch: Search, state: int, width: int, goal: int, side: int, layer: int, half: int, plan: NDArray[np.int32]
 ) -> None:
@@ -207,7 +207,7 @@ def _trace(
     plan[0] = scratch.cell[state]
 
 
-@numba.njit(cache=True)
+@njit
 def plan_delay(
     width: int,
     cost: NDArray[np.int32],

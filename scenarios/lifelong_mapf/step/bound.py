@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.maps.fields import step_field
 from scenarios.lifelong_mapf.step.kernels import Goals, draw_goal
 
 
-@numba.njit(cache=True)
+@njit
 def _reached_alone(
     goals: Goals,
     key: Any,

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from marl.compiled import njit
 from marl.seeding import Stream, below_numba, fold_numba
 from scenarios.lifelong_mapf.maps.fields import neighbour
 
@@ -71,7 +71,7 @@ class Goals(NamedTuple):
     task_count: Any
 
 
-@numba.njit(cache=True)
+@njit
 def draw_goal(goals: Goals, key: np.int64, map_index: int, cell: int, agent: int, k: int) -> int:
     """The k-th goal of an agent that stands on ``cell``: uniform over its component's other goal cells.
 
@@ -89,7 +89,7 @@ def draw_goal(goals: Goals, key: np.int64, map_index: int, cell: int, agent: int
     return goals.cells[map_index, goals.base[map_index, cell] + drawn]
 
 
-@numba.njit(cache=True)
+@njit
 def _resolve_priority(position: Any, target: Any, alive: Any, occupant: Any) -> None:
     """One agent after the other: a cell is free once its occupant has left it."""
     n = position.size
@@ -107,7 +107,7 @@ def _resolve_priority(position: Any, target: Any, alive: Any, occupant: Any) -> 
             occupant[position[i]] = i
 
 
-@numba.njit(cache=True)
+@njit
 def _resolve_block_both(position: Any, target: Any, occupant: Any, winner: Any) -> None:
     """Only into a cell that is empty and that nobody else wants."""
     for i in range(position.size):
@@ -123,7 +123,7 @@ def _resolve_block_both(position: Any, target: Any, occupant: Any, winner: Any) 
             target[i] = position[i]
 
 
-@numba.njit(cache=True)
+@njit
 def _resolve_soft(position: Any, target: Any, alive: Any, occupant: Any, winner: Any) -> None:
     """No exchange of places, one winner a cell, and whoever stays blocks those behind."""
     n = position.size
@@ -150,7 +150,7 @@ def _resolve_soft(position: Any, target: Any, alive: Any, occupant: Any, winner:
                 follower = winner[cell]
 
 
-@numba.njit(cache=True)
+@njit
 def _joint_move(
     collision: int,
     width: int,
@@ -193,7 +193,7 @@ def _joint_move(
     return faulty
 
 
-@numba.njit(cache=True)
+@njit
 def _take_stock(
     state: State, b: int, collision: int, position: Any, occupant: Any, arrived: Any, wanted: Any, target: Any
 ) -> None:
@@ -223,7 +223,7 @@ def _take_stock(
     state.collisions[b] += collisions
 
 
-@numba.njit(cache=True)
+@njit
 def step(
     state: State,
     goals: Goals,
@@ -288,7 +288,7 @@ def step(
     return faulty
 
 
-@numba.njit(cache=True)
+@njit
 def step_keys(state: State, out: Any) -> None:
     """Write the key of each copy's present moment, a function of (seed, episode, step), into ``out`` int64 [B]."""
     for b in range(out.size):

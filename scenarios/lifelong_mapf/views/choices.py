@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, best_neighbour, move_between, present
 from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
@@ -185,7 +185,7 @@ class Choices:
         return {f"choices_{name}": array for name, array in (own | self._traffic._asdict()).items()}
 
 
-@numba.njit(cache=True)
+@njit
 def _average(now: Present, previous: NDArray[np.int32], traffic: Traffic) -> None:
     share = np.float32(1.0) - DECAY
     for b in range(previous.shape[0]):
@@ -207,7 +207,7 @@ def _average(now: Present, previous: NDArray[np.int32], traffic: Traffic) -> Non
                 flow[move_between(last, cell, now.width) - 1, last] += share
 
 
-@numba.njit(cache=True)
+@njit
 def write_choices(
     now: Present,
     guided: Guided,
@@ -256,7 +256,7 @@ def write_choices(
                 scratch.strongest[scratch.want[n]] = NONE
 
 
-@numba.njit(cache=True)
+@njit
 def _wish(n: int, exits: NDArray[np.uint8], width: int, cell: int, field: NDArray[np.int32], scratch: Scratch) -> None:
     """Note the cell that an agent wants."""
     value = scratch.value[n]
@@ -272,7 +272,7 @@ def _wish(n: int, exits: NDArray[np.uint8], width: int, cell: int, field: NDArra
             scratch.strongest[want] = n
 
 
-@numba.njit(cache=True)
+@njit
 def _write_rows(
     b: int,
     n: int,
@@ -338,7 +338,7 @@ def _write_rows(
             row[24] = np.float32(4.0) * traffic.flow[b, ((move - 1) ^ 1), target]
 
 
-@numba.njit(cache=True)
+@njit
 def _write_surroundings(
     n: int, exits: NDArray[np.uint8], width: int, target: int, here: NDArray[np.int32], row: NDArray[np.float32]
 ) -> None:
@@ -365,7 +365,7 @@ def _write_surroundings(
     row[17] = np.float32(crowd) / np.float32(8.0)
 
 
-@numba.njit(cache=True)
+@njit
 def _write_path(
     b: int,
     n: int,

@@ -15,11 +15,11 @@ cell that it leads to, 0 where the move is blocked:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from marl.compiled import njit
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
 
 FLAGS = 5
@@ -27,12 +27,12 @@ SPACE = spaces.Box(0.0, 1.0, (len(MOVES) * FLAGS,), np.float32)
 _NOBODY = -1
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def _outranks(age: NDArray[np.int32], i: int, j: int) -> bool:
     return age[i] > age[j] or (age[i] == age[j] and i < j)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def write_contest(
     maps: NDArray[np.int32],
     exits: NDArray[np.uint8],

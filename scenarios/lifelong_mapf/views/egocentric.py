@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 from scenarios.lifelong_mapf.guidance.base import NONE, Guidance, Present, move_between, present
 from scenarios.lifelong_mapf.maps.fields import MOVES, open_moves_of
@@ -101,7 +101,7 @@ class Egocentric:
         return {name: torch.from_numpy(array).to(world.device) for name, array in features.items()}
 
 
-@numba.njit(cache=True)
+@njit
 def _right_hand(up_row: int, up_column: int, rows: NDArray[np.int16], goal_row: int, goal_column: int) -> int:
     """1 if right is a quarter turn clockwise from up, -1 if the picture is to be mirrored.
 
@@ -122,7 +122,7 @@ def _right_hand(up_row: int, up_column: int, rows: NDArray[np.int16], goal_row: 
     return -1 if goal_row * up_column - goal_column * up_row < 0 else 1
 
 
-@numba.njit(cache=True)
+@njit
 def _write(
     now: Present,
     blocked: NDArray[np.uint8],

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, move_between
 from scenarios.lifelong_mapf.maps.fields import MOVES
@@ -81,7 +81,7 @@ class Recent:
         return np.where(self._world.alive.cpu().numpy(), self._world.position.cpu().numpy(), NONE).astype(np.int32)
 
 
-@numba.njit(cache=True)
+@njit
 def _write(
     previous: NDArray[np.int32],
     now: NDArray[np.int32],
