@@ -15,6 +15,7 @@ from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.language.turns import TurnPlayer
 from marl.scenario import load_scenario
+from marl.systems.language.imitation import demonstrated
 from marl.systems.registry import SYSTEMS
 from marl.training import checkpoint
 from marl.training.run_folder import METRICS
@@ -109,10 +110,10 @@ def test_replay_fades_in_the_first_half_and_shares_its_weight_among_tokens() -> 
     teacher = ScriptedPolicy(world.expert, learner.speakers.tokenizer)
     shown = TurnPlayer(world.make, dict.fromkeys(world.roles, teacher)).play([-1, -2], 5)
     for unit in learner.speakers.units:
-        rows = learner._replayed(shown, unit, 3.0)
+        rows = demonstrated(shown, unit, 3.0)
         assert sum(row.weight.sum() for row in rows) == pytest.approx(3.0)
         assert all((row.weight[row.learned] > 0).all() and (row.weight[~row.learned] == 0).all() for row in rows)
-        assert learner._replayed(shown, unit, 0.0) == []
+        assert demonstrated(shown, unit, 0.0) == []
     # Every question is alone in its group, so that nothing is learned but what was shown, and that by sub-agents alone.
     before = copy.deepcopy(learner.state()["policy"])
     learner.update(shown, 0, 0.0, shown=shown)

@@ -1,0 +1,88 @@
+"""Rows of tokens that a step of the gradient is taken on, out of conversations and their advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl.learning.language.token_trees import TokenRow
+from marl.rollout.language.token_batch import TokenBatch
+from marl.rollout.language.turns import Conversation
+from marl.systems.language.options import Advantages
+
+
+class UnitRows(NamedTuple):
+    """What some weights learn from a batch.
+
+    numbers: of the rows in the batch. rows: these, with the weight of each token. normaliser: what the sum over their
+    tokens is divided by.
+    """
+
+    numbers: list[int]
+    rows: list[TokenRow]
+    normaliser: float
+
+
+def token_row(conversation: Conversation, weight: np.ndarray | float) -> TokenRow:
+    """A conversation as a row to learn from.
+
+    Args:
+        conversation: with the ids and log-probabilities of its turns.
+        weight: float ``[own tokens]``, of its own tokens in their order, or one number for all of them.
+    """
+    transcript = conversation.transcript
+    learned = np.zeros(len(transcript.ids), dtype=bool)
+    for start, end in transcript.spans:
+        learned[start:end] = True
+    weights = np.zeros(len(transcript.ids))
+    weights[learned] = weight
+    return TokenRow(transcript.ids, learned, weights, np.asarray(transcript.log_probs))
+
+
+def unit_rows(
+    batch: TokenBatch, advantages: Advantages, roles: Collection[int], loss: Literal["token", "turn"]
+) -> UnitRows:
+    """The rows that some roles learn from.
+
+    Rows that give no gradient, because they do not count or all their advantages are 0, are left out.
+
+    Args:
+        batch: of rows of all roles.
+        advantages: of these rows.
+        roles: numbers of the roles that learn.
+        loss: ``LanguageConfig.loss``, what the loss is a mean over.
+    """
+    mine = torch.tensor([int(agent) in roles for agent in batch.agent])
+    weight = advantages.weight * mine
+    share = weight[batch.turn_row]
+    if loss == "turn":
+        share = share / (batch.turns_of_row[batch.turn_row] * batch.turn_length.clamp(min=1))
+        normaliser = float(weight.sum())
+    else:
+        normaliser = float((weight * batch.tokens_of_row).sum())
+    lengths, ends = batch.turn_length, batch.turns_of_row.cumsum(0).tolist()
+    rows, numbers = [], []
+    for number in weight.nonzero().squeeze(1).tolist():
+        conversation = batch.rows[number]
+        turns = slice(ends[number] - len(conversation.transcript.spans), ends[number])
+        if advantages.token is None:
+            weights = (share[turns] * advantages.turn[turns]).repeat_interleave(lengths[turns])
+        else:
+            weights = share[turns].repeat_interleave(lengths[turns]) * advantages.token[number]
+        if bool(weights.any()):
+            rows.append(token_row(conversation, weights.numpy()))
+            numbers.append(number)
+    return UnitRows(numbers, rows, max(normaliser, 1.0))
+
+
+def per_token(batch: TokenBatch, advantages: Advantages) -> list[Tensor]:
+    """Advantages of each row's own tokens."""
+    if advantages.token is not None:
+        return list(advantages.token)
+    everything = advantages.turn.repeat_interleave(batch.turn_length)
+    ends = batch.tokens_of_row.to(torch.int64).cumsum(0)
+    return list(torch.tensor_split(everything, ends[:-1].tolist()))
