@@ -290,16 +290,20 @@ def plan(config: AnyRunConfig) -> Plan:
     env = load_scenario(config.scenario).make(config.world, config.copies, device)
     try:
         pipeline = Pipeline(env, config.coordination)
-        build = load_system(config.system).build
-        algorithm = build(env.spec, pipeline.observation_space, config.algorithm, config.seed, device)
+        system = load_system(config.system)
+        algorithm = system.algorithm(env.spec, pipeline.observation_space, config.algorithm, config.seed, device)
         collector = trainer.collector_of(pipeline, algorithm)
         each = trainer.steps_of(collector, config) * config.copies * env.spec.n_agents
-        networks = {name: getattr(algorithm, name) for name in ("policy", "critic") if hasattr(algorithm, name)}
+        networks = {name: getattr(algorithm, name, None) for name in ("policy", "critic")}
         return Plan(
             agents=env.spec.n_agents,
             iterations=max(1, -(-config.total_steps // each)),
             agent_steps_per_iteration=each,
-            parameters={name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
+            parameters={
+                name: sum(p.numel() for p in network.parameters())
+                for name, network in networks.items()
+                if isinstance(network, torch.nn.Module)
+            },
         )
     finally:
         env.close()

@@ -181,8 +181,7 @@ class _Training:
     def __init__(self, config: AnyRunConfig, env: BatchedEnv, watch: Stopwatch):
         self._env, self._watch, self._config = env, watch, config
         self._pipeline = Pipeline(env, config.coordination, config.seed)
-        build = load_system(config.system).build
-        self._algorithm = build(
+        self._algorithm = load_system(config.system).algorithm(
             env.spec, self._pipeline.observation_space, config.algorithm, config.seed, torch.device(config.device)
         )
         if isinstance(self._algorithm, Evolves):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -85,6 +85,23 @@ class Drawn(NamedTuple):
     scores: Tensor | None
 
 
+class Network(Protocol):
+    """What decides for the agents of a unit: an ``Actor``, or an ``nn.Module`` of one's own.
+
+    Observations are ``[*, ...]`` or dicts of such, for any ``*``; action masks bool ``[*, A]`` or None. A network with
+    memory also has ``hidden_size``, the width H of its recurrent state, and ``unroll`` as ``Actor`` has it.
+    """
+
+    def __call__(
+        self, observation: Tree, hidden: Tensor | None, action_mask: Tensor | None
+    ) -> tuple[Head, Tensor | None]:
+        """The distributions ``[*]`` and the next recurrent state ``[*, H]``, None without memory."""
+
+
+#: (what one agent sees, what it can do, source of the initial weights) -> a ``Network`` that is an ``nn.Module``.
+MakesNetwork = Callable[[spaces.Space[Any], spaces.Space[Any], torch.Generator], nn.Module]
+
+
 #: (unit, its observation ``[B, N_u, *]``, recurrent state, action mask) -> its heads and next recurrent state.
 HeadOf = Callable[[Unit, Tree, Tensor | None, Tensor | None], tuple[Head, Tensor | None]]
 
@@ -93,6 +110,7 @@ class JointPolicy(nn.Module):
     """Actors for all agents of a world.
 
     observation_space: per group, what one agent sees at the end of the pipeline.
+    network: the shape of the networks, or what makes each of them (``Network``).
     sharing: "group", like agents share one network, or "none", each has its own.
     agent_index: append the agent's place in its group to its observation, one-hot, so that sharers can differ.
     """
@@ -101,7 +119,7 @@ class JointPolicy(nn.Module):
         self,
         spec: EnvSpec,
         observation_space: Mapping[str, spaces.Space[Any]],
-        network: NetworkConfig,
+        network: NetworkConfig | MakesNetwork,
         sharing: Sharing = "group",
         agent_index: bool = False,
         *,
@@ -110,18 +128,23 @@ class JointPolicy(nn.Module):
         super().__init__()
         self.spec, self._agent_index = spec, agent_index
         self.units = units_of(spec, sharing)
+        #: An agent's decision is a function of its own row of observations, whatever slot it is in.
+        self.exchangeable = len(spec.groups) == 1 and sharing == "group" and not agent_index
         self.actors = nn.ModuleDict()
         for unit in self.units:
             space = observation_space[unit.group]
             if agent_index:
                 space = _with_index(space, len(spec.groups[unit.group]))
-            self.actors[unit.name] = Actor(space, spec.action_space[unit.group], network, generator)
+            actions = spec.action_space[unit.group]
+            self.actors[unit.name] = (
+                Actor(space, actions, network, generator)
+                if isinstance(network, NetworkConfig)
+                else network(space, actions, generator)
+            )
 
-    def actor(self, unit: Unit) -> Actor:
-        """The network of a unit."""
-        actor = self.actors[unit.name]
-        assert isinstance(actor, Actor)
-        return actor
+    def actor(self, unit: Unit) -> nn.Module:
+        """The network of a unit (``Network``)."""
+        return self.actors[unit.name]
 
     def _observation(self, unit: Unit, observation: Tree, axis: int) -> Tree:
         part = unit.take(self.spec, observation, axis)
@@ -146,7 +169,7 @@ class JointPolicy(nn.Module):
         return {
             unit.name: torch.zeros(copies, len(unit.index), size, device=device)
             for unit in self.units
-            if (size := self.actor(unit).hidden_size)
+            if (size := self.hidden_size(unit))
         }
 
     @torch.no_grad()
@@ -194,11 +217,12 @@ class JointPolicy(nn.Module):
     def _head(
         self, unit: Unit, observation: Tree, hidden: Tensor | None, mask: Tensor | None
     ) -> tuple[Head, Tensor | None]:
-        return self.actor(unit)(observation, hidden, mask)  # type: ignore[no-any-return]
+        head, after = self.actor(unit)(observation, hidden, mask)
+        return head, after
 
     def hidden_size(self, unit: Unit) -> int:
         """Width of the unit's recurrent state, 0 if feed-forward."""
-        return self.actor(unit).hidden_size
+        return int(getattr(self.actor(unit), "hidden_size", 0))
 
     def decide(
         self, unit: Unit, observation: Tree, hidden: Tensor | None, agents: Sequence[str]
@@ -227,7 +251,7 @@ class JointPolicy(nn.Module):
             mask = self._mask(unit, action_mask, 2)
             actor = self.actor(unit)
             if unit.name in hidden:
-                head, _ = actor.unroll(seen, hidden[unit.name], unit.take_agents(start, 2), mask)
+                head, _ = actor.unroll(seen, hidden[unit.name], unit.take_agents(start, 2), mask)  # type: ignore[operator]
             else:
                 head, _ = actor(seen, None, mask)
             yield unit, head

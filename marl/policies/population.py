@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from marl.envs.batched import TimeStep, Tree
+from marl.errors import UserError
+from marl.policies.actor import Actor
 from marl.policies.heads import Head
 from marl.policies.joint import Drawn, JointPolicy, Unit, map_tree
 
@@ -19,9 +22,12 @@ class Population:
     Copies 0 to S - 1 of S * P belong to the first member, the next S to the second, and so on. The members' networks
     are run one after the other, whatever they are; everything else is done for all at once. A batched product of the
     members' matrices (``torch.func.vmap``) is no quicker for networks of the usual kind.
+    Raises ``UserError`` for networks that are no ``Actor``.
     """
 
     def __init__(self, policy: JointPolicy, members: int):
+        if not all(isinstance(policy.actor(unit), Actor) for unit in policy.units):
+            raise UserError("a population has networks of marl.policies.actor.Actor: derive the own one from it")
         self._policy = policy
         self._members = [copy.deepcopy(policy).requires_grad_(False) for _ in range(members)]
 
@@ -41,7 +47,7 @@ class Population:
     def _head(
         self, share: int, unit: Unit, observation: Tree, hidden: Tensor | None, action_mask: Tensor | None
     ) -> tuple[Head, Tensor | None]:
-        actors = [member.actor(unit) for member in self._members]
+        actors = [cast(Actor, member.actor(unit)) for member in self._members]
         outputs, after, deviations = [], [], []
         for number, actor in enumerate(actors):
             own = slice(number * share, (number + 1) * share)

@@ -28,6 +28,18 @@ class Values(Protocol):
         """Values ``[B, N]`` in units of reward, and the next recurrent state."""
 
 
+class NoValues:
+    """``Values`` of systems that need none: 0 everywhere."""
+
+    def initial_hidden(self, copies: int) -> dict[str, Tensor]:
+        return {}
+
+    def value(
+        self, observation: Tree, state: Tree | None, alive: Tensor, hidden: dict[str, Tensor], start: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.zeros(alive.shape, device=alive.device), {}
+
+
 def perhaps_any(flags: Tensor) -> bool:
     """Whether any is set. Elsewhere than on the CPU nobody asks, because the host would have to wait: it may be."""
     return flags.device.type != "cpu" or bool(flags.any())

@@ -25,11 +25,11 @@ from marl.envs.batched import EnvSpec
 from marl.learning.evolution import centred_ranks, evolution_gradient, mirrored
 from marl.learning.learner import ClippedAdam
 from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
-from marl.policies.joint import JointPolicy, Sharing
+from marl.policies.joint import Sharing
 from marl.policies.population import Population
 from marl.rollout.generations import Generation
 from marl.seeding import Stream, generator
-from marl.systems.system import System
+from marl.systems.system import MakesPolicy, System, joint_policy
 
 
 class EsConfig(Frozen):
@@ -71,12 +71,11 @@ class Es:
         config: EsConfig,
         seed: int,
         device: torch.device,
+        policy: MakesPolicy = joint_policy,
     ):
         self.config, self.population, self._seed = config, config.population, seed
         init = generator(seed, Stream.INIT)
-        self.policy = JointPolicy(
-            spec, observation_space, config.actor, config.sharing, config.agent_index, generator=init
-        ).to(device)
+        self.policy = policy(spec, observation_space, config, init).to(device)
         self._members = Population(self.policy, config.population)
         self._adam = ClippedAdam(self.policy.parameters(), config.rate, math.inf, config.anneal)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from marl.config import Frozen
 from marl.envs.batched import EnvSpec, Tree
+from marl.errors import UserError
 from marl.learning.advantages import gae, normalize
 from marl.learning.learner import ClippedAdam, micro_batches, minibatches
 from marl.learning.regularizers import masked_mean
@@ -27,11 +28,11 @@ from marl.learning.value_losses import ValueNorm, clipped, huber, squared
 from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
 from marl.policies.critic import Mixer
 from marl.policies.heads import Head
-from marl.policies.joint import JointPolicy, Sharing, Unit, map_tree
+from marl.policies.joint import Sharing, Unit, map_tree
 from marl.policies.joint_critic import CriticInput, JointCritic
 from marl.rollout.batch import Batch, stretches
 from marl.seeding import Stream, generator
-from marl.systems.system import System
+from marl.systems.system import MakesPolicy, System, joint_policy
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -104,13 +105,12 @@ class Mappo:
         config: MappoConfig,
         seed: int,
         device: torch.device,
+        policy: MakesPolicy = joint_policy,
     ):
         self.config, self._spec, self._seed = config, spec, seed
         self._value_loss = squared if config.value_loss == "squared" else huber(config.huber_delta)
         init = generator(seed, Stream.INIT)
-        self.policy = JointPolicy(
-            spec, observation_space, config.actor, config.sharing, config.agent_index, generator=init
-        ).to(device)
+        self.policy = policy(spec, observation_space, config, init).to(device)
         self.critic = JointCritic(
             spec,
             observation_space,
@@ -125,16 +125,12 @@ class Mappo:
         self._critic_adam = ClippedAdam(
             self.critic.parameters(), config.critic_rate, config.max_grad_norm, config.anneal
         )
-        recurrent = "gru" in (config.actor.recurrent, config.critic.recurrent)
+        recurrent = bool(self.policy.initial_hidden(1) or self.critic.initial_hidden(1))
         self._stretch = config.stretch if recurrent else 1
+        if config.rollout % self._stretch:
+            raise UserError(f"algorithm.rollout={config.rollout} is not a multiple of stretch={config.stretch}")
         # Agents whose losses do not depend on the slot they are in: the living can be moved together.
-        self._exchangeable = (
-            not recurrent
-            and len(spec.groups) == 1
-            and config.sharing == "group"
-            and not config.agent_index
-            and self.critic.independent
-        )
+        self._exchangeable = not recurrent and self.policy.exchangeable and self.critic.independent
 
     def state(self) -> dict[str, object]:
         """Parameters, buffers and moments, as a tree of tensors."""

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
+from gymnasium import spaces
 from pydantic import BaseModel
 
+from marl.envs.batched import EnvSpec
+from marl.errors import UserError
+from marl.policies.config import DEFAULT_NETWORK
 from marl.policies.joint import JointPolicy
-from marl.policies.joint_critic import JointCritic
 from marl.policies.population import Population
 from marl.rollout.batch import Batch
+from marl.rollout.collector import Values
 from marl.rollout.generations import Generation
+
+#: (spec, what one agent of each group sees, the system's options, source of the initial weights) -> a policy, on the
+#: CPU. It must give the same parameters, by name and shape, whenever it is called with the same spaces and options.
+MakesPolicy = Callable[[EnvSpec, Mapping[str, spaces.Space[Any]], Any, torch.Generator], JointPolicy]
 
 
 class Algorithm(Protocol):
-    """A learner for tensor worlds: networks and their update."""
+    """A learner for tensor worlds: networks and their update.
+
+    critic: values a rollout's steps; ``--init`` takes its weights too if it is an ``nn.Module``. ``NoValues`` where
+        nothing is valued.
+    """
 
     config: Any
     policy: JointPolicy
-    critic: JointCritic
+    critic: Values
 
     def update(self, batch: Batch, number: int, fraction: float) -> dict[str, float]:
         """Learn from one batch; returns named figures."""
@@ -57,13 +71,37 @@ class Evolves(Protocol):
         """Put ``state`` back."""
 
 
+def joint_policy(
+    spec: EnvSpec, observation_space: Mapping[str, spaces.Space[Any]], config: Any, generator: torch.Generator
+) -> JointPolicy:
+    """The usual policy: networks as the options ``actor``, ``sharing`` and ``agent_index`` say, where there are such.
+
+    Args:
+        spec: of the world.
+        observation_space: per group, what one agent sees at the end of the pipeline.
+        config: the system's options.
+        generator: the only source of the initial weights.
+    """
+    return JointPolicy(
+        spec,
+        observation_space,
+        getattr(config, "actor", DEFAULT_NETWORK),
+        getattr(config, "sharing", "group"),
+        getattr(config, "agent_index", False),
+        generator=generator,
+    )
+
+
 @dataclass(frozen=True)
 class System:
-    """A recipe: its name, what it claims, and how it is built.
+    """A recipe: its name, what it claims, how it is built, and how its policy is.
 
-    build: (spec, observation space per group, options, seed, device) -> Algorithm or Evolves; of a language system
-        (language world, options, seed, device) -> ``marl.systems.language.learner.LanguageLearner``.
+    build: (spec, observation space per group, options, seed, device, policy) -> Algorithm or Evolves, where ``policy``
+        is the field of that name; of a language system (language world, options, seed, device) ->
+        ``marl.systems.language.learner.LanguageLearner``.
     kind: what it learns in.
+    policy: makes the policy, wherever one is needed: to be trained, to be loaded, to be exported. An own network is an
+        own function here. Language systems have their speakers instead.
     """
 
     name: str
@@ -72,3 +110,44 @@ class System:
     config: type[BaseModel]
     build: Callable[..., Any]
     kind: Literal["tensor", "language"] = "tensor"
+    policy: MakesPolicy = joint_policy
+
+    def algorithm(
+        self,
+        spec: EnvSpec,
+        observation_space: Mapping[str, spaces.Space[Any]],
+        config: Any,
+        seed: int,
+        device: torch.device,
+    ) -> Any:
+        """The learner of a run in a tensor world, an ``Algorithm`` or ``Evolves``.
+
+        Raises ``UserError`` if its policy is not the one that ``policy`` makes: no checkpoint of it could be loaded.
+
+        Args:
+            spec: of the world.
+            observation_space: per group, what one agent sees at the end of the pipeline.
+            config: the system's options.
+            seed: of the run.
+            device: where networks go.
+        """
+        made: list[JointPolicy] = []
+
+        def policy(*args: Any, **named: Any) -> JointPolicy:
+            made.append(self.policy(*args, **named))
+            return made[-1]
+
+        try:
+            inspect.signature(self.build).bind(spec, observation_space, config, seed, device, policy)
+        except TypeError as error:
+            raise UserError(
+                f"system '{self.name}': its 'build' is called with (spec, observation_space, config, seed, device, "
+                f"policy): {error}"
+            ) from None
+        algorithm = self.build(spec, observation_space, config, seed, device, policy)
+        if not any(algorithm.policy is own for own in made):
+            raise UserError(
+                f"system '{self.name}' learns a policy that its System.policy did not make, so that no checkpoint "
+                f"could be loaded: make it by the 'policy' that 'build' is given"
+            )
+        return algorithm

@@ -72,6 +72,11 @@ class SupervisedRule:
         return self._safety.correct(timestep, proposed).executed
 
 
+def is_greedy(config: AnyRunConfig) -> bool:
+    """The policies of a run take their likeliest actions when they are evaluated: the option ``greedy``, if any."""
+    return bool(getattr(config.algorithm, "greedy", False))
+
+
 def supervise(rule: Baseline) -> Baseline:
     """A baseline under the world's supervisor; binding it raises ``UserError`` where the world has none."""
     return lambda env: SupervisedRule(rule(env), Safety(env))
@@ -95,7 +100,7 @@ class LearnedPolicy:
             env.adapt(self.config.world)
         pipeline = Pipeline(env, self.config.coordination)
         pipeline.load_learned(self._modules)
-        return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), self.config.algorithm.greedy)
+        return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), is_greedy(self.config))
 
     def supervised(self, enabled: bool) -> LearnedPolicy:
         """The same policy with the supervisor put on or taken away."""
@@ -109,15 +114,8 @@ class LearnedPolicy:
         return LearnedPolicy(self.name, changed, self._state, self._modules)
 
     def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
-        options = self.config.algorithm
-        policy = JointPolicy(
-            env.spec,
-            observation_space,
-            options.actor,
-            options.sharing,
-            options.agent_index,
-            generator=torch.Generator(),
-        )
+        system = load_system(self.config.system)
+        policy = system.policy(env.spec, observation_space, self.config.algorithm, torch.Generator())
         try:
             policy.load_state_dict(self._state)
         except RuntimeError:
@@ -137,7 +135,7 @@ class LearnedPolicy:
             scenario = load_scenario(self.config.scenario)
             env = scenario.make(self.config.world, 1, torch.device("cpu"))
             space = Pipeline(env, self.config.coordination).observation_space
-            self._single = _Single(self._network(env, space), space, self.config.algorithm.greedy)
+            self._single = _Single(self._network(env, space), space, is_greedy(self.config))
             env.close()
         return self._single.act(observations, seed)
 

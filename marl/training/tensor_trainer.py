@@ -30,7 +30,7 @@ from marl.systems.registry import load_system
 from marl.systems.system import Algorithm, Evolves, System
 from marl.training.checkpoint import CheckpointStore
 from marl.training.language_trainer import LanguageTrainer
-from marl.training.policy import PipelinePolicy
+from marl.training.policy import PipelinePolicy, is_greedy
 from marl.training.process import prepare_process
 from marl.training.progress import PhaseClock, Progress
 from marl.training.run_folder import RunFolder
@@ -52,7 +52,7 @@ class Trainer:
         self._env = scenario.make(config.world, config.copies, device)
         self._pipeline = Pipeline(self._env, config.coordination, config.seed)
         self._pipeline.record()
-        self.algorithm: Algorithm | Evolves = system.build(
+        self.algorithm: Algorithm | Evolves = system.algorithm(
             self._env.spec, self._pipeline.observation_space, config.algorithm, config.seed, device
         )
         self._clock = PhaseClock()
@@ -97,8 +97,9 @@ class Trainer:
         tree, _, path = CheckpointStore(init).latest(self._echo)
         try:
             self.algorithm.policy.load_state_dict(tree["algorithm"]["policy"])
-            if "critic" in tree["algorithm"] and not isinstance(self.algorithm, Evolves):
-                self.algorithm.critic.load_state_dict(tree["algorithm"]["critic"])
+            critic = getattr(self.algorithm, "critic", None)
+            if "critic" in tree["algorithm"] and isinstance(critic, torch.nn.Module):
+                critic.load_state_dict(tree["algorithm"]["critic"])
             self._pipeline.load_learned(tree.get("modules", {}))
         except (KeyError, TypeError, RuntimeError):
             raise UserError(
@@ -214,7 +215,7 @@ class Trainer:
         env = self._scenario.make(world, options.seeds, self._env.device)
         pipeline = Pipeline(env, self.config.coordination)
         pipeline.load_learned(self._pipeline.learned())
-        policy = PipelinePolicy(pipeline, self.algorithm.policy, self.config.algorithm.greedy)
+        policy = PipelinePolicy(pipeline, self.algorithm.policy, is_greedy(self.config))
         base = fold_int(0, int(Stream.EVALUATE)) & ((1 << 62) - 1)
         try:
             played = run_policy(env, policy, seeds_of(base, options.seeds, self._env.device), options.episodes)
