@@ -95,15 +95,15 @@ def evaluate(
     """Compare policies on the same instances, which training never meets. Raises ``UserError``.
 
     policies: names (a baseline, a run folder, a shipped ``scenario/name``), or builders by name.
-    options: a shorthand with a list of values gives one set of instances for each of them, and all combinations of
-        several such lists.
+    options: a list of values gives one set of instances for each of them, and all combinations of several such lists.
+        Of a key that takes a list or a mapping by itself, such as a span, the list is its one value.
     """
     trust_named_in([scenario, *overrides])
     found = load_scenario(scenario)
     builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
     worlds = []
     device = torch.device("cpu")
-    for chosen in _combinations(options):
+    for chosen in _combinations(found, options):
         config = configure(scenario, preset=preset, options=chosen, overrides=overrides)
         world, device = found.held_out(config.world), device_of(config)
         instances = found.instance(world)
@@ -317,7 +317,13 @@ def device_of(config: AnyRunConfig) -> torch.device:
     return device
 
 
-def _combinations(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _combinations(scenario: Scenario, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One set of options for each combination of listed values."""
-    values = [value if isinstance(value, list | tuple) else [value] for value in options.values()]
+    keys = {option.flag.removeprefix("--").replace("-", "_"): option.key for option in scenario.options}
+    values = [
+        value
+        if isinstance(value, list | tuple) and not scenario.is_compound(keys.get(name, f"world.{name}"))
+        else [value]
+        for name, value in options.items()
+    ]
     return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*values)]

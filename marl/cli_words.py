@@ -50,14 +50,16 @@ def named(scenario: str | None, command: str) -> str:
 def scenario_options(context: typer.Context, scenario: str, lists: bool = False) -> dict[str, Any]:
     """The words that the command did not know, as options of the scenario by their Python names.
 
-    lists: a value with commas is a list of values.
+    lists: a value with commas is a list of values, unless one value of that option is a list or mapping by itself.
     """
     from marl.scenario import load_scenario
     from marl.yaml_io import parse_scalar
 
-    declared = load_scenario(scenario).options
+    found = load_scenario(scenario)
+    declared = found.options
     flags = [option.flag for option in declared]
     switches = [option.flag for option in declared if option.switch]
+    compound = [option.flag for option in declared if found.is_compound(option.key)]
     known = flags + [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("--")]
     options: dict[str, Any] = {}
     words = list(context.args)
@@ -78,7 +80,7 @@ def scenario_options(context: typer.Context, scenario: str, lists: bool = False)
         name = flag.removeprefix("--").replace("-", "_")
         if name in options:
             raise UserError(f"option {flag} is given twice")
-        several = lists and "," in value and value[:1] not in ("[", "{", '"', "'")
+        several = lists and flag not in compound and "," in value and value[:1] not in ("[", "{", '"', "'")
         options[name] = (
             [parse_scalar(part, flag) for part in listed_words(value, flag)] if several else parse_scalar(value, flag)
         )

@@ -7,12 +7,13 @@ is found like the shipped ones. The command line offers what is declared here wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from types import UnionType
+from typing import Any, Literal, Protocol, get_args, get_origin
 
 import numpy as np
 import torch
@@ -183,6 +184,26 @@ class Scenario:
 
     def preset_names(self) -> list[str]:
         return sorted(path.stem for path in self.presets.glob("*.yaml"))
+
+    def is_compound(self, key: str) -> bool:
+        """Whether one value of a key of the world, such as ``world.edges``, is a list or a mapping by itself.
+
+        Commas in such a value are its own: they do not separate values that are to be compared.
+        """
+        models: list[type[BaseModel]] = [self.config]
+        annotations: list[Any] = []
+        for part in key.split(".")[1:]:
+            annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+            models = [kind for a in annotations for kind in _types_in(a) if issubclass(kind, BaseModel)]
+        return any(issubclass(kind, Collection) and kind is not str for a in annotations for kind in _types_in(a))
+
+
+def _types_in(annotation: Any) -> list[type]:
+    """The classes that an annotation is a union of: ``dict`` and ``NoneType`` for ``dict[str, int] | None``."""
+    origin = get_origin(annotation)
+    if isinstance(origin or annotation, type) and not issubclass(origin or annotation, UnionType):
+        return [origin or annotation]
+    return [kind for argument in get_args(annotation) for kind in _types_in(argument)]
 
 
 @cache

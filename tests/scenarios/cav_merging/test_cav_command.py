@@ -17,6 +17,7 @@ from marl.scenario import load_scenario
 from marl.training.shipping import ship
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.render import CavRecorder
+from scenarios.cav_merging.sumo.networks import find_network
 from scenarios.cav_merging.world import CavMerging
 
 BLUE = (22, 104, 199)
@@ -97,3 +98,26 @@ def test_shipped_policies_drive_any_road_under_the_supervisor(name: str) -> None
         timestep = env.step(policy.act(timestep))
     assert policy.account(timestep).metrics["interventions_per_step"].shape == (4,)
     assert float(timestep.metrics["collision_rate"].sum()) == 0.0
+
+
+def test_edges_are_one_value_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commas of ``--edges`` are its own; ``evaluate`` compares values that are separated by commas elsewhere."""
+    names = {"ramp": "E1", "main": "E2", "merge": "E3", "after": "E4"}
+    text = find_network("merge").read_text()
+    for role, edge in names.items():
+        text = text.replace(f'"{role}"', f'"{edge}"').replace(f'"{role}_', f'"{edge}_')
+    net = tmp_path / "my.net.xml"
+    net.write_text(text)
+    words = ["--net", str(net), "--edges", ",".join(f"{role}={edge}" for role, edge in names.items())]
+    evaluate = ["evaluate", "cav_merging", "--policies", "fifo_merge", "--seeds", "0:2", "--horizon", "5,6", *words]
+    assert main(evaluate) == 0
+    assert main(["train", "cav_merging", "--dry-run", *words]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{role}: {edge}" in shown for role, edge in names.items())
+
+
+def test_a_span_is_one_value_from_python() -> None:
+    """(1, 2) cars, not 1 and then 2; of a number, several are compared."""
+    results = api.evaluate("cav_merging", ["fifo_merge"], seeds=[0], cavs=(1, 2), horizon=[3, 4])
+    assert {row.instances["cavs"] for row in results.rows} == {"1-2"}
+    assert len([row for row in results.rows if row.metric == "merged_share"]) == 2
