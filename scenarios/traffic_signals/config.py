@@ -16,6 +16,11 @@ class SignalConfig(BaseModel):
 
     net: str = Field("4x4", description="one of sumo-rl's networks (4x4, 3x3, 2x2, single), or a .net.xml file")
     routes: str | None = Field(None, description="the demand, a .rou.xml file; needed with a network file of one's own")
+    begin_s: int | None = Field(
+        None,
+        ge=0,
+        description="when an episode begins; default: 0, or with the first car if that departs later than `seconds`",
+    )
     seconds: int = Field(1000, ge=5, description="simulated seconds of an episode")
     delta_s: int = Field(5, ge=1, description="seconds between two decisions")
     yellow_s: int = Field(2, ge=1, description="seconds of yellow between two greens")

@@ -33,8 +33,9 @@ SCENARIO = Scenario(
     default_preset="grid",
     baselines=BASELINES,
     options=(
-        Option("--net", "world.net", "one of sumo-rl's networks, or a .net.xml file"),
-        Option("--routes", "world.routes", "the demand, a .rou.xml file"),
+        Option("--net", "world.net", "one of sumo-rl's networks, or a .net.xml file (.gz as well)"),
+        Option("--routes", "world.routes", "the demand, a .rou.xml file (.gz as well)"),
+        Option("--begin", "world.begin_s", "second of the demand at which an episode begins"),
         Option("--seconds", "world.seconds", "simulated seconds of an episode"),
     ),
     system="mappo",

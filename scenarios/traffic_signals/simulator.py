@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from scenarios.cav_merging.sumo.install import import_libsumo, sumo_home, unwrap
+from marl.envs.sumo.install import import_libsumo, sumo_home, unwrap
 from scenarios.traffic_signals.config import SignalConfig
 from scenarios.traffic_signals.networks import SignalNetwork
 
@@ -60,6 +60,7 @@ class SignalGrid(ParallelEnv[str, Observation, int]):  # type: ignore[misc]
         self._env = sumo_rl.SumoEnvironment(
             net_file=str(network.net),
             route_file=str(network.routes),
+            begin_time=network.begin_s,
             num_seconds=config.seconds,
             delta_time=config.delta_s,
             yellow_time=config.yellow_s,

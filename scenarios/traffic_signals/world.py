@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from marl.envs.foreign import ReplayableForeignEnv
 from marl.envs.foreign_simulator import ForeignSimulator
 from marl.envs.workers import WorkerPool
 from scenarios.traffic_signals.config import SignalConfig
-from scenarios.traffic_signals.networks import find_network
+from scenarios.traffic_signals.networks import find_network, static_copy
 from scenarios.traffic_signals.simulator import SignalGrid, light_name
 
 METRICS: Mapping[str, Metric] = {
@@ -34,14 +36,21 @@ class TrafficSignals(ReplayableForeignEnv):
 
     def __init__(self, config: SignalConfig, copies: int, device: torch.device | str = "cpu"):
         network = find_network(config)
+        self._folder = tempfile.TemporaryDirectory(prefix="marl-signals-")
+        if network.switching:
+            network = static_copy(network, Path(self._folder.name))
         simulator = partial(ForeignSimulator, partial(SignalGrid, config, network), None, tuple(METRICS))
-        pool = WorkerPool(simulator, copies, workers=copies, preload=("scenarios.cav_merging.sumo.library",))
+        pool = WorkerPool(simulator, copies, workers=copies, preload=("marl.envs.sumo.library",))
         super().__init__(pool, pool.layout.info, torch.device(device), METRICS)
         #: Decisions that the network's own program gives to each green of each light, in the order of the agents.
         self.programs = tuple(
             tuple(max(1, round(seconds / config.delta_s)) for seconds in network.programs[light])
             for light in sorted(network.programs, key=lambda light: self.spec.agents.index(light_name(light)))
         )
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
 
     def pressures(self, state: Tensor) -> list[Tensor]:
         """Of each light, how much the incoming lanes of each phase hold more than the outgoing ones, ``[B, A]``."""

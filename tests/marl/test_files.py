@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -76,6 +77,21 @@ def test_xml_is_read(tmp_path: Path) -> None:
     assert root[1].text == "<"
     with pytest.raises(UserError, match="larger than 10 bytes"):
         read_xml(path, max_bytes=10)
+
+
+def test_compressed_xml_is_read_within_the_same_limit(tmp_path: Path) -> None:
+    path = tmp_path / "n.net.xml.gz"
+    path.write_bytes(gzip.compress(b"<net><edge id='a'/></net>"))
+    assert read_xml(path).find("edge").get("id") == "a"
+    path.write_bytes(gzip.compress(b"<net>" + b" " * 1_000_000))
+    with pytest.raises(UserError, match="larger than 100,000 bytes when unpacked"):
+        read_xml(path, max_bytes=100_000)
+    path.write_bytes(gzip.compress(b"<net><edge id='a'/></net>")[:-10])
+    with pytest.raises(UserError, match="ends in the middle"):
+        read_xml(path)
+    path.write_bytes(b"\x1f\x8bno archive at all")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        read_xml(path)
 
 
 @pytest.mark.parametrize("pattern", ["[", "{a: ", "- ", "? ", "{"])

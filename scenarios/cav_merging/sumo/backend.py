@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import Metric
+from marl.envs.sumo.install import sumo_home
 from marl.envs.workers import Array, WorkerPool
 from marl.errors import UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
@@ -19,7 +20,6 @@ from scenarios.cav_merging.geometry import RoadGeometry
 from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.sumo import exchange
 from scenarios.cav_merging.sumo.gui import GuiSimulator, screen
-from scenarios.cav_merging.sumo.install import sumo_home
 from scenarios.cav_merging.sumo.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
 from scenarios.cav_merging.sumo.simulator import Command, Op, SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
@@ -27,7 +27,7 @@ from scenarios.cav_merging.twin.backend import Outcome
 
 LOST = Metric("1", "lower", "episode cut short by the loss of its SUMO process; its other figures do not count")
 #: What the workers of a pool share from the beginning.
-PRELOAD = ("scenarios.cav_merging.sumo.library", "scenarios.cav_merging.sumo.simulator")
+PRELOAD = ("marl.envs.sumo.library", "scenarios.cav_merging.sumo.simulator")
 #: Points of 0.2 s that the window draws of a car's announced path.
 PATH_POINTS = 8
 _HISTORY, _LENGTH, _SEED, _PENDING = "sumo/history", "sumo/length", "sumo/seed", "sumo/pending"

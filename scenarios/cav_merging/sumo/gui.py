@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from marl.envs.sumo.install import sumo_binary
 from marl.errors import UserError
-from scenarios.cav_merging.sumo.install import sumo_binary
 from scenarios.cav_merging.sumo.networks import RoadNetwork
 from scenarios.cav_merging.sumo.simulator import TYPES, Command, SumoSimulator
 

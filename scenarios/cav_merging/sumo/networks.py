@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from marl.envs.sumo.install import sumo_binary
 from marl.errors import UserError, nearest
 from marl.xml_io import read_xml
 from scenarios.cav_merging.geometry import LANE_WIDTH, RoadGeometry
-from scenarios.cav_merging.sumo.install import sumo_binary
 
 #: The parts that a merge is made of, each one edge of the network.
 ROLES = ("ramp", "main", "merge", "after")

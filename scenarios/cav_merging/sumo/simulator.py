@@ -16,10 +16,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from marl.envs.sumo.install import import_libsumo, keep_parser, plain
 from marl.envs.workers import Block, Layout
 from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
 from scenarios.cav_merging.drivers import ASSERTIVE, CAR_LENGTH, EMERGENCY_DECEL, STYLES, TIMID
-from scenarios.cav_merging.sumo.install import import_libsumo, keep_parser, plain
 from scenarios.cav_merging.sumo.networks import RoadNetwork
 
 

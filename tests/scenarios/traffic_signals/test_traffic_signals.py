@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from marl.config import read_layer, resolve
+from marl.envs.sumo.install import sumo_binary
 from marl.errors import UserError
 from marl.systems.registry import load_system
 from scenarios.traffic_signals.baselines import BASELINES, FixedTime, MaxPressure
@@ -155,7 +157,7 @@ def test_every_named_network_is_in_the_package(name: str) -> None:
     ("options", "sentence"),
     [
         ({"net": "4x5"}, "did you mean '4x4'"),
-        ({"net": "mine.net.xml"}, "--routes"),
+        ({"net": "mine.net.xml"}, "mine.net.xml cannot be read"),
         ({"routes": "nowhere.rou.xml"}, "nowhere.rou.xml"),
     ],
 )
@@ -180,6 +182,92 @@ def test_networks_that_cannot_be_used_are_one_sentence(tmp_path: Path, text: str
     routes.write_text("<routes/>")
     with pytest.raises(UserError, match=sentence):
         find_network(SignalConfig(net=str(net), routes=str(routes)))
+
+
+def cross(folder: Path, kind: str, demand: str) -> SignalConfig:
+    """One light of a kind where two roads cross, made by netgenerate, and a demand on them; 60 s."""
+    net, routes = folder / "cross.net.xml", folder / "cross.rou.xml"
+    words = ["--grid", "--grid.x-number=1", "--grid.y-number=1", "--grid.attach-length=100", "--no-turnarounds"]
+    words += ["--default-junction-type=traffic_light", f"--tls.default-type={kind}", f"--output-file={net}"]
+    subprocess.run([str(sumo_binary("netgenerate")), *words], check=True, capture_output=True, timeout=60)
+    routes.write_text(f"<routes>{demand}</routes>")
+    return SignalConfig(net=str(net), routes=str(routes), seconds=60)
+
+
+def play(config: SignalConfig, policy: str = "max_pressure") -> dict[str, float]:
+    """The figures of one episode."""
+    world = TrafficSignals(config, 1)
+    try:
+        rule = BASELINES[policy](world)
+        timestep = world.reset(0)
+        for _ in range(config.horizon):
+            timestep = world.step(rule.act(timestep))
+        return {name: float(value) for name, value in timestep.metrics.items()}
+    finally:
+        world.close()
+
+
+FLOW = '<flow id="a" from="left0A0" to="A0right0" begin="{begin}" end="{end}" period="4"/>'
+
+
+@pytest.mark.parametrize("kind", ["actuated", "delay_based"])
+def test_lights_that_switch_by_themselves_obey(tmp_path: Path, kind: str) -> None:
+    """SUMO's step never ends if an actuated light gets sumo-rl's program."""
+    demand = FLOW.format(begin=0, end=100)
+    switching = play(cross(tmp_path, kind, demand))
+    assert switching == play(cross(tmp_path, "static", demand))
+    assert switching["arrived_veh"] > 5.0
+
+
+def test_files_may_be_compressed(tmp_path: Path) -> None:
+    config = cross(tmp_path, "actuated", FLOW.format(begin=0, end=100))
+    for name in (config.net, config.routes):
+        Path(f"{name}.gz").write_bytes(gzip.compress(Path(name).read_bytes()))
+    packed = config.model_copy(update={"net": f"{config.net}.gz", "routes": f"{config.routes}.gz"})
+    assert play(packed) == play(config)
+
+
+def test_an_episode_begins_with_its_demand(tmp_path: Path) -> None:
+    """Cars that depart from 7:00 on, as in RESCO's Cologne: not a table of zeros."""
+    early = play(cross(tmp_path, "static", FLOW.format(begin=0, end=100)))
+    late = cross(tmp_path, "static", FLOW.format(begin=25_200, end=25_300))
+    assert find_network(late).begin_s == 25_200
+    assert play(late) == early
+    assert find_network(cross(tmp_path, "static", FLOW.format(begin="7:00:00", end="7:01:00"))).begin_s == 25_200
+    assert find_network(cross(tmp_path, "static", FLOW.format(begin=30, end=100))).begin_s == 0
+    package = importlib.util.find_spec("sumo_rl")
+    assert package is not None and package.origin is not None
+    resco = Path(package.origin).parent / "nets" / "RESCO" / "cologne1"
+    cologne = SignalConfig(net=str(resco / "cologne1.net.xml"), routes=str(resco / "cologne1.rou.xml"))
+    assert find_network(cologne).begin_s == 25_205
+
+
+@pytest.mark.parametrize(
+    ("demand", "begin", "sentence"),
+    [
+        ("", None, "no flow, trip or vehicle"),
+        (FLOW.format(begin=0, end=100), 200, "nobody in .* departs from 200 to 260 s"),
+        (FLOW.format(begin=500, end=600), 0, "first car departs at 500 s"),
+        ('<trip id="a" depart="70" from="left0A0" to="A0right0"/>', 0, "departs from 0 to 60 s"),
+    ],
+)
+def test_an_episode_without_cars_is_refused(tmp_path: Path, demand: str, begin: int | None, sentence: str) -> None:
+    config = cross(tmp_path, "static", demand).model_copy(update={"begin_s": begin})
+    with pytest.raises(UserError, match=sentence):
+        find_network(config)
+
+
+def test_another_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    config = cross(tmp_path, "static", FLOW.format(begin=0, end=100))
+    setup = tmp_path / "my.sumocfg"
+    files = '<net-file value="cross.net.xml"/><route-files value="cross.rou.xml"/>'
+    setup.write_text(f"<configuration><input>{files}</input></configuration>")
+    with pytest.raises(UserError, match=r"SUMO configuration.*give --net .*cross\.net\.xml --routes .*cross\.rou\.xml"):
+        find_network(config.model_copy(update={"net": str(setup), "routes": None}))
+    with pytest.raises(UserError, match="route file, not a network"):
+        find_network(config.model_copy(update={"net": config.routes}))
+    with pytest.raises(UserError, match="network, not a route file"):
+        find_network(config.model_copy(update={"routes": config.net}))
 
 
 def test_without_sumo_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
