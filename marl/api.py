@@ -24,12 +24,12 @@ from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
 from marl.scenario import Scenario, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
-from marl.training import tensor_trainer as trainer
-from marl.training import tuning
+from marl.training import run, tuning
 from marl.training.language_policy import LearnedSpeakers
 from marl.training.language_trainer import language_plan
 from marl.training.policy import LearnedPolicy, load_policy, supervise
 from marl.training.run_folder import CONFIG, read_config
+from marl.training.tensor_trainer import collector_of, steps_of
 
 Echo = Callable[[str], None]
 
@@ -60,7 +60,7 @@ def train(
     """
     trust_named_in([scenario, system or "", *overrides])
     resolved = configure(scenario, preset=preset, config=config, system=system, options=options, overrides=overrides)
-    return trainer.train(resolved, Path(out) if out is not None else None, echo, live)
+    return run.train(resolved, Path(out) if out is not None else None, echo, live)
 
 
 def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy | LearnedSpeakers:
@@ -292,8 +292,8 @@ def plan(config: AnyRunConfig) -> Plan:
         pipeline = Pipeline(env, config.coordination)
         system = load_system(config.system)
         algorithm = system.algorithm(env.spec, pipeline.observation_space, config.algorithm, config.seed, device)
-        collector = trainer.collector_of(pipeline, algorithm)
-        each = trainer.steps_of(collector, config) * config.copies * env.spec.n_agents
+        collector = collector_of(pipeline, algorithm)
+        each = steps_of(collector, config) * config.copies * env.spec.n_agents
         networks = {name: getattr(algorithm, name, None) for name in ("policy", "critic")}
         return Plan(
             agents=env.spec.n_agents,

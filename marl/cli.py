@@ -95,7 +95,7 @@ def train(
 ) -> None:
     """Train a policy. Options of the scenario, such as --map, come after its name."""
     from marl import api
-    from marl.training import tensor_trainer as trainer
+    from marl.training import run
 
     trust(*(trusted or []))
 
@@ -103,7 +103,7 @@ def train(
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:
             raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
-        _finish_run(trainer.resume(resume, _say))
+        _finish_run(run.resume(resume, _say))
         return
     name = named(scenario, "train")
     options = scenario_options(context, name)
@@ -125,7 +125,7 @@ def train(
     start = api.run_folder_of(init) if init is not None else None
     for one in configs:
         folder = out / f"seed-{one.seed}" if out is not None and len(configs) > 1 else out
-        _finish_run(trainer.train(one, folder, _say, init=start))
+        _finish_run(run.train(one, folder, _say, init=start))
 
 
 @app.command(context_settings=_WITH_SCENARIO_OPTIONS)

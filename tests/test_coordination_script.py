@@ -8,7 +8,7 @@ import pytest
 
 from marl.api import configure
 from marl.policies.language.tiny import TinyPolicy
-from marl.training.tensor_trainer import train
+from marl.training.run import train
 from scripts.benchmarks import runner
 from scripts.benchmarks.coordination import tables
 from scripts.benchmarks.coordination.cells import SETS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from marl.coordination.pipeline import Memory, Pipeline, starts
 from marl.envs.batched import TimeStep, Tree
 from marl.policies.base import BoundPolicy
 from marl.policies.joint import JointPolicy
-from marl.rollout.batch import Batch, stack
+from marl.rollout.batch import Batch, Transitions
 
 
 class Values(Protocol):
@@ -40,8 +40,8 @@ class NoValues:
         return torch.zeros(alive.shape, device=alive.device), {}
 
 
-def perhaps_any(flags: Tensor) -> bool:
-    """Whether any is set. Elsewhere than on the CPU nobody asks, because the host would have to wait: it may be."""
+def any_or_unknown(flags: Tensor) -> bool:
+    """True if any flag is set. On a GPU always True: reading the flags would force a host-device synchronisation."""
     return flags.device.type != "cpu" or bool(flags.any())
 
 
@@ -59,7 +59,7 @@ class EpisodeMeans:
 
     def add(self, timestep: TimeStep) -> None:
         """Count the episodes that are ``done``."""
-        if not perhaps_any(timestep.done):
+        if not any_or_unknown(timestep.done):
             return
         self._names = tuple(timestep.metrics)
         self._count = self._count + timestep.done.sum()
@@ -138,7 +138,7 @@ class Collector:
         """Play T steps. Returns the batch and the means of the episodes that finished on the way."""
         assert self._timestep is not None and self._memory is not None, "reset first"
         timestep, memory, critic_hidden = self._timestep, self._memory, self._critic_hidden
-        rows: list[dict[str, object]] = []
+        rows: list[Transitions] = []
         ends: list[tuple[int, Tensor, Tensor]] = []
         episodes = EpisodeMeans()
         for t in range(steps):
@@ -157,7 +157,7 @@ class Collector:
                 after = self._pipeline.view(after)
             ended = after.terminated | after.truncated
             # What comes after a termination is worth nothing, whatever the critic says of it.
-            if after.final is not None and perhaps_any(after.truncated):
+            if after.final is not None and any_or_unknown(after.truncated):
                 with self._phase("policy"):
                     last, _ = self._critic.value(
                         after.final.observation,
@@ -169,22 +169,22 @@ class Collector:
                 ends.append((t, ended, last))
             replaced = timestep.alive & (after.agent_id != timestep.agent_id)
             rows.append(
-                {
-                    "observation": decision.observation,
-                    "state": timestep.state,
-                    "action_mask": timestep.action_mask,
-                    "action": decision.proposed,
-                    "log_prob": decision.log_prob,
-                    "value": value,
-                    "reward": after.reward,
-                    "terminated": after.terminated,
-                    "cut": ended | replaced | after.done.unsqueeze(1),
-                    "start": decision.start,
-                    "mask": timestep.alive,
-                    "actor_hidden": memory.hidden,
-                    "critic_hidden": critic_hidden,
-                    "expert": advice,
-                }
+                Transitions(
+                    observation=decision.observation,
+                    state=timestep.state,
+                    action_mask=timestep.action_mask,
+                    action=decision.proposed,
+                    log_prob=decision.log_prob,
+                    value=value,
+                    reward=after.reward,
+                    terminated=after.terminated,
+                    cut=ended | replaced | after.done.unsqueeze(1),
+                    start=decision.start,
+                    mask=timestep.alive,
+                    actor_hidden=memory.hidden,
+                    critic_hidden=critic_hidden,
+                    expert=advice,
+                )
             )
             episodes.add(after)
             timestep, memory, critic_hidden = after, decision.memory, critic_after
@@ -192,19 +192,17 @@ class Collector:
             bootstrap, _ = self._critic.value(
                 timestep.observation, timestep.state, timestep.alive, critic_hidden, starts(timestep, memory)
             )
-            batch = _assemble(rows, bootstrap, ends)
+            batch = Batch.of(rows, _successors(rows, bootstrap, ends))
         self._timestep, self._memory, self._critic_hidden = timestep, memory, critic_hidden
         return batch, episodes
 
 
-def _assemble(rows: list[dict[str, object]], bootstrap: Tensor, ends: list[tuple[int, Tensor, Tensor]]) -> Batch:
-    columns: dict[str, object] = {
-        name: None if rows[0][name] is None else stack([row[name] for row in rows])  # type: ignore[misc]
-        for name in rows[0]
-    }
-    value = columns["value"]
-    assert isinstance(value, Tensor)
-    next_value = torch.cat([value[1:], bootstrap.unsqueeze(0)])
+def _successors(rows: Sequence[Transitions], bootstrap: Tensor, ends: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Values ``[T, B, N]`` of the true successors.
+
+    bootstrap: of the state after the last step. ends: (step, who ended, the values of their final states).
+    """
+    value = torch.stack([row.value for row in rows[1:]] + [bootstrap])
     for t, ended, last in ends:
-        next_value[t] = torch.where(ended, last, next_value[t])
-    return Batch(next_value=next_value, **columns)  # type: ignore[arg-type]
+        value[t] = torch.where(ended, last, value[t])
+    return value

@@ -12,7 +12,7 @@ from torch import Tensor
 from marl.coordination.pipeline import Pipeline
 from marl.errors import UserError
 from marl.policies.population import Population
-from marl.rollout.collector import EpisodeMeans, perhaps_any
+from marl.rollout.collector import EpisodeMeans, any_or_unknown
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Generations:
             counts |= first & (after.metrics["lost"] == 0) if "lost" in after.metrics else first
             episodes.add(after._replace(done=first))
             timestep, memory, playing = after, decision.memory, playing & ~first
-            if not perhaps_any(playing):
+            if not any_or_unknown(playing):
                 break
         if bool(playing.any()):
             raise RuntimeError(f"{type(env).__name__} has not finished an episode of each copy in {self.steps} steps")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from marl.policies.heads import Categorical, Head
 from marl.policies.joint import Unit
-from marl.systems.mappo import Mappo, MappoConfig, Taken
+from marl.systems.mappo import Mappo, MappoConfig, Rows
 from marl.systems.system import System
 
 
@@ -37,7 +37,7 @@ class Dagger(Mappo):
     """Policy and critic as MAPPO has them; the policy learns the expert's actions by maximum likelihood."""
 
     def _policy_loss(
-        self, unit: Unit, head: Head, log_ratio: Tensor, r: Taken, mask: Tensor
+        self, unit: Unit, head: Head, log_ratio: Tensor, r: Rows, mask: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert r.expert is not None, "the batch has no column of the expert's actions"
         expert = unit.take(self._spec, r.expert, 2)

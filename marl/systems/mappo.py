@@ -10,6 +10,7 @@ statistics of the value normaliser are buffers, updated once per batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from marl.config import Frozen
-from marl.envs.batched import EnvSpec, Tree
+from marl.envs.batched import EnvSpec
 from marl.errors import UserError
 from marl.learning.advantages import gae, normalize
 from marl.learning.learner import ClippedAdam, micro_batches, minibatches
@@ -28,9 +29,9 @@ from marl.learning.value_losses import ValueNorm, clipped, huber, squared
 from marl.policies.config import DEFAULT_NETWORK, NetworkConfig
 from marl.policies.critic import Mixer
 from marl.policies.heads import Head
-from marl.policies.joint import Sharing, Unit, map_tree
+from marl.policies.joint import Sharing, Unit
 from marl.policies.joint_critic import CriticInput, JointCritic
-from marl.rollout.batch import Batch, stretches
+from marl.rollout.batch import Batch, Decisions, columns, stretches
 from marl.seeding import Stream, generator
 from marl.systems.system import MakesPolicy, System, joint_policy
 
@@ -170,7 +171,7 @@ class Mappo:
         if config.advantage_norm:
             advantage = normalize(advantage, batch.mask)
 
-        rows = _Rows(batch, advantage, target, old_value, self._stretch, self._exchangeable)
+        rows = Rows.of(batch, advantage, target, old_value, self._stretch, self._exchangeable)
         agents = self._stretch * self._spec.n_agents
         steps: list[dict[str, Tensor]] = []
         for epoch in range(config.epochs):
@@ -184,7 +185,7 @@ class Mappo:
             break
         return {"explained_variance": float(explained), **_means(steps)}
 
-    def _step(self, rows: _Rows, part: Tensor, micro: int) -> dict[str, Tensor]:
+    def _step(self, rows: Rows, part: Tensor, micro: int) -> dict[str, Tensor]:
         """One gradient step of actor and critic on the rows of a minibatch; its figures stay on the device."""
         config = self.config
         self._actor_adam.zero()
@@ -200,7 +201,7 @@ class Mappo:
         for piece in micro_batches(part, micro):
             r = rows.take(piece)
             losses = torch.zeros((), device=total.device)
-            for unit, head in self.policy.heads(r.observation, r.action_mask, r.actor_hidden, r.start):
+            for unit, head in self.policy.heads(r.observation, r.action_mask, _first(r.actor_hidden), r.start):
                 mask = unit.take_agents(r.mask, 2)
                 action = unit.take(self._spec, r.action, 2)
                 assert isinstance(action, Tensor)
@@ -212,7 +213,7 @@ class Mappo:
                     drift = (approximate_kl(log_ratio) * mask).sum()
                     add({"policy_loss": policy_loss, "entropy": entropy, "approximate_kl": drift, **learned})
                     largest = torch.maximum(largest, log_ratio.abs().max())
-            value = self.critic(r.observation, r.state, r.mask, r.critic_hidden, r.start)
+            value = self.critic(r.observation, r.state, r.mask, _first(r.critic_hidden), r.start)
             if config.value_clip is None:
                 per_agent = self._value_loss(value, r.target)
             else:
@@ -227,7 +228,7 @@ class Mappo:
         return figures
 
     def _policy_loss(
-        self, unit: Unit, head: Head, log_ratio: Tensor, r: Taken, mask: Tensor
+        self, unit: Unit, head: Head, log_ratio: Tensor, r: Rows, mask: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a unit's decisions, summed over ``mask``, and named figures summed in the same way."""
         clip = self.config.clip
@@ -236,62 +237,57 @@ class Mappo:
             return loss, {"clip_fraction": (clip_fraction(log_ratio, clip) * mask).sum()}
 
 
-class Taken:
-    """Some rows of a batch, ``[L, R, N, *]`` each."""
+@dataclass(kw_only=True)
+class Rows(Decisions):
+    """Stretches of L steps of a batch, every column ``[L, R, N, *]``, and what they are to learn.
 
-    def __init__(self, rows: _Rows, index: Tensor):
-        def take(x: Tensor) -> Tensor:
-            return x.index_select(1, index.to(x.device))
+    actor_hidden, critic_hidden: at the stretch's beginning only, ``[1, R, N_u, H]``.
+    advantage, target: float32; ``target``: of the critic, in its own units. old_value: what it said, in the same units.
+    """
 
-        def tree(x: Tree | None) -> Tree | None:
-            return None if x is None else map_tree(take, x)
+    advantage: Tensor
+    target: Tensor
+    old_value: Tensor
 
-        observation, action = tree(rows.observation), tree(rows.action)
-        assert observation is not None and action is not None
-        self.observation, self.action = observation, action
-        self.action_mask, self.state, self.expert = tree(rows.action_mask), tree(rows.state), tree(rows.expert)
-        self.log_prob, self.advantage = take(rows.log_prob), take(rows.advantage)
-        self.target, self.old_value = take(rows.target), take(rows.old_value)
-        self.start, self.mask = take(rows.start), take(rows.mask)
-        self.actor_hidden = {name: take(x)[0] for name, x in rows.actor_hidden.items()}
-        self.critic_hidden = {name: take(x)[0] for name, x in rows.critic_hidden.items()}
+    @classmethod
+    def of(
+        cls, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int, exchangeable: bool
+    ) -> Rows:
+        """Cut a batch into stretches of ``length`` steps.
 
-
-class _Rows:
-    """A batch cut into stretches of L steps: every column ``[L, rows, N, *]``."""
-
-    def __init__(
-        self, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int, exchangeable: bool
-    ):
+        exchangeable: agents may change places, so that the living can be moved together and the dead cost nothing.
+        """
         living = None
         if exchangeable and bool(batch.mask.any()) and not bool(batch.mask.all()):
             living = _packed(batch.mask)
 
         def cut(x: Tensor) -> Tensor:
-            if living is not None:
-                return x.flatten(0, 2)[living].unsqueeze(0)
-            result = stretches(x, length)
-            assert isinstance(result, Tensor)
-            return result
+            return stretches(x, length) if living is None else x.flatten(0, 2)[living].unsqueeze(0)
 
-        def tree(x: Tree | None) -> Tree | None:
-            return None if x is None else map_tree(cut, x)
-
-        observation, action = tree(batch.observation), tree(batch.action)
-        assert observation is not None and action is not None
-        self.observation, self.action = observation, action
-        self.action_mask, self.state, self.expert = tree(batch.action_mask), tree(batch.state), tree(batch.expert)
-        self.log_prob, self.advantage = cut(batch.log_prob), cut(advantage)
-        self.target, self.old_value = cut(target), cut(old_value)
-        self.start, self.mask = cut(batch.start), cut(batch.mask)
-        self.actor_hidden = {name: cut(x) for name, x in batch.actor_hidden.items()}
-        self.critic_hidden = {name: cut(x) for name, x in batch.critic_hidden.items()}
+        rows = cls(
+            **columns(Decisions(**columns(batch, Decisions)).map(cut)),
+            advantage=cut(advantage),
+            target=cut(target),
+            old_value=cut(old_value),
+        )
+        for hidden in (rows.actor_hidden, rows.critic_hidden):
+            hidden |= {name: x[:1] for name, x in hidden.items()}
         if living is not None:
-            self.mask.view(-1)[int(batch.mask.sum()) :] = False
-        self.count = self.mask.shape[1]
+            rows.mask.view(-1)[int(batch.mask.sum()) :] = False
+        return rows
 
-    def take(self, index: Tensor) -> Taken:
-        return Taken(self, index)
+    @property
+    def count(self) -> int:
+        return self.mask.shape[1]
+
+    def take(self, index: Tensor) -> Rows:
+        """The rows of these numbers, int64 ``[R']``."""
+        index = index.to(self.mask.device)
+        return self.map(lambda x: x.index_select(1, index))
+
+
+def _first(hidden: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x[0] for name, x in hidden.items()}
 
 
 def _packed(mask: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from marl.evaluation.runner import PolicyBuilder, evaluate
 from marl.policies.base import BoundPolicy
 from marl.scenario import Scenario, load_scenario
 from marl.systems.registry import load_system
+from marl.training.loop import Echo
 from marl.training.policy import load_policy
 from marl.training.report import write_run_report
-from marl.training.tensor_trainer import Echo, train
+from marl.training.run import train
 
 LEARNED = "mappo (this run)"
 

@@ -1,7 +1,7 @@
-"""The trainer of language worlds: imitate, roll out, update, log, checkpoint; resumed bit for bit.
+"""The trainer of language worlds: imitation, then rollouts and updates, in the loop of ``Loop``.
 
-The same folder, figures and checkpoints as ``marl.training.tensor_trainer``. An agent-step of a language world is one
-generated token, so ``total_steps`` compares systems at equal generated tokens; imitation generates none. ``copies``
+The folder, figures and checkpoints are those of ``marl.training.tensor_trainer``. An agent-step of a language world is
+one generated token, so ``total_steps`` compares systems at equal generated tokens; imitation generates none. ``copies``
 episodes are played side by side, ``copies / group`` tasks in each iteration.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,10 @@ from marl.seeding import Stream, fold_int
 from marl.systems.language.exchange import SUB
 from marl.systems.registry import load_system
 from marl.systems.system import System
-from marl.training.checkpoint import CheckpointStore
-from marl.training.progress import PhaseClock, Progress
+from marl.training.loop import Echo, Figures, Loop, prefixed
+from marl.training.progress import Progress
 from marl.training.run_folder import RunFolder
-from marl.training.stopping import stop_signals
 from marl.training.tracking import Tracker
-
-Echo = Callable[[str], None]
 
 #: Gradient steps of imitation between two rows of figures.
 _IMITATION_STEPS = 20
@@ -41,23 +37,23 @@ _TASKS_PER_RUN = 1 << 36
 _POLL_SECONDS = 0.2
 
 
-class LanguageTrainer:
+class LanguageTrainer(Loop):
     """One training run in one folder.
 
     Raises ``UserError`` if the configuration cannot be trained.
     """
 
-    primary_metric = "success"
+    unit = "tokens"
+    weights_depend_on = "policy"
 
     def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
         if scenario.language is None:
             raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
         _check_groups(config)
-        self.config, self._echo = config, echo
+        super().__init__(config, folder, echo)
         self._world = scenario.language(config.world)
         self._held_out = scenario.language(scenario.held_out(config.world))
         self.learner = system.build(self._world, config.algorithm, config.seed, config.device)
-        self._clock = PhaseClock()
         self._player = self.learner.player(self._world.make)
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)
         demonstrator = ScriptedPolicy(self._world.expert, self.learner.speakers.tokenizer)
@@ -68,17 +64,17 @@ class LanguageTrainer:
         self._ended = False
         imitates = self._imitates() and not self._follows
         self._imitations = -(-config.algorithm.warm_start.steps // _IMITATION_STEPS) if imitates else 0
-        self._iteration = 0
         self._tokens = 0
-        self._episodes = 0
         self._dropped = 0
-        self._cpu_before, self._cpu_began = 0.0, time.process_time()
-        self._store = CheckpointStore(folder.path, config.checkpoint.keep)
         self._traces = folder.path / "traces"
 
     def _imitates(self) -> bool:
         """Only models made from scratch need to be shown how to speak."""
         return self.learner.speakers.tokenizer is not None
+
+    @property
+    def primary_metric(self) -> str:
+        return "success"
 
     @property
     def agent_steps(self) -> int:
@@ -96,82 +92,52 @@ class LanguageTrainer:
 
     # State
 
-    def start(self) -> None:
-        """Begin a new run."""
+    def _begin(self) -> None:
         if self.learner.exchange is not None and not self._follows:
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             # The clock alone is no name: two short runs can begin in one second.
             self.learner.exchange.claim(f"seed {self.config.seed}, begun {began}, {uuid.uuid4().hex[:8]}")
-        self.save()  # so that there is always something to resume from
 
-    def take_weights(self, init: Path) -> None:
-        """Before ``start``: begin with the weights of another run's newest checkpoint instead of by imitation."""
-        tree, _, path = CheckpointStore(init).latest(self._echo)
-        try:
-            self.learner.take_weights(tree["algorithm"]["policy"])
-        except (KeyError, TypeError, RuntimeError):
-            raise UserError(
-                f"the weights in {path} do not fit this run: train with the world and policy options in "
-                f"{init / 'config.yaml'}, or leave --init out"
-            ) from None
+    def _take(self, tree: Mapping[str, Any]) -> None:
+        """What is taken replaces imitation."""
+        self.learner.take_weights(tree["algorithm"]["policy"])
         self._imitations = 0
-        self._echo(f"starting from the weights in {path}")
 
     def load(self) -> None:
-        """Continue from the newest checkpoint that is whole."""
-        tree, _, path = self._store.latest(self._echo)
-        self.learner.load_state(tree["algorithm"])
-        counters = tree["counters"]
-        self._iteration, self._tokens = counters["iteration"], counters["tokens"]
-        self._episodes, self._dropped = counters["episodes"], counters["dropped"]
-        self._imitations = counters["imitations"]
-        self._cpu_before = counters["cpu_seconds"]
-        self._echo(f"resumed from {path.name} at {self._tokens:,} tokens")
-        if self.learner.exchange is not None and not self.learner.exchange.exact:
+        super().load()
+        if not self._exact:
             self._echo("this run shares a store with another process: it goes on, but not bit for bit")
 
-    def save(self) -> None:
-        """Write a checkpoint of the present moment."""
-        counters = {
-            "iteration": self._iteration,
-            "tokens": self._tokens,
-            "episodes": self._episodes,
-            "dropped": self._dropped,
-            "imitations": self._imitations,
-            "cpu_seconds": self._cpu_seconds(),
-        }
-        tree = {"algorithm": self.learner.state(), "counters": counters}
-        exact = self.learner.exchange is None or self.learner.exchange.exact
-        self._store.save(self._iteration, tree, {"agent_steps": self._tokens, "exact_resume": exact})
+    def _put(self, tree: Mapping[str, Any]) -> None:
+        self.learner.load_state(tree["algorithm"])
+        counters = tree["counters"]
+        self._tokens, self._dropped = counters["tokens"], counters["dropped"]
+        self._imitations = counters["imitations"]
 
-    def _cpu_seconds(self) -> float:
-        return self._cpu_before + time.process_time() - self._cpu_began
+    def _state(self) -> dict[str, Any]:
+        return {"algorithm": self.learner.state()}
+
+    def _counters(self) -> dict[str, Any]:
+        return {"tokens": self._tokens, "dropped": self._dropped, "imitations": self._imitations}
+
+    def _manifest(self) -> dict[str, Any]:
+        return {"agent_steps": self._tokens, "exact_resume": self._exact}
+
+    @property
+    def _exact(self) -> bool:
+        """Whether a resumed run equals an uninterrupted one."""
+        return self.learner.exchange is None or bool(self.learner.exchange.exact)
 
     # Loop
 
     def run(self, progress: Progress, tracker: Tracker) -> bool:
-        """Train to the end. Returns False if a signal asked to stop; the run is saved in either case."""
-        tracker.truncate_after(self._iteration)
-        saved = self._iteration if self._iteration else -1
-        with stop_signals() as stop:
-            while not self._complete and not stop.asked:
-                figures = self._iterate()
-                if not figures:
-                    continue
-                tracker.log(figures)
-                progress.update(figures, self._clock)
-                if self._iteration % self.config.checkpoint.every_iterations == 0 or self._complete:
-                    with self._clock.phase("save"):
-                        self.save()
-                    saved = self._iteration
-            if saved != self._iteration:
-                self.save()
-        if self._complete and self.learner.exchange is not None:
+        complete = super().run(progress, tracker)
+        if complete and self.learner.exchange is not None:
             self.learner.exchange.sign(done=True)
-        return self._complete
+        return complete
 
-    def _iterate(self) -> dict[str, float]:
-        """One update with its figures; none if another process has given nothing to learn from yet."""
+    def _learn(self) -> Figures:
+        """One update; no figures if another process has given nothing to learn from yet."""
         if self._follows:
             learned = self._follow()
             if not learned:
@@ -180,34 +146,22 @@ class LanguageTrainer:
             learned = self._imitate()
         else:
             learned = self._reinforce()
-        self._iteration += 1
-        figures: dict[str, float] = {
-            "iteration": self._iteration,
-            "agent_steps": self._tokens,
-            "episodes": self._episodes,
-            "cpu_seconds": self._cpu_seconds(),
-            "dropped_episodes": self._dropped,
-        }
-        figures |= learned
-        every = self.config.evaluation.every_iterations
-        if (
-            every
-            and not self._follows
-            and (self._iteration % every == 0 or self._complete or self._iteration == self._imitations)
-        ):
-            with self._clock.phase("evaluate"):
-                figures |= {f"evaluation/{name}": value for name, value in self.evaluate().items()}
-        return figures
+        return {"dropped_episodes": self._dropped, **learned}
 
-    def _imitate(self) -> dict[str, float]:
+    def _evaluates(self) -> bool:
+        """After imitation as well, to tell what reinforcement adds; a follower's policies are judged by the other."""
+        enabled = bool(self.config.evaluation.every_iterations) and not self._follows
+        return enabled and (super()._evaluates() or self._iteration == self._imitations)
+
+    def _imitate(self) -> Figures:
         steps = self.config.algorithm.warm_start.steps
         first = self._iteration * _IMITATION_STEPS
-        figures: dict[str, float] = {}
+        figures: Figures = {}
         for step in range(first, min(first + _IMITATION_STEPS, steps)):
             shown = self._demonstrate(step)
             with self._clock.phase("imitate"):
                 figures = self.learner.imitate(shown, step)
-        return {f"learn/{name}": value for name, value in figures.items()}
+        return prefixed("learn", figures)
 
     def _demonstrate(self, step: int) -> list[Episode]:
         """The demonstrations of one step; those of the updates after imitation are numbered on."""
@@ -216,7 +170,7 @@ class LanguageTrainer:
         with self._clock.phase("demonstrate"):
             return self._teacher.play(range(begin, begin - batch, -1), self._key(step, Stream.WORLD))
 
-    def _follow(self) -> dict[str, float]:
+    def _follow(self) -> Figures:
         """One update from what waits in a shared store; nothing if nothing does."""
         exchange = self.learner.exchange
         assert exchange is not None
@@ -229,9 +183,9 @@ class LanguageTrainer:
                 time.sleep(0.0 if self._ended else _POLL_SECONDS)
             return {}
         self._tokens += max(int(sum(value for name, value in learned.items() if name.startswith("tokens_"))), 1)
-        return {f"learn/{name}": value for name, value in learned.items()}
+        return prefixed("learn", learned)
 
-    def _reinforce(self) -> dict[str, float]:
+    def _reinforce(self) -> Figures:
         number = self._iteration - self._imitations
         config, group = self.config, self.config.algorithm.group
         tasks = config.copies // group
@@ -254,17 +208,19 @@ class LanguageTrainer:
         if not finished:
             raise UserError("all episodes of an iteration were dropped: the policies' servers give no answers")
         means = episode_means(finished)
-        figures = {"reward": means["success"]}
-        figures |= {f"role/{name}": value for name, value in role_means(finished).items()}
-        figures |= {f"episode/{name}": value for name, value in means.items()}
-        return figures | {f"learn/{name}": value for name, value in learned.items()}
+        return {
+            "reward": means["success"],
+            **prefixed("role", role_means(finished)),
+            **prefixed("episode", means),
+            **prefixed("learn", learned),
+        }
 
     def _key(self, number: int, stream: int) -> int:
         return fold_int(fold_int(fold_int(0, stream), self.config.seed), number)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Figures:
         """Figures on held-out tasks, ``evaluation.seeds`` of them, acting greedily and by sampling."""
-        figures: dict[str, float] = {}
+        figures: Figures = {}
         seeds = range(self.config.evaluation.seeds)
         for mode, greedy in (("greedy", True), ("sampled", False)):
             played = self._judge.play(seeds, self._key(0, Stream.EVALUATE), greedy=greedy)

@@ -23,8 +23,8 @@ from marl.api import configure
 from marl.cli import parse_seeds
 from marl.config import AnyRunConfig
 from marl.evaluation.statistics import over_seeds
+from marl.training.run import resume, train
 from marl.training.run_folder import CONFIG, METRICS
-from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
 from scripts.benchmarks import page
 from scripts.benchmarks.runner import PAGES, write_figures

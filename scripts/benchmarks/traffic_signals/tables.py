@@ -19,7 +19,7 @@ METRICS = ("mean_waiting_s", "queue_veh", "mean_speed_mps", "arrived_veh")
 def main() -> None:
     # Worker processes import this file too and are to stay free of torch.
     from marl.api import configure, evaluate
-    from marl.training.tensor_trainer import train
+    from marl.training.run import train
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")

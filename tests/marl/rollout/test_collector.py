@@ -102,8 +102,5 @@ def test_agents_that_die_are_masked_and_their_successors_start_anew() -> None:
 def test_stretches_keep_steps_together() -> None:
     """T = 4, B = 2, L = 2: rows are (steps 0-1, copy 0), (0-1, copy 1), (2-3, copy 0), (2-3, copy 1)."""
     x = torch.arange(8).view(4, 2)
-    rows = stretches(x, 2)
-    assert isinstance(rows, Tensor)
-    assert rows.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
-    flat = stretches(x, 1)
-    assert isinstance(flat, Tensor) and flat.tolist() == [list(range(8))]
+    assert stretches(x, 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert stretches(x, 1).tolist() == [list(range(8))]

@@ -57,7 +57,7 @@ def test_a_rollout_with_ends_of_episodes_waits_for_nothing(make: object, monkeyp
     monkeypatch.setattr(Traffic, "compiled", False)
     made, _ = collector(make("cpu"))  # type: ignore[operator]
     # Where nobody waits the collector asks whether anything ended or is to be bootstrapped from, which saves work.
-    monkeypatch.setattr("marl.rollout.collector.perhaps_any", lambda flags: True)
+    monkeypatch.setattr("marl.rollout.collector.any_or_unknown", lambda flags: True)
     assert host_waits(lambda: made.collect(SMALL.rollout)) == {}
 
 
@@ -76,7 +76,7 @@ def test_a_generation_waits_at_its_end_only(monkeypatch: pytest.MonkeyPatch) -> 
     """Whether all finished, whether anything counts, who had nothing that does, and the reward."""
     monkeypatch.setattr(Traffic, "compiled", False)
     for module in ("collector", "generations"):
-        monkeypatch.setattr(f"marl.rollout.{module}.perhaps_any", lambda flags: True)
+        monkeypatch.setattr(f"marl.rollout.{module}.any_or_unknown", lambda flags: True)
     env = CavMerging(CavConfig(horizon=12), 4)
     pipeline = Pipeline(env, OFF)
     learner = Es(env.spec, pipeline.observation_space, EsConfig(population=2), 0, env.device)

@@ -28,7 +28,8 @@ from marl.testing.worlds import TinyWorld
 from marl.training.checkpoint import CheckpointStore
 from marl.training.checkpoint import load as load_checkpoint
 from marl.training.policy import PipelinePolicy
-from marl.training.tensor_trainer import collector_of, resume, train
+from marl.training.run import resume, train
+from marl.training.tensor_trainer import collector_of
 from marl.training.tracking import Tracker, read_metrics
 
 

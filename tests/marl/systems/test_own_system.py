@@ -24,7 +24,7 @@ from marl.systems.es import EsConfig
 from marl.systems.mappo import MAPPO, Mappo
 from marl.systems.system import System, joint_policy
 from marl.training.checkpoint import CheckpointStore
-from marl.training.tensor_trainer import resume, train
+from marl.training.run import resume, train
 
 PAGE = Path(__file__).parents[3] / "docs" / "your_own.md"
 

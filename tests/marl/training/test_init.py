@@ -10,7 +10,7 @@ from tiny_scenario import tiny_config
 
 from marl.errors import UserError
 from marl.training.checkpoint import load
-from marl.training.tensor_trainer import train
+from marl.training.run import train
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ from marl.policies.language.tiny import TinyPolicy
 from marl.policies.language.tokenizer import ChatTokenizer, word_tokenizer
 from marl.policies.language.transformer import TransformerConfig
 from marl.training import checkpoint
+from marl.training.run import resume, train
 from marl.training.run_folder import METRICS
-from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.hierarchy import Hierarchy

@@ -18,8 +18,8 @@ from test_language_trainer import final_state
 from marl import api
 from marl.errors import UserError
 from marl.policies.language.hf import HfPolicy
+from marl.training.run import train
 from marl.training.run_folder import METRICS
-from marl.training.tensor_trainer import train
 from marl.training.tracking import read_metrics
 
 pytest.importorskip("peft")

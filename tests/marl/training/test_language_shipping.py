@@ -8,8 +8,8 @@ import torch
 from test_language_trainer import final_state, small
 
 from marl import api
+from marl.training.run import train
 from marl.training.shipping import ship
-from marl.training.tensor_trainer import train
 
 
 def test_a_shipped_hierarchy_speaks_and_starts_other_runs(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from marl.errors import UserError
 from marl.rollout.language.store import SharedStore
 from marl.systems.language.exchange import Exchange
 from marl.training import checkpoint
+from marl.training.run import resume, train
 from marl.training.run_folder import METRICS
-from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
 
 

@@ -18,8 +18,8 @@ from marl.scenario import load_scenario
 from marl.systems.language.imitation import demonstrated
 from marl.systems.registry import SYSTEMS
 from marl.training import checkpoint
+from marl.training.run import resume, train
 from marl.training.run_folder import METRICS
-from marl.training.tensor_trainer import resume, train
 from marl.training.tracking import read_metrics
 
 LANGUAGE_SYSTEMS = [name for name, system in SYSTEMS.items() if system.kind == "language"]

@@ -14,7 +14,7 @@ from tiny_scenario import tiny_config
 from marl.errors import UserError
 from marl.training import checkpoint
 from marl.training.checkpoint import CheckpointStore
-from marl.training.tensor_trainer import resume, train
+from marl.training.run import resume, train
 from marl.training.tracking import Tracker, read_metrics
 
 

@@ -9,8 +9,8 @@ import torch
 
 from marl.api import configure
 from marl.testing.batched import check_batched
+from marl.training.run import train
 from marl.training.run_folder import METRICS
-from marl.training.tensor_trainer import train
 from marl.training.tracking import read_metrics
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy

@@ -10,7 +10,7 @@ import torch
 
 from marl import api
 from marl.errors import UserError
-from marl.training.tensor_trainer import train
+from marl.training.run import train
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import GRAPHS, graph_names, load_graph

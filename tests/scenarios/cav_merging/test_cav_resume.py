@@ -10,7 +10,7 @@ import torch
 
 from marl.api import configure
 from marl.training.checkpoint import CheckpointStore
-from marl.training.tensor_trainer import resume, train
+from marl.training.run import resume, train
 from marl.training.tracking import Tracker, read_metrics
 from scenarios.cav_merging.scenario import SCENARIO
 

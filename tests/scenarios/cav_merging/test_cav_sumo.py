@@ -11,7 +11,7 @@ import torch
 
 from marl.api import configure
 from marl.errors import UserError
-from marl.training.tensor_trainer import train
+from marl.training.run import train
 from marl.training.tracking import read_metrics
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.sumo.backend import SumoBackend
