@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,17 @@ def evaluate(
     policies: names (a baseline, a run folder, a shipped ``scenario/name``), or builders by name.
     options: a list of values gives one set of instances for each of them, and all combinations of several such lists.
         Of a key that takes a list or a mapping by itself, such as a span, the list is its one value.
+    What a run's policy cannot do without (``Scenario.bound``) comes from the run's configuration where neither options
+    nor overrides say it.
     """
     trust_named_in([scenario, *overrides])
     found = load_scenario(scenario)
     builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
     worlds = []
     device = torch.device("cpu")
+    base = [] if isinstance(policies, Mapping) else _bound(found, policies, _layers(found, options, overrides))
     for chosen in _combinations(found, options):
-        config = configure(scenario, preset=preset, options=chosen, overrides=overrides)
+        config = configure(scenario, preset=preset, options=chosen, overrides=overrides, base=base)
         world, device = found.held_out(config.world), device_of(config)
         instances = found.instance(world)
         worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
@@ -141,7 +145,7 @@ def configure(
     system: str | None = None,
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
-    base: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | Sequence[Layer] = (),
 ) -> AnyRunConfig:
     """The run configuration, from what is said below to what is said above it:
 
@@ -158,14 +162,14 @@ def configure(
             raise UserError(f"{scenario} has no preset '{preset}'{nearest(preset, names)}")
         layers.append(read_layer(found.presets / f"{preset}.yaml"))
         layers.append(Layer("the preset", {"preset": preset}))
-    layers += [nested(key, value, "the scenario's benchmark") for key, value in (base or {}).items()]
+    layers += (
+        [nested(*pair, "the scenario's benchmark") for pair in base.items()] if isinstance(base, Mapping) else base
+    )
     if config is not None:
         layers.append(read_layer(Path(config)))
     if system is not None:
         layers.append(Layer("--system", {"system": system}))
-    for name, value in (options or {}).items():
-        layers += option_layers(found, name, value)
-    layers += [assignment(text) for text in overrides]
+    layers += _layers(found, options or {}, overrides)
     for layer in layers:
         if layer.values.get("scenario", scenario) != scenario:
             raise UserError(
@@ -177,6 +181,51 @@ def configure(
     )
     world = found.coordinated(resolved.world, resolved.coordination)
     return resolved if world == resolved.world else resolved.model_copy(update={"world": world})
+
+
+def _layers(scenario: Scenario, options: Mapping[str, Any], overrides: Sequence[str]) -> list[Layer]:
+    """What options and overrides set, in their order."""
+    return [
+        *(layer for name, value in options.items() for layer in option_layers(scenario, name, value)),
+        *(assignment(text) for text in overrides),
+    ]
+
+
+def _bound(scenario: Scenario, policies: Iterable[str], said: Sequence[Layer]) -> list[Layer]:
+    """The keys that the runs among some policies are bound to (``Scenario.bound``), with the values of their runs.
+
+    Args:
+        scenario: the world that they are judged in.
+        policies: as ``policy_builders`` takes them.
+        said: what the user says; keys in it are left out.
+
+    Raises ``UserError`` if two runs differ in a key.
+    """
+    values: dict[str, Any] = {}
+    owner: dict[str, str] = {}
+    configs = {name: read_config(folder) for name in policies if (folder := _folder_of(scenario, name)) is not None}
+    for key in scenario.bound:
+        if any(_at(layer.values, key.split(".")) is not None for layer in said):
+            continue
+        for name, config in configs.items():
+            if config.scenario != scenario.name:
+                continue
+            value = attrgetter(key)(config)
+            if key in values and values[key] != value:
+                raise UserError(
+                    f"policy '{name}' was trained with another {key} than '{owner[key]}': judge them one by one, "
+                    f"or say which it is with --set {key}=..."
+                )
+            values[key], owner[key] = value, name
+    return [nested(key, value, f"the configuration of {owner[key]}") for key, value in values.items()]
+
+
+def _folder_of(scenario: Scenario, policy: str) -> Path | None:
+    """The folder of a run or shipped policy; None for anything else, such as a baseline."""
+    own = policy.removeprefix(f"{scenario.name}/")
+    if scenario.checkpoints is not None and own in shipped(scenario):
+        return scenario.checkpoints / own
+    return Path(policy) if (Path(policy) / CONFIG).is_file() else None
 
 
 def option_layers(scenario: Scenario, name: str, value: Any) -> list[Layer]:
@@ -273,20 +322,27 @@ def shipped(scenario: Scenario) -> list[str]:
 class Plan:
     """What a training run would do.
 
-    agent_steps_per_iteration: worlds x agents x rollout. parameters: of networks, by role.
+    agent_steps_per_iteration: worlds x agents x rollout. parameters: of networks, by role. warnings: what will not be
+    learned, or not as it seems.
     """
 
     agents: int
     iterations: int
     agent_steps_per_iteration: int
     parameters: Mapping[str, int]
+    warnings: Sequence[str] = ()
 
 
-def plan(config: AnyRunConfig) -> Plan:
-    """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``."""
+def plan(config: AnyRunConfig, init: bool = False) -> Plan:
+    """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``.
+
+    Args:
+        config: of the run.
+        init: it begins with the weights of another one.
+    """
     device = device_of(config)
     if load_system(config.system).kind == "language":
-        return Plan(**language_plan(config))
+        return Plan(**language_plan(config, imitates=not init))
     env = load_scenario(config.scenario).make(config.world, config.copies, device)
     try:
         pipeline = Pipeline(env, config.coordination)
@@ -315,6 +371,13 @@ def device_of(config: AnyRunConfig) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={config.device}, but torch sees no such GPU here: set device=cpu")
     return device
+
+
+def _at(values: Any, keys: Sequence[str]) -> Any:
+    """What a partial configuration says below some keys, one in the other; None if it says nothing."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
 
 
 def _combinations(scenario: Scenario, options: Mapping[str, Any]) -> list[dict[str, Any]]:

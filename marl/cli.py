@@ -120,7 +120,7 @@ def train(
     ]
     if dry_run:
         for one in configs[:1]:
-            _print_plan(one, len(configs))
+            _print_plan(one, len(configs), init is not None)
         return
     start = api.run_folder_of(init) if init is not None else None
     for one in configs:
@@ -375,11 +375,11 @@ def list_(
         _out().print(f"{first:{width}}  {second}".rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_plan(config: AnyRunConfig, runs: int) -> None:
+def _print_plan(config: AnyRunConfig, runs: int, init: bool) -> None:
     from marl import api
     from marl.config import dump
 
-    plan = api.plan(config)
+    plan = api.plan(config, init)
     out = _out()
     out.print(dump(config), markup=False, highlight=False, soft_wrap=True)
     lines = {
@@ -390,6 +390,8 @@ def _print_plan(config: AnyRunConfig, runs: int) -> None:
     }
     for name, text in lines.items():
         out.print(f"# {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    for warning in plan.warnings:
+        _say(f"warning: {warning}")
 
 
 def _finish_run(folder: Path) -> None:

@@ -159,6 +159,8 @@ class Scenario:
     language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
     coordinated: (world configuration, the run's coordination) -> the world configuration; for worlds that guide, tell
         intentions and correct by themselves, as those of texts do. Raises ``UserError`` for what contradicts itself.
+    bound: configuration keys that a trained policy cannot do without, such as the graph of its roles: ``evaluate``
+        takes them from the runs that it judges where nobody names them.
     benchmark: what ``marl bench`` measures; by default the default preset, one copy up to ``copies`` of them.
     """
 
@@ -180,6 +182,7 @@ class Scenario:
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
+    bound: Sequence[str] = ()
     benchmark: Benchmark = field(default_factory=Benchmark)
 
     def preset_names(self) -> list[str]:

@@ -21,6 +21,8 @@ from marl.coordination.predictor import Predictor
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.coordination.safety import Safety
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
+from marl.envs.chat import Spoken
+from marl.errors import UserError
 from marl.policies.joint import Drawn
 
 
@@ -73,10 +75,12 @@ class DrawsActions(Protocol):
 class Pipeline:
     """The chain of one world. ``observation_space`` is, per group, what one agent's policy sees at its end.
 
-    seed: of what modules learn.
+    seed: of what modules learn. Raises ``UserError`` for a world that takes texts alone, and for what it cannot do.
     """
 
     def __init__(self, env: BatchedEnv, config: CoordinationConfig, seed: int = 0):
+        if isinstance(env, Spoken) and env.speech_only:
+            raise UserError(env.speech_only)
         self.env = env
         self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
         self.observation_space: Mapping[str, spaces.Space[Any]] = (

@@ -88,6 +88,8 @@ class Turn(NamedTuple):
     only ever grow. caller: the role that called, or None for the first. level: calls above this one. messages: the
     whole conversation, owned by the world. tools: JSON schemas of the calls that the agent may make. anchor: of the
     role, its task and the last thing it heard: equal where the momentary observation is, whatever way led there.
+    plan: what the world tells a demonstrator alone: the task in the words that it works by; empty if the task itself is
+    in those words, or if there is no plan. No policy that learns sees it.
     """
 
     agent: str
@@ -97,6 +99,7 @@ class Turn(NamedTuple):
     messages: list[Message]
     tools: tuple[dict[str, Any], ...]
     anchor: int
+    plan: str = ""
 
 
 @dataclass
@@ -157,6 +160,9 @@ class LanguageEnv(AECEnv):  # type: ignore[misc]
 class Spoken(Protocol):
     """A batched world that takes texts as well as numbers, so that policies of both kinds meet the same episodes."""
 
+    #: Why this one takes texts alone, and the mend; empty if numbers will do.
+    speech_only: str
+
     def turns(self) -> list[Turn]:
         """The decision that each copy waits for."""
 
@@ -173,6 +179,9 @@ class LanguageWorld:
     expert: what a scripted demonstrator would say in a turn, given a random key: what a warm start imitates.
     vocabulary: the words of a compact grammar, or None if text has to be split into bytes.
     corpus: texts that a tokenizer of bytes is made from. context: tokens that a conversation may take.
+    demonstrations: an environment that asks only what the expert can show, seeds as of ``make``; None: ``make``.
+    untaught: why the expert can show nothing here, and the mend; empty: it can. cautions: sentences that somebody who
+    trains here should read before the run.
     """
 
     roles: tuple[str, ...]
@@ -182,3 +191,6 @@ class LanguageWorld:
     vocabulary: tuple[str, ...] | None
     corpus: Callable[[], list[str]]
     context: int
+    demonstrations: Callable[[], LanguageEnv] | None = None
+    untaught: str = ""
+    cautions: tuple[str, ...] = ()

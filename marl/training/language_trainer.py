@@ -24,6 +24,8 @@ from marl.seeding import Stream, fold_int
 from marl.systems.language.exchange import SUB
 from marl.systems.registry import load_system
 from marl.systems.system import System
+from marl.training.idle import IdleWatch
+from marl.training.language_checks import check_groups, check_taught, doubts
 from marl.training.loop import Echo, Figures, Loop, prefixed
 from marl.training.progress import Progress
 from marl.training.run_folder import RunFolder
@@ -49,7 +51,7 @@ class LanguageTrainer(Loop):
     def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
         if scenario.language is None:
             raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
-        _check_groups(config)
+        check_groups(config)
         super().__init__(config, folder, echo)
         self._world = scenario.language(config.world)
         self._held_out = scenario.language(scenario.held_out(config.world))
@@ -57,7 +59,8 @@ class LanguageTrainer(Loop):
         self._player = self.learner.player(self._world.make)
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)
         demonstrator = ScriptedPolicy(self._world.expert, self.learner.speakers.tokenizer)
-        self._teacher = TurnPlayer(self._world.make, dict.fromkeys(self._world.roles, demonstrator))
+        shown = self._world.demonstrations or self._world.make
+        self._teacher = TurnPlayer(shown, dict.fromkeys(self._world.roles, demonstrator))
         exchange = self.learner.exchange
         #: Learns from what another process plays.
         self._follows = exchange is not None and exchange.side == SUB
@@ -67,6 +70,7 @@ class LanguageTrainer(Loop):
         self._tokens = 0
         self._dropped = 0
         self._traces = folder.path / "traces"
+        self._watch = IdleWatch()
 
     def _imitates(self) -> bool:
         """Only models made from scratch need to be shown how to speak."""
@@ -93,6 +97,10 @@ class LanguageTrainer(Loop):
     # State
 
     def _begin(self) -> None:
+        if self._imitations or (self._imitates() and self.config.algorithm.warm_start.replay):
+            check_taught(self.config, self._world)
+        for doubt in doubts(self.config, self._world, self.learner.speakers.units):
+            self._echo(f"warning: {doubt}")
         if self.learner.exchange is not None and not self._follows:
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             # The clock alone is no name: two short runs can begin in one second.
@@ -201,6 +209,8 @@ class LanguageTrainer(Loop):
             every = config.algorithm.traces
             trace = self._traces / f"{number:06d}.jsonl" if every and number % every == 0 else None
             learned = self.learner.update(episodes, number, fraction, trace, shown)
+        if idle := self._watch.saw(learned):
+            self._echo(f"warning: {idle}")
         finished = [episode for episode in episodes if episode.outcome is not None]
         self._episodes += len(finished)
         self._dropped += len(episodes) - len(finished)
@@ -235,20 +245,21 @@ class LanguageTrainer(Loop):
             player.close()
 
 
-def _check_groups(config: AnyRunConfig) -> None:
-    group = config.algorithm.group
-    if config.copies % group:
-        raise UserError(f"copies={config.copies} is not a multiple of algorithm.group={group}")
+def language_plan(config: AnyRunConfig, imitates: bool = True) -> dict[str, Any]:
+    """What a run would do: the fields of ``marl.api.Plan``. Tokens per iteration are those of demonstrations.
 
-
-def language_plan(config: AnyRunConfig) -> dict[str, Any]:
-    """What a run would do: the fields of ``marl.api.Plan``. Tokens per iteration are those of demonstrations."""
+    Args:
+        config: of the run.
+        imitates: it begins by imitation, not with the weights of another run.
+    """
     scenario = load_scenario(config.scenario)
     if scenario.language is None:
         raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
-    _check_groups(config)
+    check_groups(config)
     world = scenario.language(config.world)
     learner = load_system(config.system).build(world, config.algorithm, config.seed, config.device)
+    if imitates and learner.speakers.tokenizer is not None:
+        check_taught(config, world)
     demonstrator = ScriptedPolicy(world.expert, learner.speakers.tokenizer)
     player = TurnPlayer(world.make, dict.fromkeys(world.roles, demonstrator))
     shown = player.play(range(-1, -33, -1), 0)
@@ -262,6 +273,7 @@ def language_plan(config: AnyRunConfig) -> dict[str, Any]:
             unit.name: sum(p.numel() for p in unit.model.parameters_of(unit.roles[0]))
             for unit in learner.speakers.units
         },
+        "warnings": tuple(doubts(config, world, learner.speakers.units)),
     }
 
 

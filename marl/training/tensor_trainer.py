@@ -20,6 +20,7 @@ from marl.rollout.generations import Generations
 from marl.scenario import Scenario, find_baseline
 from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.system import Algorithm, Evolves, System
+from marl.training.idle import StillWatch
 from marl.training.loop import Echo, Figures, Loop, prefixed
 from marl.training.policy import PipelinePolicy, is_greedy
 from marl.training.run_folder import RunFolder
@@ -47,6 +48,7 @@ class Trainer(Loop):
         self._agent_steps_each = self._rollout * config.copies * self._env.spec.n_agents
         self._iterations = max(1, -(-config.total_steps // self._agent_steps_each))
         self._exact = isinstance(self._env, Snapshots) and expert is None
+        self._watch = StillWatch()
 
     @property
     def agent_steps(self) -> int:
@@ -129,6 +131,8 @@ class Trainer(Loop):
                 learned = self.algorithm.update(batch, self._iteration, fraction)
         with self._clock.phase("update"):
             learned |= self._pipeline.learn(self._iteration)
+        if still := self._watch.saw(reward):
+            self._echo(f"warning: {still}")
         self._episodes += episodes.count
         return {"reward": reward, **prefixed("episode", self._metrics(episodes)), **prefixed("learn", learned)}
 

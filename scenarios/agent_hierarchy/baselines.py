@@ -9,15 +9,17 @@ import torch
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.policies.base import Baseline
 from marl.seeding import Stream, fold_int
-from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
+from scenarios.agent_hierarchy.answerable import check_planned
 from scenarios.agent_hierarchy.expert import Expert
+from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 
 
 class Demonstrator:
     """Speaks as the scripted expert does (``marl.policies.base.BoundPolicy``)."""
 
     def __init__(self, env: BatchedEnv, flawless: bool):
-        self._env = cast(DiscreteHierarchy, env)
+        self._env = cast(SpokenHierarchy, env)
+        check_planned(self._env.hierarchy, "flawless" if flawless else "expert")
         self._expert = Expert(self._env.hierarchy, flawless)
 
     def act(self, timestep: TimeStep) -> Tree:

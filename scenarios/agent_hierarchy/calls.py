@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
+from scenarios.agent_hierarchy.tasks import MAX_TEXT, Step
 from scenarios.agent_hierarchy.tools import Tool
 
 Grammar = Literal["compact", "json"]
 
-MAX_TEXT = 4096
+#: The parameter of lookups that is said before the tool.
+RELATION = "relation"
 _MAX_DIGITS = 9
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_NO_MARKS = str.maketrans(dict.fromkeys("\"'{}[]():,", " "))
 
 
 class Call(NamedTuple):
@@ -39,9 +39,13 @@ def parse(text: Any, tools: Mapping[str, Tool]) -> Call | Fault:
     if not isinstance(text, str) or len(text) > MAX_TEXT:
         return Fault("not a text of bounded length")
     text = text.strip()
-    if text.startswith(_OPEN):
+    wrapped = text.startswith(_OPEN)
+    if wrapped:
         text = text.removeprefix(_OPEN).partition(_CLOSE)[0].strip()
-    return _from_json(text, tools) if text.startswith("{") else _from_words(text.split(), tools)
+    if text.startswith("{"):
+        return _from_json(text, tools)
+    # The mark promises JSON: other spellings of a call between it would be read as words of a text.
+    return Fault("broken JSON") if wrapped else _from_words(text.split(), tools)
 
 
 def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
@@ -49,16 +53,25 @@ def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return Fault("broken JSON")
+    return from_object(data, tools)
+
+
+def from_object(data: Mapping[str, Any], tools: Mapping[str, Tool]) -> Call | Fault:
+    """The call that an object ``{"name": ..., "arguments": {...}}`` means."""
     name, arguments = data.get("name"), data.get("arguments")
     if not isinstance(name, str) or name not in tools:
         return Fault("unknown call")
     if not isinstance(arguments, dict) or set(arguments) != set(tools[name].parameters):
         return Fault("wrong arguments")
-    return _typed(tools[name], arguments)
+    return typed(tools[name], arguments)
 
 
 def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
     if len(words) > 1 and words[0] not in tools and words[1] in tools:
+        # The relation first, and nothing else before the tool: "Action: echo ..." is no call of this grammar.
+        lookup = tools[words[1]]
+        if next(iter(lookup.parameters), "") != RELATION or len(words) != 1 + len(lookup.parameters):
+            return Fault("unknown call")
         words = [words[1], words[0], *words[2:]]
     if not words or words[0] not in tools:
         return Fault("unknown call")
@@ -71,17 +84,18 @@ def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
         values = [" ".join(values[: surplus + 1]), *values[surplus + 1 :]]
     if len(values) != len(names):
         return Fault("wrong arguments")
-    return _typed(tool, dict(zip(names, values, strict=True)))
+    return typed(tool, dict(zip(names, values, strict=True)))
 
 
-def _typed(tool: Tool, arguments: Mapping[str, Any]) -> Call | Fault:
-    typed: dict[str, Any] = {}
+def typed(tool: Tool, arguments: Mapping[str, Any]) -> Call | Fault:
+    """A call with each argument in the type that the tool's schema asks for, or why one does not fit."""
+    fitting: dict[str, Any] = {}
     for name, schema in tool.parameters.items():
         value = _value(arguments[name], schema)
         if value is None:
             return Fault(f"wrong {name}")
-        typed[name] = value
-    return Call(tool.name, typed)
+        fitting[name] = value
+    return Call(tool.name, fitting)
 
 
 def _value(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -113,46 +127,21 @@ def render(call: Call, grammar: Grammar) -> str:
     if grammar == "json":
         return json.dumps({"name": call.name, "arguments": call.arguments}, separators=(",", ":"))
     words = [call.name, *map(str, call.arguments.values())]
-    if "relation" in call.arguments:
+    if RELATION in call.arguments:
         words[:2] = words[1::-1]
     return " ".join(words)
 
 
-def nearest_legal(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call:
-    """The legal call that a faulty text comes closest to, or ``fallback`` if none of its first words names a tool.
-
-    Misspelt tools and agents are corrected, words too many dropped; quotes and brackets count as spaces.
-    """
-    bare = text[:MAX_TEXT].translate(_NO_MARKS).split() if isinstance(text, str) else []
-    for place, word in enumerate(bare[:8]):
-        close = get_close_matches(word, list(tools), n=1, cutoff=0.7)
-        if close:
-            tool, rest = tools[close[0]], bare[place + 1 :]
-            if place and len(rest) < len(tool.parameters):
-                rest = [bare[place - 1], *rest]
-            return _mended(tool, rest) or fallback
-    return fallback
-
-
-def _mended(tool: Tool, words: list[str]) -> Call | None:
-    """A call of this tool from words that nearly fit it, or None."""
-    names = list(tool.parameters)
-    arguments: dict[str, Any] = {}
-    rest = list(words)
-    for name in names:
-        allowed = tool.parameters[name].get("enum")
-        if allowed:
-            found = [(word, close[0]) for word in rest if (close := get_close_matches(word, allowed, n=1))]
-            if not found:
-                return None
-            rest.remove(found[0][0])
-            arguments[name] = found[0][1]
-    free = [name for name in names if name not in arguments]
-    if len(free) == 1:
-        arguments[free[0]] = " ".join(rest[:3])
-    else:
-        arguments |= dict(zip(free, rest, strict=False))
-    if set(arguments) != set(names):
-        return None
-    typed = _typed(tool, {name: arguments[name] for name in names})
-    return typed if isinstance(typed, Call) else None
+def tool_step(tool: Tool, step: Step, value: str | None) -> Call | Fault:
+    """The call by which a tool makes a step of a plan: the value so far is the first parameter that the step does not
+    spell out; None: a value that is not known yet, of which only the place is checked."""
+    given: dict[str, Any] = dict(step.given)
+    free = [name for name in tool.parameters if name not in given]
+    surplus = [name for name in given if name not in tool.parameters]
+    if surplus:
+        return Fault(f"parameter {surplus[0]!r} that it does not know: it takes {', '.join(tool.parameters)}")
+    if len(free) > 1:
+        return Fault(f"parameter {free[1]!r} without a value: write {free[1]}=VALUE after its name")
+    if value is None and free:
+        return Call(tool.name, {})
+    return typed(tool, given | dict.fromkeys(free, value))

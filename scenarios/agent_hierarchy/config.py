@@ -23,8 +23,8 @@ class RoleConfig(_Frozen):
     tools: tuple[str, ...] = ()
     """Tools that it may use: cache, fresh, compute, check, ``module:function`` of your own, ``SERVER/TOOL`` of an MCP
     server of the graph, or ``SERVER/*`` for all of them."""
-    knows: tuple[int, ...] | None = None
-    """Numbers of the relations that its lookups cover; null: all."""
+    knows: tuple[int | str, ...] | None = None
+    """Relations that its lookups cover: numbers of generated ones, names of your own; null: all."""
     failure: Probability = 0.0
     """Chance that a lookup of this role finds nothing: an unhelpful sub-agent."""
     turns: int = Field(6, ge=1, le=100)

@@ -13,29 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
-from marl.envs.chat import Turn
-from marl.errors import UserError
-from marl.seeding import fold, fold_int, seeds_of
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
+from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, spoken_task
-from scenarios.agent_hierarchy.world import Conversation, HierarchyEnv
+from scenarios.agent_hierarchy.world import HierarchyEnv
 
 _OPERATIONS = ("add", "sub", "mul")
-
-METRICS = {
-    "success": Metric("share", "higher", "the answer was right"),
-    "calls": Metric("1", "lower", "delegations and tool calls of an episode"),
-    "cost": Metric("1", "lower", "cost of all calls of an episode"),
-    "invalid_actions": Metric("1", "lower", "actions that were no legal call"),
-    "optimal_calls": Metric("1", "neither", "calls that the question takes"),
-    "optimal_cost": Metric("1", "neither", "least cost of the question"),
-    "turns": Metric("1", "lower", "turns of all agents"),
-}
 
 
 class _Choice(NamedTuple):
@@ -45,23 +31,25 @@ class _Choice(NamedTuple):
     agent: str = ""
 
 
-class DiscreteHierarchy(BatchedEnv):
+class DiscreteHierarchy(SpokenHierarchy):
     """B episodes; every role is an agent, and those whose turn it is not have one legal action, to wait (0).
 
     observation: float32 ``[B, N, F]``: role, phase and choices so far, steps of the agent's own task (one-hot each),
     results so far, last value, whether it was nothing, whether a check was made. action: int64 ``[B, N]`` below A,
-    masked. state: the observations of all agents. reward: that of the language world, for all agents alike.
-    Raises ``UserError`` for worlds whose questions are plain text.
+    masked. state: the observations of all agents. reward: that of the language world, for all agents alike. Its
+    questions are generated ones: what is in words of its own has no numbers.
     """
 
+    speech_only = ""
+
     def __init__(self, hierarchy: Hierarchy, copies: int, device: torch.device):
-        config = hierarchy.config
-        if config.tasks.file is not None:
-            raise UserError("world.tasks.file holds questions in words: the discrete face needs generated tasks")
-        self.copies, self.device = copies, device
-        self.hierarchy = hierarchy
-        self._envs = [HierarchyEnv(hierarchy) for _ in range(copies)]
-        self._roles = list(hierarchy.roles.values())
+        super().__init__(hierarchy, copies, device)
+        self._history = torch.zeros((copies, self.spec.horizon), dtype=torch.int64)
+        self._pending: list[list[int]] = [[] for _ in range(copies)]
+        self._replayable = True
+
+    def _sizes(self) -> tuple[int, int]:
+        config = self.hierarchy.config
         self._choices = {role.name: _choices(role) for role in self._roles}
         tasks = config.tasks
         self._slots = max(tasks.hops) + (max(tasks.operations) if tasks.arithmetic or 0 in tasks.hops else 0)
@@ -70,101 +58,17 @@ class DiscreteHierarchy(BatchedEnv):
         values = [f"e{n}" for n in range(tasks.entities)] + [str(n) for n in range(tasks.modulus)] + [NOTHING]
         self._value_index = {name: i for i, name in enumerate(values)}
         self._values = config.max_calls + 2
-        first = max(map(len, self._choices.values()))
-        self._actions = max(first, self._slots, self._values)
-        self._first = first
-        self._size = (
-            len(self._roles)
-            + 3
-            + first
-            + self._slots * (len(names) + 1)
-            + (self._slots + 1)
-            + len(values)
-            + 2
-            + self._slots
-        )
-        self.spec = EnvSpec(
-            agents=tuple(role.name for role in self._roles),
-            groups={"agents": tuple(range(len(self._roles)))},
-            observation_space={"agents": spaces.Box(0.0, 1.0, (self._size,), np.float32)},
-            action_space={"agents": spaces.Discrete(self._actions)},
-            state_space=spaces.Box(0.0, 1.0, (len(self._roles) * self._size,), np.float32),
-            horizon=3 * config.max_turns,
-            state_per_agent=False,
-            metrics=METRICS,
-            primary_metric="success",
-            shared_reward=True,
-        )
-        self._seed = torch.zeros(copies, dtype=torch.int64)
-        self._episode = torch.zeros(copies, dtype=torch.int64)
-        self._count = torch.zeros(copies, dtype=torch.int64)
-        self._history = torch.zeros((copies, self.spec.horizon), dtype=torch.int64)
-        self._pending: list[list[int]] = [[] for _ in range(copies)]
-        self._said: list[str] | None = None
-        self._replayable = True
-
-    # BatchedEnv
-
-    def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
-        seeds = seeds_of(seed, self.copies)
-        chosen = torch.ones(self.copies, dtype=torch.bool) if mask is None else mask.cpu()
-        for copy in chosen.nonzero().squeeze(1).tolist():
-            self._seed[copy], self._episode[copy] = seeds[copy], 0
-            self._begin(copy)
-        return self.current()
-
-    def step(self, actions: Tree) -> TimeStep:
-        assert isinstance(actions, Tensor)
-        chosen = actions.cpu()
-        agents = len(self._roles)
-        reward = torch.zeros((self.copies, agents))
-        ended = torch.zeros((self.copies, agents), dtype=torch.bool)
-        truncated = torch.zeros_like(ended)
-        metrics = {name: torch.zeros(self.copies) for name in METRICS}
-        before = self._views()[0]
-        said, self._said = self._said, None
-        for copy, env in enumerate(self._envs):
-            if said is None:
-                action = int(chosen[copy, self._acting(copy)])
-                self._history[copy, self._count[copy]] = action
-                reward[copy] = self._act(copy, action)
-            else:
-                reward[copy] = self._speak(copy, said[copy])
-            self._count[copy] += 1
-            if env.turn() is None:
-                (truncated if any(env.truncations.values()) else ended)[copy] = True
-                outcome = env.outcome()
-                figures = {"success": outcome.success, "calls": outcome.calls, "cost": outcome.cost, **outcome.metrics}
-                for name, values in metrics.items():
-                    values[copy] = float(figures[name])
-                self._episode[copy] += 1
-                self._begin(copy)
-        done = (ended | truncated).any(dim=1)
-        view = self.current()
-        # Nothing can be seen once the last answer is given; the view before it stands for it.
-        before = before.to(self.device)
-        last = Final(before, before.flatten(1)) if bool(done.any()) else None
-        return view._replace(
-            reward=reward.to(self.device),
-            terminated=ended.to(self.device),
-            truncated=truncated.to(self.device),
-            done=done.to(self.device),
-            final=last,
-            metrics={name: values.to(self.device) for name, values in metrics.items()},
-        )
+        self._first = max(map(len, self._choices.values()))
+        steps = self._slots * (len(names) + 1) + (self._slots + 1)
+        self._size = len(self._roles) + 3 + self._first + steps + len(values) + 2 + self._slots
+        self._actions = max(self._first, self._slots, self._values)
+        return self._size, self._actions
 
     # Spoken
 
-    def turns(self) -> list[Turn]:
-        turns = [env.turn() for env in self._envs]
-        return [turn for turn in turns if turn is not None]
-
     def say(self, texts: Sequence[str]) -> None:
-        self._said, self._replayable = list(texts), False
-
-    def said(self, copy: int) -> list[Conversation]:
-        """All conversations of a copy's episode; the list and its messages grow until the episode is over."""
-        return self._envs[copy].said
+        super().say(texts)
+        self._replayable = False
 
     # Snapshots
 
@@ -193,35 +97,19 @@ class DiscreteHierarchy(BatchedEnv):
                 self._act(here, int(history[step]))
             self._history[here], self._count[here] = history, count
 
-    def current(self) -> TimeStep:
-        observation, mask = self._views()
-        agents = len(self._roles)
-        none = torch.zeros((self.copies, agents), dtype=torch.bool, device=self.device)
-        observation, mask = observation.to(self.device), mask.to(self.device)
-        return TimeStep(
-            observation=observation,
-            state=observation.flatten(1),
-            reward=torch.zeros((self.copies, agents), device=self.device),
-            terminated=none,
-            truncated=none.clone(),
-            done=none.any(dim=1),
-            alive=torch.ones_like(none),
-            agent_id=torch.arange(agents, device=self.device).expand(self.copies, agents).clone(),
-            action_mask=mask,
-            key=fold(fold(self._seed, self._episode), self._count).to(self.device),
-            final=None,
-            metrics={name: torch.zeros(self.copies, device=self.device) for name in METRICS},
-        )
-
     # Choices
 
     def _begin(self, copy: int) -> None:
-        self._envs[copy].reset(seed=fold_int(int(self._seed[copy]), int(self._episode[copy])))
-        self._count[copy] = 0
+        super()._begin(copy)
         self._pending[copy] = []
 
     def _acting(self, copy: int) -> int:
         return self.spec.agents.index(self._envs[copy].agent_selection)
+
+    def _chosen(self, copy: int, actions: Tensor) -> float:
+        action = int(actions[copy, self._acting(copy)])
+        self._history[copy, self._count[copy]] = action
+        return self._act(copy, action)
 
     def _act(self, copy: int, action: int) -> float:
         """Take one choice in; say the call once it is complete. Returns the reward."""
@@ -236,12 +124,8 @@ class DiscreteHierarchy(BatchedEnv):
         return self._speak(copy, text)
 
     def _speak(self, copy: int, text: str) -> float:
-        """Say a text as the acting agent; returns its reward."""
-        env = self._envs[copy]
         self._pending[copy] = []
-        speaker = env.agent_selection
-        env.step(text)
-        return env.rewards[speaker]
+        return super()._speak(copy, text)
 
     def _text(self, choice: _Choice, seen: _Seen, pending: list[int]) -> str:
         value = seen.values[min(pending[-1], len(seen.values) - 1)]

@@ -12,23 +12,25 @@ import itertools
 
 from marl.envs.chat import Message, Turn
 from marl.seeding import fold_int
-from scenarios.agent_hierarchy.calls import Call, render
-from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
-from scenarios.agent_hierarchy.tasks import NOTHING, Step, spoken_task
-
-_LOOKUPS = ("cache", "fresh")
+from scenarios.agent_hierarchy.calls import Call, render, tool_step
+from scenarios.agent_hierarchy.hierarchy import LOOKUPS, Hierarchy, Role
+from scenarios.agent_hierarchy.tasks import NOTHING, Step, quoted, spoken_task
 
 
 class Expert:
     """Says what the demonstrator would say in a turn.
 
-    flawless: without any weakness: it knows who knows what and which relations the cache has wrong.
+    The plans of a file are followed as they are written, unless the configuration names weaknesses itself.
+
+    Args:
+        hierarchy: roles, tools and questions.
+        flawless: without any weakness: it knows who knows what and which relations the cache has wrong.
     """
 
     def __init__(self, hierarchy: Hierarchy, flawless: bool = False):
-        self._hierarchy, self._flawless = hierarchy, flawless
+        written = hierarchy.tasks is not None and "expert" not in hierarchy.config.model_fields_set
+        self._hierarchy, self._flawless = hierarchy, flawless or written
         self._options = hierarchy.config.expert
-        self._stale = {f"r{n}" for n in hierarchy.config.tasks.stale}
         self._check = any("check" in role.tools for role in hierarchy.roles.values())
 
     def __call__(self, turn: Turn, key: int) -> str:
@@ -37,7 +39,7 @@ class Expert:
 
     def _decide(self, turn: Turn, chance: _Chance) -> Call:
         role = self._hierarchy.roles[turn.agent]
-        value, steps = spoken_task(turn.messages[1]["content"])
+        value, steps = spoken_task(turn.plan or turn.messages[1]["content"])
         if role.options.final and turn.level > 0:  # it was handed what it is to say
             return Call("answer", {"text": value})
         if not self._flawless and self._options.mistake and chance(7) < self._options.mistake:
@@ -62,16 +64,15 @@ class Expert:
     def _answer(self, role: Role, value: str) -> Call:
         finals = [name for name in role.options.calls if self._hierarchy.roles[name].options.final]
         if finals and not role.options.final:
-            return Call("ask", {"task": value, "agent": finals[0]})
+            return Call("ask", {"task": quoted(value), "agent": finals[0]})
         return Call("answer", {"text": value})
 
     def _make(self, role: Role, step: Step, value: str, chance: _Chance) -> Call:
         """The call that makes one step: an own tool, or the sub-agent that is asked for it."""
-        fitting = [name for name in role.tools if name in (("compute",) if step.operand else _LOOKUPS)]
+        fitting = role.makers(step)
         others = [name for name in role.options.calls if self._can(name, step)]
         if self._flawless:
-            fitting = [name for name in fitting if name != "cache" or step.name not in self._stale]
-            fitting = fitting if step.operand or role.covers(step.name) else []
+            fitting = self._right(role, step)
             others = [name for name in others if self._serves(name, step)] or others
         if not fitting and not others:
             return Call("answer", {"text": NOTHING})
@@ -79,32 +80,42 @@ class Expert:
         if fitting and not asks:
             tool = self._favourite(fitting, self._options.prefers_cache, chance(3))
             if tool == "compute":
-                return Call(tool, {"operation": step.name, "operand": int(step.operand), "value": _int(value)})
-            return Call(tool, {"relation": step.name, "entity": value})
+                return Call(tool, {"operation": step.name, "operand": _int(step.operand), "value": _int(value)})
+            if tool in LOOKUPS:
+                return Call(tool, {"relation": step.name, "entity": value})
+            made = tool_step(role.tools[tool], step, value)
+            return made if isinstance(made, Call) else Call("answer", {"text": NOTHING})
         agent = self._favourite(others, self._options.prefers_first, chance(4))
-        return Call("ask", {"task": f"{value} {step.words}", "agent": agent})
+        return Call("ask", {"task": f"{quoted(value)} {step.words}", "agent": agent})
 
     def _favourite(self, names: list[str], share: float, chance: float) -> str:
         if self._flawless or len(names) == 1 or chance < share:
             return names[0]
         return names[1 + int((chance - share) / (1.0 - share) * (len(names) - 1))]
 
+    def _below(self, name: str) -> list[str]:
+        """The roles that a role may call further down."""
+        hierarchy = self._hierarchy
+        return [n for n in hierarchy.roles[name].options.calls if hierarchy.levels[n] > hierarchy.levels[name]]
+
     def _can(self, name: str, step: Step) -> bool:
         """Whether a role, or one below it, has a tool for such a step."""
-        role = self._hierarchy.roles[name]
-        fits = "compute" in role.tools if step.operand else any(tool in role.tools for tool in _LOOKUPS)
-        deeper = [n for n in role.options.calls if self._hierarchy.levels[n] > self._hierarchy.levels[name]]
-        return fits or any(self._can(other, step) for other in deeper)
+        fits = bool(self._hierarchy.roles[name].makers(step))
+        return fits or any(self._can(other, step) for other in self._below(name))
+
+    def _right(self, role: Role, step: Step) -> list[str]:
+        """The role's own tools that make exactly this step rightly."""
+        stale = step.name in self._hierarchy.stale
+        return [
+            tool
+            for tool in role.makers(step)
+            if tool not in LOOKUPS or (role.covers(step.name) and not (stale and tool == "cache"))
+        ]
 
     def _serves(self, name: str, step: Step) -> bool:
         """Whether a role, or one below it, can make exactly this step rightly."""
-        role = self._hierarchy.roles[name]
-        if step.operand:
-            return self._can(name, step)
-        tools = {"fresh"} if step.name in self._stale else set(_LOOKUPS)
-        own = role.covers(step.name) and bool(tools & set(role.tools))
-        deeper = [n for n in role.options.calls if self._hierarchy.levels[n] > self._hierarchy.levels[name]]
-        return own or any(self._serves(other, step) for other in deeper)
+        own = bool(self._right(self._hierarchy.roles[name], step))
+        return own or any(self._serves(other, step) for other in self._below(name))
 
 
 class _Chance:

@@ -10,14 +10,15 @@ from typing import Any
 import networkx as nx
 
 from marl.errors import UserError
+from scenarios.agent_hierarchy.answerable import check_answerable
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.config import GraphConfig, HierarchyConfig, RoleConfig
 from scenarios.agent_hierarchy.graph import call_graph, levels, load_graph
-from scenarios.agent_hierarchy.tasks import MARKS, NOTHING, SIZE, Task
+from scenarios.agent_hierarchy.tasks import MARKS, NOTHING, SIZE, Step, Task, TaskFile, read_tasks
 from scenarios.agent_hierarchy.tool_servers import ToolServers
 from scenarios.agent_hierarchy.tools import ANSWER, Tool, delegation, load_tool
 
-_LOOKUPS = ("cache", "fresh")
+LOOKUPS = ("cache", "fresh")
 _WORLD_WORDS = ("ok", "invalid", "over", "executed", *MARKS)
 
 
@@ -34,6 +35,14 @@ class Role:
     def covers(self, relation: str) -> bool:
         return self.knows is None or relation == SIZE or relation in self.knows
 
+    def makers(self, step: Step) -> list[str]:
+        """Its tools that can make a step, whether or not they know the relation: a tool of the user's own that has
+        the step's name, else ``compute`` for an operation and a lookup for everything else."""
+        if step.name in self.tools and self.tools[step.name].own:
+            return [step.name]
+        fitting = ("compute",) if step.operand else LOOKUPS
+        return [name for name in self.tools if name in fitting]
+
 
 class Hierarchy:
     """A configuration, resolved. Raises ``UserError`` if it cannot work."""
@@ -49,15 +58,30 @@ class Hierarchy:
             raise UserError(f"world.tasks.stale names relation {max(config.tasks.stale)} of {config.tasks.relations}")
         self._calls = call_graph(self.graph)
         self._step_cost = lru_cache(maxsize=4096)(self._least)
+        #: The questions of a file; None: they are generated.
+        self.tasks: TaskFile | None = read_tasks(config.tasks.file) if config.tasks.file else None
+        #: Relations that the cache has wrong, at least in part.
+        self.stale = frozenset(f"r{n}" for n in config.tasks.stale) if self.tasks is None else self.tasks.stale
+        check_answerable(self)
+
+    @property
+    def asked(self) -> tuple[Task, ...]:
+        """The questions of the file for this use, training or evaluation."""
+        assert self.tasks is not None
+        return self.tasks.held_out if self.config.held_out else self.tasks.training
 
     def cost_of(self, tool: str) -> float:
         return self.config.costs.tools.get(tool, 0.0)
+
+    def can_make(self, step: Step) -> bool:
+        """Whether a role has a tool for a step, and knows the relation if it is one."""
+        return self._step_cost(step) is not None
 
     def optimum(self, task: Task) -> tuple[float, int] | None:
         """The least cost of answering a task, and the calls that it takes; None if it has no steps or no way."""
         if not task.steps:
             return None
-        found = [self._step_cost(step.name, not step.operand) for step in task.steps]
+        found = [self._step_cost(step) for step in task.steps]
         if any(each is None for each in found):
             return None
         # Handing over to whoever may answer the user takes a way through the graph of its own.
@@ -68,16 +92,12 @@ class Hierarchy:
         cost = sum(cost for cost, _ in costs) + over * self.config.costs.delegation
         return cost, sum(calls for _, calls in costs) + over
 
-    def _least(self, name: str, lookup: bool) -> tuple[float, int] | None:
+    def _least(self, step: Step) -> tuple[float, int] | None:
         """The least cost of one step and its number of calls, over all roles that can make it."""
         best: tuple[float, int] | None = None
         for role in self.roles.values():
-            for tool in role.tools:
-                if lookup and (tool not in _LOOKUPS or not role.covers(name)):
-                    continue
-                if not lookup and tool != "compute":
-                    continue
-                if tool == "cache" and name in {f"r{n}" for n in self.config.tasks.stale}:
+            for tool in role.makers(step):
+                if (tool in LOOKUPS and not role.covers(step.name)) or (tool == "cache" and step.name in self.stale):
                     continue
                 depth = self.levels[role.name]
                 cost = depth * self.config.costs.delegation + self.cost_of(tool)
@@ -107,6 +127,7 @@ class Hierarchy:
         words += [f"r{n}" for n in range(tasks.relations)] + [f"e{n}" for n in range(tasks.entities)]
         calculates = tasks.arithmetic > 0 or 0 in tasks.hops
         words += [str(n) for n in range(tasks.modulus)] if calculates else []
+        words += [] if self.tasks is None else self.tasks.words()
         return tuple(dict.fromkeys(words))
 
     def examples(self) -> tuple[str, ...]:
@@ -129,5 +150,5 @@ def _role(name: str, options: RoleConfig, servers: ToolServers) -> Role:
     if options.calls:
         tools["ask"] = delegation(options.calls)
     tools["answer"] = ANSWER
-    knows = None if options.knows is None else frozenset(f"r{n}" for n in options.knows)
+    knows = None if options.knows is None else frozenset(f"r{n}" if type(n) is int else str(n) for n in options.knows)
     return Role(name, options, tools, tuple(tool.schema() for tool in tools.values()), knows)

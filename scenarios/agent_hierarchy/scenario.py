@@ -12,6 +12,7 @@ from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError
 from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
+from scenarios.agent_hierarchy.answerable import cautions, unplanned
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
@@ -19,6 +20,7 @@ from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
 from scenarios.agent_hierarchy.render import HierarchyRecorder
+from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 from scenarios.agent_hierarchy.world import HierarchyEnv
 
 _PACKAGE = Path(__file__).parent
@@ -26,16 +28,24 @@ _CORPUS_EPISODES = 200
 
 
 def _make(config: HierarchyConfig, copies: int, device: torch.device) -> BatchedEnv:
-    return DiscreteHierarchy(Hierarchy(config), copies, device)
+    hierarchy = Hierarchy(config)
+    return (DiscreteHierarchy if hierarchy.tasks is None else SpokenHierarchy)(hierarchy, copies, device)
 
 
 def _language(config: HierarchyConfig) -> LanguageWorld:
     hierarchy = Hierarchy(config)
     expert = Expert(hierarchy)
+    untaught = unplanned(hierarchy)
+
+    def shown() -> HierarchyEnv:
+        return HierarchyEnv(hierarchy, planned=True)
 
     def corpus() -> list[str]:
-        """Everything that is said in some demonstrations."""
-        env = HierarchyEnv(hierarchy)
+        """Everything that is said in some demonstrations; of a file without plans, its own texts."""
+        if untaught:
+            assert hierarchy.tasks is not None
+            return [text for task in hierarchy.tasks.training for text in (task.question, task.answer)]
+        env = shown()
         texts: list[str] = []
         for seed in range(_CORPUS_EPISODES):
             env.reset(seed=-1 - seed)
@@ -53,11 +63,16 @@ def _language(config: HierarchyConfig) -> LanguageWorld:
         vocabulary=hierarchy.vocabulary() if config.grammar == "compact" else None,
         corpus=corpus,
         context=config.context,
+        demonstrations=shown,
+        untaught=untaught,
+        cautions=tuple(cautions(hierarchy)),
     )
 
 
 def _instance(config: HierarchyConfig) -> dict[str, Any]:
     graph = config.graph if isinstance(config.graph, str) else "own"
+    if config.tasks.file is not None:
+        return {"graph": graph, "tasks": config.tasks.file.name}
     return {"graph": graph, "hops": "-".join(map(str, sorted(set(config.tasks.hops))))}
 
 
@@ -92,7 +107,7 @@ def _coordinated(config: HierarchyConfig, coordination: CoordinationConfig) -> H
 
 
 def _recorder(env: BatchedEnv) -> Recorder:
-    return HierarchyRecorder(cast(DiscreteHierarchy, env))
+    return HierarchyRecorder(cast(SpokenHierarchy, env))
 
 
 SCENARIO = Scenario(
@@ -113,6 +128,16 @@ SCENARIO = Scenario(
     recorder=_recorder,
     maps=graph_names,
     held_out=_held_out,
+    bound=(
+        "world.graph",
+        "world.tasks.file",
+        "world.grammar",
+        "world.context",
+        "world.plan",
+        "coordination.guidance.enabled",
+        "coordination.intent",
+        "coordination.safety",
+    ),
     checkpoints=_PACKAGE / "checkpoints",
     language=_language,
     coordinated=_coordinated,

@@ -8,7 +8,8 @@ question has exactly one answer, and looking it up needs no storage.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from scenarios.agent_hierarchy.config import TaskConfig
 
 #: Of a file of questions.
 MAX_BYTES = 50_000_000
+#: Characters of anything that is said.
+MAX_TEXT = 4096
 #: What a lookup says that finds nothing.
 NOTHING = "none"
 #: Words after which a message holds something else than the task.
@@ -29,17 +32,38 @@ SIZE = "size"
 
 _TASK, _FACT, _STALE = Stream.WORLD + 1, Stream.WORLD + 2, Stream.WORLD + 3
 _OPERATIONS = ("add", "sub", "mul")
+#: A word of a task: one without spaces, or several in quotation marks.
+_WORD = re.compile(r'"([^"]+)"|(\S+)')
+#: ``name=value`` after the name of a tool.
+_GIVEN = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 
 
 class Step(NamedTuple):
-    """One step of a question: a relation (no operand), or an operation with its operand."""
+    """One step of a question: a relation (no operand), an operation with its operand, or a tool by its name, with
+    ``parameter=value`` words for what is not the value so far."""
 
     name: str
     operand: str = ""
 
     @property
     def words(self) -> str:
-        return f"{self.name} {self.operand}".rstrip()
+        return f"{quoted(self.name)} {self.operand}".rstrip()
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The parameters that a tool's step spells out."""
+        pairs = [_GIVEN.fullmatch(word) for word in words_of(self.operand)]
+        return {pair[1]: pair[2] for pair in pairs if pair is not None}
+
+
+def quoted(word: str) -> str:
+    """A word as tasks spell it: in quotation marks if it holds spaces."""
+    return f'"{word}"' if len(word.split()) != 1 else word
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a task; what stands in quotation marks is one of them."""
+    return [inner or plain for inner, plain in _WORD.findall(text)] if '"' in text else text.split()
 
 
 @dataclass(frozen=True)
@@ -126,31 +150,70 @@ def _solved(start: str, steps: tuple[Step, ...], knowledge: Knowledge, question:
     value = start
     for step in steps:
         value = knowledge.take(step, value)
-    return Task(start, steps, value, knowledge, question or " ".join([start, *(step.words for step in steps)]))
+    return Task(start, steps, value, knowledge, question or spelt(start, steps))
+
+
+def spelt(start: str, steps: Iterable[Step]) -> str:
+    """Start and steps as tasks spell them; ``spoken_task`` reads them back."""
+    return " ".join([quoted(start), *(step.words for step in steps)])
 
 
 def steps_of(words: list[str]) -> tuple[Step, ...]:
-    """The steps that words spell: an operation takes the word after it as its operand."""
+    """The steps that words spell: an operation takes the word after it as its operand, a tool all ``name=value``."""
     steps: list[Step] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        steps.append(Step(word, rest.pop(0)) if word in _OPERATIONS and rest else Step(word))
+        if word in _OPERATIONS and rest:
+            steps.append(Step(word, rest.pop(0)))
+        elif steps and steps[-1].name not in _OPERATIONS and _GIVEN.fullmatch(word):
+            step = steps[-1]
+            steps[-1] = Step(step.name, f"{step.operand} {quoted(word)}".lstrip())
+        else:
+            steps.append(Step(word))
     return tuple(steps)
 
 
 def spoken_task(text: str) -> tuple[str, tuple[Step, ...]]:
     """Start and steps of a question or a delegated task, which are spelt alike; a mark ends them."""
-    words = text.split()
+    words = words_of(text)
     end = next((place for place, word in enumerate(words) if word in MARKS), len(words))
     return (words[0] if words else NOTHING), steps_of(words[1:end])
 
 
-def read_tasks(path: Path, held_out: bool = False) -> list[Task]:
+@dataclass(frozen=True)
+class TaskFile:
+    """The tasks of a file, in its order and by use. A file that marks none as held out has the same ones for both."""
+
+    path: Path
+    tasks: tuple[Task, ...]
+    training: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What all its tasks ask about."""
+        return self.tasks[0].knowledge
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """Relations of which the cache has something wrong."""
+        return frozenset(relation for relation, _ in self.knowledge.stale)
+
+    def words(self) -> list[str]:
+        """Every word that its questions, plans, answers and knowledge are written in."""
+        texts: dict[str, None] = {}
+        for task in self.tasks:
+            texts |= dict.fromkeys((task.question, task.answer, task.start, *(step.words for step in task.steps)))
+        for facts in (self.knowledge.facts or {}, self.knowledge.stale):
+            texts |= {part: None for (relation, entity), value in facts.items() for part in (relation, entity, value)}
+        return list(dict.fromkeys(word for text in texts for word in text.split()))
+
+
+def read_tasks(path: Path) -> TaskFile:
     """Tasks of a JSON file: ``{"knowledge": [[entity, relation, value], ...], "stale": [the same], "tasks":
     [{"question", "answer", "plan", "held_out"}, ...]}``; the plan, a list of words from the start on, may be left out.
 
-    held_out: the tasks marked so, instead of all others; a file that marks none has the same ones for both.
     Raises ``UserError`` that names the fault.
     """
     text = read_text(path, MAX_BYTES)
@@ -161,23 +224,48 @@ def read_tasks(path: Path, held_out: bool = False) -> list[Task]:
     try:
         facts = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("knowledge", [])}
         stale = {(str(relation), str(entity)): str(value) for entity, relation, value in data.get("stale", [])}
+        knowledge = Knowledge(0, 2, 1000, frozenset(), facts, stale)
+        tasks = [_task_from(item, knowledge) for item in data["tasks"]]
         marks = [bool(item.get("held_out", False)) for item in data["tasks"]]
-        wanted = [i for i, mark in zip(data["tasks"], marks, strict=True) if mark == held_out or not any(marks)]
-        tasks = [_task_from(item, Knowledge(0, 2, 1000, frozenset(), facts, stale)) for item in wanted]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} must hold tasks with a question and an answer, and knowledge as triples") from None
     if not tasks:
         raise UserError(f"{path} holds no task")
-    return tasks
+    if all(marks):
+        raise UserError(f"{path} marks all of its tasks as held_out: leave the mark out where they are for training")
+    for number, task in enumerate(tasks, 1):
+        _check(task, f"task {number} of {path}")
+    training = tuple(task for task, mark in zip(tasks, marks, strict=True) if not mark)
+    held_out = tuple(task for task, mark in zip(tasks, marks, strict=True) if mark)
+    return TaskFile(path, tuple(tasks), training, held_out or training)
 
 
 def _task_from(item: Mapping[str, Any], knowledge: Knowledge) -> Task:
-    question, answer = item["question"], item["answer"]
-    if not isinstance(question, str) or not isinstance(answer, str | int):
+    question, answer, plan = item["question"], item["answer"], item.get("plan", [])
+    if not isinstance(question, str) or isinstance(answer, bool) or not isinstance(answer, str | int):
         raise TypeError
-    words = [str(word) for word in item.get("plan", [])]
-    steps = steps_of(words[1:])
-    return Task(words[0] if words else "", steps, str(answer), knowledge, question)
+    if not isinstance(plan, list) or not all(type(word) in (str, int) for word in plan):
+        raise TypeError
+    words = [str(word) for word in plan]
+    return Task(words[0] if words else "", steps_of(words[1:]), str(answer).strip(), knowledge, question)
+
+
+def _check(task: Task, place: str) -> None:
+    """Raise ``UserError`` for what no answer could ever be right for, and for a plan that leads elsewhere."""
+    for what, text in (("question", task.question), ("answer", task.answer)):
+        if not text.strip():
+            raise UserError(f"{place} has an empty {what}")
+    if len(task.answer) > MAX_TEXT:
+        raise UserError(f"the answer of {place} has {len(task.answer):,} characters: {MAX_TEXT:,} can be said")
+    if task.start and not task.steps:
+        raise UserError(f'the plan of {place} has a start and no step: it goes ["{task.start}", STEP, ...]')
+    if task.steps and spoken_task(spelt(task.start, task.steps)) != (task.start, task.steps):
+        raise UserError(f"the plan of {place} holds a word that a task cannot spell: quotes, or {', '.join(MARKS)}")
+    value = task.start
+    for step in task.steps:
+        value = task.knowledge.take(step, value)
+    if task.steps and value not in (NOTHING, task.answer):
+        raise UserError(f"the plan of {place} leads to {value!r}, but its answer is {task.answer!r}")
 
 
 class _Draws:

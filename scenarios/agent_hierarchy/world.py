@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from marl.envs.chat import (
     ChatSpace,
-    ConversationResult,
     ConversationSpace,
     LanguageEnv,
     Message,
@@ -17,39 +15,17 @@ from marl.envs.chat import (
     Turn,
 )
 from marl.seeding import Stream, fold_int
-from scenarios.agent_hierarchy.calls import MAX_TEXT, Call, Fault, nearest_legal, parse, render
+from scenarios.agent_hierarchy.calls import Call, Fault, parse, render
+from scenarios.agent_hierarchy.conversations import Conversation, OpenCall, chance, intended, text_number
+from scenarios.agent_hierarchy.guard import guarded
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
-from scenarios.agent_hierarchy.tasks import NOTHING, Task, generate, read_tasks, spoken_task
+from scenarios.agent_hierarchy.tasks import MAX_TEXT, NOTHING, Task, generate, spelt, spoken_task
 from scenarios.agent_hierarchy.tools import Tool, run
 
 #: Shares of the seeds: the two never meet.
 _TRAIN, _HELD_OUT = Stream.TRAIN, Stream.EVALUATE
 _FAILURE = Stream.WORLD + 4
 _INVALID, _OVER = "invalid", "over"
-
-
-class Conversation(NamedTuple):
-    """One conversation as it is shown: the role, its depth, and the world's own list of its messages."""
-
-    agent: str
-    level: int
-    messages: list[Message]
-
-
-class _Call:
-    """One open or finished call."""
-
-    __slots__ = ("anchor", "asked", "called", "made", "messages", "pending", "result", "role", "size", "task", "told")
-
-    def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
-        self.role, self.task, self.anchor = role, task, anchor
-        self.called = False  # the last turn was a legal call, which the next tool message answers
-        self.asked = ""  # the last call of a sub-agent
-        self.told: list[list[str]] = []  # what it announced with each of these calls
-        self.made, self.pending = 0, 0  # steps of the task that are answered, and those that the last call is to answer
-        self.size = 0
-        self.messages: list[Message] = []
-        self.result = ConversationResult(role.name, caller, level)
 
 
 class HierarchyEnv(LanguageEnv):
@@ -62,9 +38,14 @@ class HierarchyEnv(LanguageEnv):
 
     Seeds of ``reset`` choose the task: the same seed always gives the same question, knowledge and failures.
     ``said`` holds all conversations of the episode, in the order in which they were opened.
+
+    Args:
+        hierarchy: roles, tools and questions.
+        render_mode: ``ansi``, or None.
+        planned: of a file's questions ask only those with a plan, which a demonstrator can follow.
     """
 
-    def __init__(self, hierarchy: Hierarchy, render_mode: str | None = None):
+    def __init__(self, hierarchy: Hierarchy, render_mode: str | None = None, planned: bool = False):
         super().__init__()
         self.hierarchy, self.render_mode = hierarchy, render_mode
         self.metadata = {"name": "agent_hierarchy_v0", "render_modes": ["ansi"], "is_parallelizable": False}
@@ -74,10 +55,12 @@ class HierarchyEnv(LanguageEnv):
         self.action_spaces = {name: ChatSpace(MAX_TEXT, hierarchy.examples()) for name in self.possible_agents}
         self._compact = config.grammar == "compact"
         self._domain = fold_int(0, _HELD_OUT if config.held_out else _TRAIN)
-        self._file_tasks = read_tasks(config.tasks.file, config.held_out) if config.tasks.file else None
+        self._tasks = None if hierarchy.tasks is None else hierarchy.asked
+        if planned and self._tasks is not None:
+            self._tasks = tuple(task for task in self._tasks if task.steps)
         self._episodes = 0
         self._seed = 0
-        self._stack: list[_Call] = []
+        self._stack: list[OpenCall] = []
         self.task: Task
 
     # Spaces
@@ -97,20 +80,22 @@ class HierarchyEnv(LanguageEnv):
         key = fold_int(fold_int(self._domain, self._seed), self._episodes)
         self._episodes += 1
         self._key = key
-        if self._file_tasks is None:
+        if self._tasks is None:
             self.task = generate(self.hierarchy.config.tasks, key)
         else:
-            self.task = self._file_tasks[(key & ((1 << 63) - 1)) % len(self._file_tasks)]
+            self.task = self._tasks[(key & ((1 << 63) - 1)) % len(self._tasks)]
+        # The question of a file is in words of its own; a generated one is spelt as a plan is.
+        self._plan = spelt(self.task.start, self.task.steps) if self._tasks is not None and self.task.steps else ""
         self.agents = self.possible_agents[:]
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
         self.terminations = dict.fromkeys(self.agents, False)
         self.truncations = dict.fromkeys(self.agents, False)
         self.infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
-        self._conversations: list[_Call] = []
+        self._conversations: list[OpenCall] = []
         self.said: list[Conversation] = []
         self._numbers: list[int] = []
-        self._turns = self._calls = self._lookups = self._invalid = self._corrected = 0
+        self._turns = self._calls = self._lookups = self._invalid = self._corrections = 0
         self._made = dict.fromkeys(self.possible_agents, 0)
         self._cost = 0.0
         self._answer: str | None = None
@@ -130,7 +115,8 @@ class HierarchyEnv(LanguageEnv):
             top.result.level,
             top.messages,
             top.role.schemas,
-            fold_int(top.anchor, _text_number(top.messages[-1]["content"])),
+            fold_int(top.anchor, text_number(top.messages[-1]["content"])),
+            self._plan if top.result.level == 0 else "",
         )
 
     def observe(self, agent: str) -> Messages:
@@ -153,17 +139,11 @@ class HierarchyEnv(LanguageEnv):
         top.result.turns += 1
         call = parse(action, top.role.tools)
         text = action if isinstance(action, str) else ""
-        if isinstance(call, Fault) and self.hierarchy.config.guard:
-            self._say(top, text[:MAX_TEXT], None)
-            call = nearest_legal(action, top.role.tools, Call("answer", {"text": NOTHING}))
-            self._corrected += 1
-            self.rewards[speaker] -= self.hierarchy.config.guard_price
-            self._hear(top, "executed " + render(call, self.hierarchy.config.grammar))
-        elif isinstance(call, Fault):
-            self._say(top, text[:MAX_TEXT], None)
-            self._refuse(top, _INVALID if self._compact else f"error: {call.reason}")
-        else:
+        if isinstance(call, Call):
             self._say(top, text, call)
+        else:
+            self._say(top, text[:MAX_TEXT], None)
+            call = self._corrected(top, action, call)
         if isinstance(call, Call):
             self._execute(top, call)
         self._enforce_budgets()
@@ -178,7 +158,7 @@ class HierarchyEnv(LanguageEnv):
             "invalid_actions": float(self._invalid),
             "lookups": float(self._lookups),
             "turns": float(self._turns),
-            "corrections": float(self._corrected),
+            "corrections": float(self._corrections),
             "hops": float(self.task.hops),
             "optimal_cost": optimum[0] if optimum else float("nan"),
             "optimal_calls": float(optimum[1]) if optimum else float("nan"),
@@ -202,7 +182,7 @@ class HierarchyEnv(LanguageEnv):
         """The same moment once more; what never changes is shared."""
         fixed = (
             self.hierarchy,
-            self._file_tasks,
+            self._tasks,
             self.task,
             self.observation_spaces,
             self.action_spaces,
@@ -218,7 +198,19 @@ class HierarchyEnv(LanguageEnv):
 
     # Calls
 
-    def _execute(self, top: _Call, call: Call) -> None:
+    def _corrected(self, top: OpenCall, action: str | None, fault: Fault) -> Call | Fault:
+        """What the guard, if there is one, executes in the place of a text that is no legal call; else its refusal."""
+        config = self.hierarchy.config
+        call = guarded(action, top.role.tools, Call("answer", {"text": NOTHING})) if config.guard else fault
+        if isinstance(call, Fault):
+            self._refuse(top, _INVALID if self._compact else f"error: {call.reason}")
+            return call
+        self._corrections += 1
+        self.rewards[top.role.name] -= config.guard_price
+        self._hear(top, "executed " + render(call, config.grammar))
+        return call
+
+    def _execute(self, top: OpenCall, call: Call) -> None:
         if call.name == "answer":
             self._close(call.arguments["text"], by_itself=True)
         elif self._calls >= self.hierarchy.config.max_calls or self._spent(top.role):
@@ -228,7 +220,7 @@ class HierarchyEnv(LanguageEnv):
         else:
             self._use(top, top.role.tools[call.name], call)
 
-    def _delegate(self, top: _Call, call: Call) -> None:
+    def _delegate(self, top: OpenCall, call: Call) -> None:
         callee = self.hierarchy.roles[call.arguments["agent"]]
         rounds = sum(conversation.role is callee for conversation in self._stack)
         if rounds >= self.hierarchy.graph.max_rounds:
@@ -236,12 +228,12 @@ class HierarchyEnv(LanguageEnv):
             return
         task = call.arguments["task"]
         top.asked, top.pending = render(call, self.hierarchy.config.grammar), len(spoken_task(task)[1])
-        top.told.append(["above", top.asked, *_intended(top)])
+        top.told.append(["above", top.asked, *intended(top)])
         self._count(top)
         self._pay(top, self.hierarchy.config.costs.delegation)
         self._open(callee, top, task)
 
-    def _use(self, top: _Call, tool: Tool, call: Call) -> None:
+    def _use(self, top: OpenCall, tool: Tool, call: Call) -> None:
         self._count(top)
         self._lookups += 1
         top.pending = int(tool.name != "check")
@@ -259,7 +251,7 @@ class HierarchyEnv(LanguageEnv):
         """Whether a role has used up the calls that it may make in an episode."""
         return role.options.budget is not None and self._made[role.name] >= role.options.budget
 
-    def _count(self, top: _Call) -> None:
+    def _count(self, top: OpenCall) -> None:
         self._calls += 1
         self._made[top.role.name] += 1
 
@@ -269,13 +261,13 @@ class HierarchyEnv(LanguageEnv):
             return False
         key = fold_int(self._key, _FAILURE)
         for word in (role.name, *map(str, call.arguments.values())):
-            key = fold_int(key, _text_number(word))
-        return _chance(key) < role.options.failure
+            key = fold_int(key, text_number(word))
+        return chance(key) < role.options.failure
 
-    def _open(self, role: Role, caller: _Call | None, task: str) -> None:
+    def _open(self, role: Role, caller: OpenCall | None, task: str) -> None:
         level = 0 if caller is None else caller.result.level + 1
-        anchor = fold_int(_text_number(role.name), _text_number(task))
-        new = _Call(role, caller.role.name if caller else None, level, task, anchor)
+        anchor = fold_int(text_number(role.name), text_number(task))
+        new = OpenCall(role, caller.role.name if caller else None, level, task, anchor)
         self._numbers.append(len(self._conversations))
         self._conversations.append(new)
         self.said.append(Conversation(role.name, level, new.messages))
@@ -289,7 +281,7 @@ class HierarchyEnv(LanguageEnv):
             return role.name
         return f"You are {role.name}. Every message of yours is one JSON call of a tool: {', '.join(role.tools)}."
 
-    def _request(self, new: _Call, caller: _Call | None, task: str) -> str:
+    def _request(self, new: OpenCall, caller: OpenCall | None, task: str) -> str:
         """What a role sees of its task, of the question, and of what its caller has seen."""
         parts = [task]
         reads = new.role.options.reads
@@ -308,14 +300,14 @@ class HierarchyEnv(LanguageEnv):
             parts += ["plan", *(f"{step.words}" for step in steps)]
         return " ".join(parts)
 
-    def _heard_of(self, above: _Call) -> list[str]:
+    def _heard_of(self, above: OpenCall) -> list[str]:
         """What a new conversation hears of the announcements of an agent above it: late, lost or garbled ones."""
         config = self.hierarchy.config
         if len(above.told) <= config.announce_delay:
             return []
         told = above.told[-1 - config.announce_delay]
         key = fold_int(fold_int(fold_int(self._key, Stream.MESSAGES), len(self._conversations)), above.result.level)
-        if config.announce_loss and _chance(fold_int(key, 0)) < config.announce_loss:
+        if config.announce_loss and chance(fold_int(key, 0)) < config.announce_loss:
             return []
         if not config.announce_noise:
             return told
@@ -323,7 +315,7 @@ class HierarchyEnv(LanguageEnv):
         known = self.hierarchy.vocabulary()
         for place in range(1, len(words)):
             own = fold_int(key, place)
-            if _chance(own) < config.announce_noise:
+            if chance(own) < config.announce_noise:
                 words[place] = known[fold_int(own, 0) % len(known)]
         return words
 
@@ -340,7 +332,7 @@ class HierarchyEnv(LanguageEnv):
         caller.result.cost += closed.result.cost
         self._hear(caller, text)
 
-    def _is_right(self, closed: _Call, text: str) -> bool | None:
+    def _is_right(self, closed: OpenCall, text: str) -> bool | None:
         if closed.result.level == 0 or closed.role.options.final:
             return text.strip() == self.task.answer
         value, steps = spoken_task(closed.task)
@@ -350,20 +342,20 @@ class HierarchyEnv(LanguageEnv):
 
     # Bookkeeping
 
-    def _add(self, conversation: _Call, message: Message) -> None:
+    def _add(self, conversation: OpenCall, message: Message) -> None:
         conversation.messages.append(message)
         content: str = message["content"]
         # A byte-level tokenizer makes about one token of three characters.
         conversation.size += content.count(" ") + 2 if self._compact else len(content) // 3 + 2
 
-    def _say(self, top: _Call, text: str, call: Call | None) -> None:
+    def _say(self, top: OpenCall, text: str, call: Call | None) -> None:
         message: Message = {"role": "assistant", "content": text}
         top.called = call is not None
         if call is not None:
             message["call"], message["number"] = call._asdict(), top.result.turns
         self._add(top, message)
 
-    def _hear(self, top: _Call, text: str) -> None:
+    def _hear(self, top: OpenCall, text: str) -> None:
         message: Message = {"role": "tool", "content": text}
         if top.called:
             message["call_id"] = top.result.turns
@@ -371,13 +363,13 @@ class HierarchyEnv(LanguageEnv):
             top.pending = 0
         self._add(top, message)
 
-    def _refuse(self, top: _Call, reason: str) -> None:
+    def _refuse(self, top: OpenCall, reason: str) -> None:
         self._invalid += 1
         top.result.invalid += 1
         self.rewards[top.role.name] -= self.hierarchy.config.costs.invalid
         self._hear(top, reason)
 
-    def _pay(self, top: _Call, cost: float) -> None:
+    def _pay(self, top: OpenCall, cost: float) -> None:
         self._cost += cost
         top.result.cost += cost
 
@@ -405,19 +397,3 @@ class HierarchyEnv(LanguageEnv):
             flags[agent] = True
             self.rewards[agent] += reward
         self._stack, self._numbers = [], []
-
-
-def _intended(conversation: _Call) -> list[str]:
-    """What an agent will ask for next, once the call at hand is answered; nothing if its task says no more."""
-    steps = spoken_task(conversation.task)[1][conversation.made + conversation.pending :]
-    return ["above", steps[0].words] if steps else []
-
-
-def _chance(key: int) -> float:
-    """Uniform in [0, 1)."""
-    return (key & ((1 << 53) - 1)) / (1 << 53)
-
-
-def _text_number(text: str) -> int:
-    """A number of a text that is the same in every process."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"))

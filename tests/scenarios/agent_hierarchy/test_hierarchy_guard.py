@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scenarios.agent_hierarchy.calls import Call, parse
 from scenarios.agent_hierarchy.config import HierarchyConfig
+from scenarios.agent_hierarchy.guard import guarded
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
+from scenarios.agent_hierarchy.tools import ANSWER, BUILT_IN, delegation, tool_from
 from scenarios.agent_hierarchy.world import HierarchyEnv
 
 HIERARCHIES = {
@@ -87,3 +91,100 @@ def test_no_call_outside_schema_or_budget(grammar, seed, texts):
     outcome = env.outcome()
     assert outcome.calls <= hierarchy.config.max_calls
     assert outcome.metrics["turns"] <= hierarchy.config.max_turns
+
+
+def echo(message: str) -> str:
+    """Say it again.
+
+    Args:
+        message: what to say
+    """
+    return message
+
+
+def shout(message: str) -> str:
+    """Say it aloud.
+
+    Args:
+        message: what to say
+    """
+    return message.upper()
+
+
+TOOLS = {function.__name__: tool_from(function) for function in (echo, shout)} | {
+    "fresh": BUILT_IN["fresh"],
+    "ask": delegation(("north", "south")),
+    "answer": ANSWER,
+}
+HI = '{"name":"echo","arguments":{"message":"hi"}}'
+#: Forms in which models write the call of HI, and some in which they only mention it.
+READ = (
+    f"<think>I could shout. Or ask north?</think>{HI}",
+    f"I could shout.</think>\n{HI}",
+    f"```json\n{HI}\n```",
+    f"Let me echo that: {HI}",
+    f"{HI}\nThat is my call.",
+    f"<tool_call>\n{HI}\n</tool_call> Done.",
+    f"First some words. <tool_call>{HI}</tool_call>",
+    f"[{HI}]",
+    HI[:-2],
+    '{"name":"ehco","arguments":{"mesage":"hi"}}',
+    "ecko hi",
+    "echo: hi",
+)
+REFUSED = (
+    f"<think>{HI}",
+    f"I answer: no shout, {HI}",
+    f'[{HI},{{"name":"shout","arguments":{{"message":"hi"}}}}]',
+    '{"name":"echo","parameters":{"message":"hi"}}',
+    '{"type":"function","function":{"name":"echo","arguments":"{\\"message\\":\\"hi\\"}"}}',
+    '[TOOL_CALLS]echo[ARGS]{"message":"hi"}',
+    '<|tool_call_start|>[echo(message="hi")]<|tool_call_end|>',
+    "<tool_call>echo\n<arg_key>message</arg_key>\n<arg_value>hi</arg_value>\n</tool_call>",
+    "<tool_call>\n<function=echo>\n<parameter=message>\nhi\n</parameter>\n</function>\n</tool_call>",
+    "Action: echo\nAction Input: hi",
+    "I should answer the user by calling echo with hi",
+    "The answer may be found: shout hi",
+    HI[:-4],
+    f'{{"name":"shoot","arguments":{{"message":"hi"}}}} {HI}',
+    "echo " + "hi " * 2000,
+)
+
+
+def executed(text: str) -> Call | None:
+    read = parse(text, TOOLS)
+    found = read if isinstance(read, Call) else guarded(text, TOOLS, Call("answer", {"text": "none"}))
+    return found if isinstance(found, Call) else None
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_call_in_a_wrapping_is_read_as_what_it_is(text: str) -> None:
+    assert executed(text) == Call("echo", {"message": "hi"})
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_may_hold_a_call_in_an_unknown_form_is_not_executed_as_another(text: str) -> None:
+    assert executed(text) is None
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    before=st.text(alphabet=" .,<>[]{}`=|:abc\n", max_size=12),
+    after=st.text(alphabet=" .,<>[]{}`=|:abc\n", max_size=12),
+    call=st.sampled_from([HI, '{"name":"fresh","arguments":{"relation":"r1","entity":"e5"}}']),
+)
+def test_no_wrapping_makes_another_call_of_it(before: str, after: str, call: str) -> None:
+    meant = parse(call, TOOLS)
+    assert executed(before + call + after) in (meant, None)
+
+
+def test_a_refusal_of_the_guard_is_an_invalid_turn_at_the_price_of_one() -> None:
+    config = HierarchyConfig(guard=True, guard_price=0.25, grammar="json", context=600)
+    env = HierarchyEnv(Hierarchy(config))
+    env.reset(seed=0)
+    env.step("<tool_call>ask <arg_key>agent</arg_key><arg_value>north</arg_value></tool_call>")
+    assert env.agent_selection == "planner" and env.rewards["planner"] == -config.costs.invalid
+    assert env.observe("planner")[-1]["content"] == "error: a call in a form that is not known"
+    while env.turn() is not None:
+        env.step("answer e1")
+    assert (env.outcome().metrics["invalid_actions"], env.outcome().metrics["corrections"]) == (1.0, 0.0)

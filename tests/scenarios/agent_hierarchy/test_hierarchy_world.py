@@ -101,12 +101,12 @@ def test_expert_is_weak_but_not_hopeless() -> None:
 
 
 def test_turn_budget_truncates_and_calls_are_refused_when_over() -> None:
-    env = make(max_turns=5, max_calls=1)
+    env = make(max_turns=5, max_calls=2)
     env.reset(seed=1)
-    env.step("check e1")
-    env.step("check e1")
-    assert env.observe("planner")[-1]["content"] == "over"
     for _ in range(3):
+        env.step("check e1")
+    assert env.observe("planner")[-1]["content"] == "over"
+    for _ in range(2):
         env.step("check e1")
     assert all(env.truncations.values()) and not any(env.terminations.values())
 
@@ -144,7 +144,7 @@ def test_same_seed_same_task_and_held_out_differs() -> None:
 
 
 def test_cycles_are_named_or_bounded() -> None:
-    roles = {"a": {"calls": ["b"]}, "b": {"calls": ["a"]}}
+    roles = {"a": {"calls": ["b"]}, "b": {"calls": ["a"], "tools": ["fresh"]}}
     with pytest.raises(UserError, match="circle"):
         load_graph(GraphConfig.model_validate({"entry": "a", "roles": roles}))
     graph = {"entry": "a", "roles": roles, "cycles": "max_rounds", "max_rounds": 2}
