@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from marl import api
 from marl.errors import UserError
@@ -112,11 +111,3 @@ def test_the_guard_replaces_an_invalid_call_by_the_nearest_legal_one() -> None:
         env.step("gibberish")
         assert turn.agent == "planner"
     assert env.outcome().metrics["corrections"] == 4 and env.outcome().metrics["invalid_actions"] == 0
-
-
-def test_discrete_face_refuses_questions_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "tasks.json"
-    path.write_text(json.dumps({"tasks": [{"question": "why?", "answer": "because"}]}))
-    config = HierarchyConfig.model_validate({"tasks": {"file": str(path)}})
-    with pytest.raises(UserError, match="generated tasks"):
-        SCENARIO.make(config, 1, torch.device("cpu"))
