@@ -13,6 +13,7 @@ from pettingzoo import ParallelEnv
 
 from marl.envs.factories import import_factory
 from marl.envs.foreign_abilities import Abilities, AbilitySpec
+from marl.envs.own_randomness import OwnRandomness
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
 
@@ -48,6 +49,7 @@ class ForeignSimulator:
     Continuous actions are clipped to their bounds. An agent that disappears without a flag counts as terminated;
     one that is flagged twice as terminated. Agents alive at the horizon are truncated.
     metrics: figures of an episode that the environment gives with its end, in ``info["metrics"]`` of any agent.
+    Global random numbers are each simulator's own and seeded with every episode (``OwnRandomness``).
     """
 
     def __init__(
@@ -57,6 +59,11 @@ class ForeignSimulator:
         metrics: tuple[str, ...] = (),
     ):
         self._metrics = metrics
+        self._randomness = OwnRandomness()
+        with self._randomness:
+            self._make(factory, horizon)
+
+    def _make(self, factory: Callable[[], ParallelEnv[Any, Any, Any]] | str, horizon: int | None) -> None:
         self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
         agents = getattr(self._env, "possible_agents", None)
         if not agents:
@@ -97,10 +104,20 @@ class ForeignSimulator:
         return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec, self._abilities.inputs())
 
     def reset(self, seed: int) -> None:
-        self._observations, self._infos = self._env.reset(seed=seed)
+        with self._randomness:
+            self._reset_env(seed)
         self._begin()
 
+    def _reset_env(self, seed: int) -> None:
+        """Also an environment that draws from global generators starts a function of ``seed``."""
+        self._randomness.seed(seed)
+        self._observations, self._infos = self._env.reset(seed=seed)
+
     def step(self, actions: Array, next_seed: int) -> None:
+        with self._randomness:
+            self._step(actions, next_seed)
+
+    def _step(self, actions: Array, next_seed: int) -> None:
         acting = [slot for slot in range(len(self._keys)) if self._alive[slot]]
         # In the environment's own order: it may draw random numbers on its way through them.
         slots = {self._keys[slot]: slot for slot in acting}
@@ -129,7 +146,7 @@ class ForeignSimulator:
         if not self._alive.any():
             self._done = True
             self._figures = self._read_metrics()
-            self._observations, self._infos = self._env.reset(seed=next_seed)
+            self._reset_env(next_seed)
             self._start_agents()
 
     def write(self, outputs: Mapping[str, Array]) -> None:
@@ -160,10 +177,12 @@ class ForeignSimulator:
         for slot in range(len(masks)):
             legal = self._mask(slot)
             masks[slot] = True if legal is None else legal
-        self._abilities.answer(question, inputs, outputs, masks)
+        with self._randomness:
+            self._abilities.answer(question, inputs, outputs, masks)
 
     def close(self) -> None:
-        self._env.close()
+        with self._randomness:
+            self._env.close()
 
     # Episode
 

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from marl.envs.own_randomness import OwnRandomness
+
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
@@ -152,6 +154,7 @@ def serve(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Where numpy came with the fork, the state of its global generator did too, the same for every worker.
     np.random.seed()
+    OwnRandomness.take_process()
     memory: SharedMemory | None = None
     simulators: list[Simulator] = []
     arrays: dict[str, Array] = {}

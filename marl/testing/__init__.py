@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from marl.testing.aec import check_aec
     from marl.testing.batched import check_batched
     from marl.testing.command import cli_check
+    from marl.testing.independence import check_independence
     from marl.testing.parallel import check_parallel
     from marl.testing.report import ConformanceError, Finding, Report
     from marl.testing.worlds import TinyWorld
@@ -20,6 +21,7 @@ _HOMES = {
     "TinyWorld": "worlds",
     "check_aec": "aec",
     "check_batched": "batched",
+    "check_independence": "independence",
     "check_parallel": "parallel",
     "cli_check": "command",
 }
@@ -31,6 +33,7 @@ __all__ = [
     "TinyWorld",
     "check_aec",
     "check_batched",
+    "check_independence",
     "check_parallel",
     "cli_check",
 ]

@@ -14,6 +14,7 @@ from marl.envs.pettingzoo import ParallelFace
 from marl.envs.random_play import mask_of_group, random_actions
 from marl.envs.spaces import BitWindow
 from marl.testing.batched_fields import Inspection
+from marl.testing.independence import BESIDE, two_worlds
 from marl.testing.parallel import check_parallel
 from marl.testing.probes import told
 from marl.testing.report import Report
@@ -46,8 +47,9 @@ def check_batched(
     make_on: (copies, device) -> world; given and with a GPU there, CPU and GPU are compared.
     spec: MODULE:FACTORY, where a new process finds ``make`` if its own name does not tell.
     Checked: fields and spaces at every step, flags, masks, metrics, keys; independence of batch size and neighbours;
-    reset of some copies; that returned tensors are the caller's; snapshots where the world has them; and that its
-    PettingZoo face is the same world and passes ``check_parallel``. Names of faults: ``marl.testing.report.FAULTS``.
+    reset of some copies; that other worlds in the process change nothing; that returned tensors are the caller's;
+    snapshots where the world has them; and that its PettingZoo face is the same world and passes ``check_parallel``.
+    Names of faults: ``marl.testing.report.FAULTS``.
     """
     report = Report(spec or name_of(make))
     with closing(make(batches[-2] if len(batches) > 1 else 2)) as env:
@@ -59,6 +61,7 @@ def check_batched(
         ("neighbours", lambda: _neighbours(report, make, middle, seed, steps)),
         ("partial reset", lambda: _partial_reset(report, make, middle, seed, steps)),
         ("overwriting", lambda: _aliasing(report, make, middle, seed, steps)),
+        ("two worlds", lambda: two_worlds(report, make, middle, seed, min(steps, BESIDE))),
         ("snapshots", lambda: _snapshots(report, make, middle, seed, min(steps, 40))),
         ("PettingZoo face", lambda: _face(report, make, seed, steps, inspection.newcomers)),
         ("another process", lambda: _other_process(report, make, spec or factory_spec(make), seed, steps)),

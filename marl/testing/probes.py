@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import numbers
 import random
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,21 +155,40 @@ def vandalise(value: Any) -> None:
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[list[str]]:
-    """Seed the global generators, put them back afterwards, and name in the yielded list those used in between."""
+    """Seed the global generators, put them back afterwards, and name in the yielded list those used in between.
+
+    Those of ``random`` and ``numpy``, and that of ``torch`` (on the CPU) where it is loaded.
+    """
     used: list[str] = []
-    before = random.getstate(), np.random.get_state(legacy=False)
-    random.seed(seed)
-    np.random.seed(seed)
-    start = random.getstate(), digest(np.random.get_state(legacy=False))
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state() if torch else None
+    scatter(seed)
+    start = _generator_states()
     try:
         yield used
     finally:
-        if random.getstate() != start[0]:
-            used.append("random")
-        if digest(np.random.get_state(legacy=False)) != start[1]:
-            used.append("numpy.random")
+        used += [name for name, state in _generator_states().items() if name in start and state != start[name]]
         random.setstate(before[0])
         np.random.set_state(before[1])
+        if torch is not None:
+            torch.set_rng_state(before[2])
+
+
+def scatter(seed: int) -> None:
+    """Seed all global generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.manual_seed(seed)
+
+
+def _generator_states() -> dict[str, str]:
+    states: dict[str, Any] = {"random": random.getstate(), "numpy.random": np.random.get_state(legacy=False)}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state().numpy()
+    return {name: digest(state) for name, state in states.items()}
 
 
 def told(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
 from marl.errors import UserError, nearest
 from marl.seeding import Stream, fold, fold_int, seeds_of
+from scenarios.vmas_tasks.alone import Alone
 from scenarios.vmas_tasks.config import VmasConfig
 
 METRICS: Mapping[str, Metric] = {
@@ -60,23 +62,25 @@ def make_simulator(config: VmasConfig, copies: int, device: torch.device) -> Sim
     tasks = sorted({*vmas.scenarios, *vmas.mpe_scenarios, *vmas.debug_scenarios})
     if config.task not in tasks:
         raise UserError(f"world.task: VMAS has no scenario '{config.task}'{nearest(config.task, tasks)}")
+    shared = getattr(vmas.simulator.environment.Environment, "vmas_random_state", None)
+    make = partial(
+        vmas.make_env,
+        config.task,
+        num_envs=copies,
+        device=device,
+        continuous_actions=config.continuous,
+        max_steps=None,  # the time limit is kept here, where it is no termination
+        seed=0,
+        clamp_actions=True,
+        **config.options,
+    )
     try:
         with warnings.catch_warnings():
             # VMAS only warns of options that its scenario does not know.
             warnings.filterwarnings("error", message="Scenario kwargs")
-            made: Simulator = vmas.make_env(
-                config.task,
-                num_envs=copies,
-                device=device,
-                continuous_actions=config.continuous,
-                max_steps=None,  # the time limit is kept here, where it is no termination
-                seed=0,
-                clamp_actions=True,
-                **config.options,
-            )
+            return Alone(make, shared, device)
     except (TypeError, ValueError, KeyError, AssertionError, UserWarning) as error:
         raise UserError(f"VMAS refuses world.options of {config.task}: {' '.join(str(error).split())[:200]}") from None
-    return made
 
 
 class VmasWorld(BatchedEnv):
@@ -87,7 +91,8 @@ class VmasWorld(BatchedEnv):
     An episode terminates for all agents when VMAS's scenario is done; at the horizon it is truncated.
 
     VMAS draws from one stream for all copies: the same seeds, batch and actions give the same episodes, but a copy is
-    not the same in another batch, and no copy can be saved in mid-episode.
+    not the same in another batch, and no copy can be saved in mid-episode. Worlds of one process do not influence each
+    other (``Alone``).
     """
 
     def __init__(self, config: VmasConfig, simulator: Simulator, copies: int, device: torch.device | str = "cpu"):

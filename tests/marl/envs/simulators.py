@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import sys
@@ -166,3 +167,35 @@ class Wordy(Herd):
 
     def observation_space(self, agent: str) -> spaces.Space:
         return spaces.Text(5)
+
+
+class Gambler(ParallelEnv[str, Any, int]):
+    """One agent whose world draws from the global generators of ``random`` and ``numpy``, and never seeds them."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "gambler"}
+    possible_agents: ClassVar[list[str]] = ["gambler_0"]
+    max_cycles = 6
+
+    def __init__(self) -> None:
+        self.agents: list[str] = []
+        self._seen, self._acts = spaces.Box(0.0, 1.0, (2,), np.float32), spaces.Discrete(2)
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        return self._seen
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        return self._acts
+
+    def _look(self) -> dict[str, Any]:
+        return {"gambler_0": np.array([np.random.uniform(), random.random()], np.float32)}
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.agents, self._time = ["gambler_0"], 0
+        return self._look(), {"gambler_0": {}}
+
+    def step(self, actions: dict[str, int]) -> Any:
+        self._time += 1
+        over = self._time == self.max_cycles
+        self.agents = [] if over else self.agents
+        one = "gambler_0"
+        return self._look(), {one: random.random()}, {one: False}, {one: over}, {one: {}}

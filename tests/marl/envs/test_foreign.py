@@ -9,18 +9,39 @@ import numpy as np
 import pytest
 import torch
 from face_factories import tiny_face
-from simulators import Fragile, Herd, Unbounded, Wordy
+from simulators import Fragile, Gambler, Herd, Unbounded, Wordy
 
 from marl.envs.batched import Snapshots
 from marl.envs.pettingzoo import ParallelFace, from_parallel
 from marl.envs.random_play import random_actions
 from marl.errors import UserError
 from marl.testing import TinyWorld, check_batched, check_parallel
+from marl.testing.probes import global_generators
 from marl.testing.tensors import first_difference
 
 
 def test_the_herd_is_itself_correct() -> None:
     assert not check_parallel(lambda: Herd(), steps=60).findings
+
+
+def test_global_random_numbers_are_each_copy_s_own() -> None:
+    """An environment that draws from the process's generators becomes a function of its seed, in any company."""
+    assert "nondeterministic" in check_parallel(lambda: Gambler(), steps=30).faults
+    for workers in (0, None):
+        report = check_batched(
+            lambda copies, workers=workers: from_parallel(Gambler, copies, workers=workers, deterministic=True),
+            steps=15,
+            batches=(1, 2, 3),
+        )
+        assert report.faults <= {"seed-ignored"}, str(report)
+
+
+def test_the_process_keeps_its_random_numbers() -> None:
+    with global_generators(4) as used:
+        world = from_parallel(Gambler, 2, workers=0)
+        world.step(random_actions(world, world.reset(0)))
+        world.close()
+    assert used == []
 
 
 def test_spec() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import TimeStep, Tree
-from marl.testing import TinyWorld, check_batched
+from marl.testing import TinyWorld, check_batched, check_independence
 from marl.testing.report import FAULTS
 
 SIZES = (1, 2, 5)
@@ -212,7 +212,26 @@ class Breaks(Small):
         raise ValueError("out of luck")
 
 
+class ClassState(Small):
+    """All worlds of a process draw from one stream."""
+
+    drawn = 0
+
+    def step(self, actions: Tree) -> TimeStep:
+        out = super().step(actions)
+        ClassState.drawn += 1
+        return out._replace(reward=out.reward + ClassState.drawn % 97)
+
+
+class GlobalTorch(Small):
+    def step(self, actions: Tree) -> TimeStep:
+        out = super().step(actions)
+        return out._replace(reward=out.reward + torch.rand(()))
+
+
 PLANTED: dict[type[Small], str] = {
+    ClassState: "instances-share-state",
+    GlobalTorch: "instances-share-state",
     BatchMatters: "copy-depends-on-batch",
     NeighbourMatters: "copy-depends-on-neighbour",
     OneTensor: "returned-data-reused",
@@ -249,6 +268,20 @@ def test_planted_fault_is_found(kind: type[Small]) -> None:
     assert PLANTED[kind] in report.faults, str(report)
     assert not report.ok
     assert set(PLANTED.values()) <= set(FAULTS)
+
+
+def test_global_generators_that_are_only_seeded_are_named() -> None:
+    class Seeds(Small):
+        def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
+            torch.manual_seed(3)
+            return super().reset(seed, mask)
+
+    report = check_independence(lambda copies: Seeds(copies), steps=8)
+    assert report.faults == {"global-randomness"} and report.ok and "torch drawn from or seeded" in str(report)
+
+
+def test_a_world_that_breaks_beside_another_is_named() -> None:
+    assert check_independence(lambda copies: Breaks(copies), steps=8).faults == {"raises"}
 
 
 def test_worlds_without_snapshots_are_skipped_there(monkeypatch: pytest.MonkeyPatch) -> None:

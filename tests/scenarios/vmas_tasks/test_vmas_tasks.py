@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marl.errors import UserError
 from marl.scenario import load_scenario
+from scenarios.vmas_tasks.alone import Alone
 from scenarios.vmas_tasks.config import VmasConfig
 from scenarios.vmas_tasks.scenario import SCENARIO
 from scenarios.vmas_tasks.world import VmasWorld, make_simulator
@@ -129,6 +130,43 @@ def test_without_vmas_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 def test_it_is_found_by_reference() -> None:
     assert load_scenario("scenarios.vmas_tasks.scenario:SCENARIO") is SCENARIO
     assert SCENARIO.preset_names() == ["balance", "navigation"]
+
+
+class Sharing:
+    """Draws as VMAS does: all of a kind from one list of states."""
+
+    states: ClassVar[list[Any]] = [0]
+    agents: ClassVar[list[Any]] = []
+    scenario = None
+
+    def seed(self, seed: int) -> None:
+        self.states[0] = seed
+
+    def reset(self) -> int:
+        self.states[0] += 1
+        return self.states[0]
+
+    def step(self, actions: list[Tensor]) -> int:
+        if not actions:
+            raise ValueError("no actions")
+        return self.reset()
+
+    def reset_at(self, index: int) -> int:
+        return self.reset()
+
+    def get_from_scenario(self) -> int:
+        return self.reset()
+
+
+def test_environments_that_share_their_states_are_kept_apart() -> None:
+    one, other = (Alone(Sharing, Sharing.states, CPU) for _ in range(2))
+    one.seed(10)
+    other.seed(20)
+    assert [one.reset(), other.reset(), one.step([1]), other.reset_at(0), one.reset_at(0)] == [11, 21, 12, 22, 13]
+    with pytest.raises(ValueError):
+        one.step([])
+    assert [one.get_from_scenario(), other.get_from_scenario()] == [14, 23]
+    assert Sharing.states == [0]
 
 
 @needs_vmas
