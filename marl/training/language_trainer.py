@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from marl.config import AnyRunConfig
-from marl.envs.chat import ConversationResult
+from marl.envs.chat import ConversationResult, LanguageWorld
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.language.turns import Episode, TurnPlayer
 from marl.scenario import Scenario, load_scenario
 from marl.seeding import Stream, fold_int
 from marl.systems.language.exchange import SUB
+from marl.systems.language.self_check import check_scoring
+from marl.systems.language.speakers import Speakers
 from marl.systems.registry import load_system
 from marl.systems.system import System
 from marl.training.idle import IdleWatch
@@ -58,9 +60,8 @@ class LanguageTrainer(Loop):
         self.learner = system.build(self._world, config.algorithm, config.seed, config.device)
         self._player = self.learner.player(self._world.make)
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)
-        demonstrator = ScriptedPolicy(self._world.expert, self.learner.speakers.tokenizer)
         shown = self._world.demonstrations or self._world.make
-        self._teacher = TurnPlayer(shown, dict.fromkeys(self._world.roles, demonstrator))
+        self._teacher = TurnPlayer(shown, demonstrators(self._world, self.learner.speakers))
         exchange = self.learner.exchange
         #: Learns from what another process plays.
         self._follows = exchange is not None and exchange.side == SUB
@@ -73,8 +74,7 @@ class LanguageTrainer(Loop):
         self._watch = IdleWatch()
 
     def _imitates(self) -> bool:
-        """Only models made from scratch need to be shown how to speak."""
-        return self.learner.speakers.tokenizer is not None
+        return can_imitate(self._world, self.learner.speakers)
 
     @property
     def primary_metric(self) -> str:
@@ -101,10 +101,31 @@ class LanguageTrainer(Loop):
             check_taught(self.config, self._world)
         for doubt in doubts(self.config, self._world, self.learner.speakers.units):
             self._echo(f"warning: {doubt}")
+        self._check_scoring()
         if self.learner.exchange is not None and not self._follows:
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             # The clock alone is no name: two short runs can begin in one second.
             self.learner.exchange.claim(f"seed {self.config.seed}, begun {began}, {uuid.uuid4().hex[:8]}")
+        self._echo_warm_start()
+
+    def _check_scoring(self) -> None:
+        units = self.learner.speakers.units
+        check_scoring([unit.model for unit in units], self._world, [unit.key for unit in units], self._echo)
+
+    def _echo_warm_start(self) -> None:
+        """Say what real weights begin with: they could do without being shown how to speak."""
+        units = [unit for unit in self.learner.speakers.units if unit.model.pretrained]
+        if not units:
+            return
+        names, options = ", ".join(unit.name for unit in units), self.config.algorithm.warm_start
+        if self._imitations:
+            shown = f"{options.steps} steps of {options.batch} episodes"
+            self._echo(f"warm start of {names}: {shown} of the demonstrator (algorithm.warm_start.steps=0: none)")
+        else:
+            why = "weights come from --init" if options.steps else "algorithm.warm_start.steps=0"
+            why = why if self._imitates() else self._world.untaught
+            why = "this side learns from a store" if self._follows else why
+            self._echo(f"no warm start of {names}: {why}")
 
     def _take(self, tree: Mapping[str, Any]) -> None:
         """What is taken replaces imitation."""
@@ -113,6 +134,7 @@ class LanguageTrainer(Loop):
 
     def load(self) -> None:
         super().load()
+        self._check_scoring()
         if not self._exact:
             self._echo("this run shares a store with another process: it goes on, but not bit for bit")
 
@@ -258,16 +280,17 @@ def language_plan(config: AnyRunConfig, imitates: bool = True) -> dict[str, Any]
     check_groups(config)
     world = scenario.language(config.world)
     learner = load_system(config.system).build(world, config.algorithm, config.seed, config.device)
-    if imitates and learner.speakers.tokenizer is not None:
+    taught = imitates and can_imitate(world, learner.speakers)
+    if taught:
         check_taught(config, world)
-    demonstrator = ScriptedPolicy(world.expert, learner.speakers.tokenizer)
-    player = TurnPlayer(world.make, dict.fromkeys(world.roles, demonstrator))
+    player = TurnPlayer(world.make, demonstrators(world, learner.speakers))
     shown = player.play(range(-1, -33, -1), 0)
     words = sum(len(turn.text.split()) for episode in shown for c in episode.conversations for turn in c.turns)
     each = max(sum(map(tokens_of, shown)), words) * config.copies // len(shown)
     return {
         "agents": len(world.roles),
-        "iterations": -(-config.algorithm.warm_start.steps // _IMITATION_STEPS) - (-config.total_steps // each),
+        "iterations": taught * -(-config.algorithm.warm_start.steps // _IMITATION_STEPS)
+        - (-config.total_steps // each),
         "agent_steps_per_iteration": each,
         "parameters": {
             unit.name: sum(p.numel() for p in unit.model.parameters_of(unit.roles[0]))
@@ -275,6 +298,16 @@ def language_plan(config: AnyRunConfig, imitates: bool = True) -> dict[str, Any]
         },
         "warnings": tuple(doubts(config, world, learner.speakers.units)),
     }
+
+
+def can_imitate(world: LanguageWorld, speakers: Speakers) -> bool:
+    """Whether a run imitates: models made from scratch have to, real weights do where there is something to show."""
+    return speakers.tokenizer is not None or not world.untaught
+
+
+def demonstrators(world: LanguageWorld, speakers: Speakers) -> dict[str, ScriptedPolicy]:
+    """Role -> the world's demonstrator, whose texts become ids as the role's own model spells them."""
+    return {role: ScriptedPolicy(world.expert, speller) for role, speller in speakers.spellers.items()}
 
 
 def tokens_of(episode: Episode) -> int:

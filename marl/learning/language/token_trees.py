@@ -25,7 +25,7 @@ class TokenTrees:
     at: int64 ``[M]``, flat places (tree * S + place) of the tokens before the M learned ones. target: int64 ``[M]``,
     the learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all
     sequences through the token. count: float ``[M]``, how many these are. old: float ``[M]``, log-probability when
-    sampled.
+    sampled, NaN where no sequence through the token was sampled.
     """
 
     token: Tensor
@@ -45,7 +45,10 @@ class TokenTrees:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One sequence of tokens, and per token: whether it is learned, its advantage, its log-probability when sampled."""
+    """One sequence of tokens; of each token whether it is learned, its advantage and its log-probability when sampled.
+
+    old: NaN where somebody else chose the token.
+    """
 
     ids: Sequence[int]
     learned: np.ndarray
@@ -115,7 +118,8 @@ class _Tree:
 
     def learned(self, size: int) -> tuple[np.ndarray, ...]:
         """Places of the tokens before the learned ones, the learned ones, their sums, counts and old log-probs."""
-        positive, negative, count, old = (np.zeros(size) for _ in range(4))
+        positive, negative, count = (np.zeros(size) for _ in range(3))
+        old = np.full(size, np.nan)
         before = np.zeros(size, np.int64)
         for path, row in self._columns:
             chosen = np.flatnonzero(row.learned)
@@ -124,7 +128,8 @@ class _Tree:
             positive[places] += np.maximum(weight, 0.0)
             negative[places] += np.minimum(weight, 0.0)
             count[places] += 1.0
-            old[places] = row.old[chosen]
+            known = ~np.isnan(row.old[chosen])
+            old[places[known]] = row.old[chosen[known]]
             before[places] = path[chosen - 1]
         found = np.flatnonzero(count)
         return before[found], found, positive[found], negative[found], count[found], old[found]

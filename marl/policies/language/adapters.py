@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marl.errors import UserError
 from marl.policies.language.base import Request
+from marl.policies.language.lora import adapter_layers, adapter_names, adapter_parameters, load_parameters
 from marl.policies.language.tiny import TinyPolicy
 from marl.policies.language.tokenizer import ChatTokenizer
 from marl.policies.language.transformer import TransformerConfig, weight_of
@@ -44,25 +45,28 @@ class AdaptedPolicy(TinyPolicy):
         except ImportError:
             raise UserError("adapters need the extra 'llm': pip install 'marl-platform[llm]'") from None
         options = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_TARGETS)
+        names = adapter_names(roles)
         # Their own first weights come from the same generator as the body's.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            for role in roles:
-                peft.inject_adapter_in_model(options, self.module, adapter_name=role)
-        self._layers: list[Any] = [m for m in self.module.modules() if hasattr(m, "active_adapters")]
+            for name in names.values():
+                peft.inject_adapter_in_model(options, self.module, adapter_name=name)
+        self._layers = adapter_layers(self.module)
+        self._names = names
+        self._own = {role: adapter_parameters(self.module, name) for role, name in names.items()}
+        adapted = {id(parameter) for own in self._own.values() for parameter in own.values()}
+        #: Parameters of the body, by name.
+        self.shared = {name: p for name, p in self.module.named_parameters() if id(p) not in adapted}
         self.body = Body(self)
 
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
-        return [parameter for name, parameter in self.module.named_parameters() if f".{role}." in name]
+        return list(self._own[role].values())
 
     def state_of(self, role: str) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.module.named_parameters() if f".{role}." in name}
+        return {name: parameter.detach().clone() for name, parameter in self._own[role].items()}
 
-    @torch.no_grad()
     def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
-        named = dict(self.module.named_parameters())
-        for name, value in state.items():
-            named[name].copy_(value)
+        load_parameters(self._own[role], state, f"role '{role}'")
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         self._select(role, learns=True)
@@ -81,44 +85,39 @@ class AdaptedPolicy(TinyPolicy):
 
     def merged(self) -> dict[str, Tensor]:
         """The weights of the role that spoke last, with its adapter worked in, by the names of a plain model."""
-        layers = {name: layer for name, layer in self.module.named_modules() if layer in self._layers}
-        plain = {
-            name.replace(".base_layer", ""): value.detach().clone()
-            for name, value in self.module.state_dict().items()
-            if ".lora_" not in name
-        }
-        return plain | {f"{name}.weight": weight_of(layer).detach().clone() for name, layer in layers.items()}
+        plain = {name.replace(".base_layer", ""): value.detach().clone() for name, value in self.shared.items()}
+        adapted = {f"{name}.weight": weight_of(layer).detach().clone() for name, layer in self._layers.items()}
+        return plain | adapted
 
     def _select(self, role: str | None, learns: bool) -> None:
         """Speak by a role's adapter. learns: whether its adapter does; with no role, whether the body does."""
-        for layer in self._layers:
+        for layer in self._layers.values():
             if role is not None:
-                layer.set_adapter(role)
-        for name, parameter in self.module.named_parameters():
-            adapter = ".lora_" in name
-            parameter.requires_grad_(learns and (role is None) != adapter)
+                layer.set_adapter(self._names[role])
+        for own in self._own.values():
+            for parameter in own.values():
+                parameter.requires_grad_(learns and role is not None)
+        for parameter in self.shared.values():
+            parameter.requires_grad_(learns and role is None)
 
 
 class Body:
     """All but the adapters, as something that learns from the tokens of all roles (``TokenModel``)."""
 
+    packs = True
+    pretrained = False
+
     def __init__(self, policy: AdaptedPolicy):
         self._policy = policy
 
-    def _named(self) -> dict[str, torch.nn.Parameter]:
-        return {name: p for name, p in self._policy.module.named_parameters() if ".lora_" not in name}
-
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
-        return list(self._named().values())
+        return list(self._policy.shared.values())
 
     def state_of(self, role: str) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self._named().items()}
+        return {name: parameter.detach().clone() for name, parameter in self._policy.shared.items()}
 
-    @torch.no_grad()
     def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
-        named = self._named()
-        for name, value in state.items():
-            named[name].copy_(value)
+        load_parameters(self._policy.shared, state, "the body")
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         self._policy._select(None, learns=True)

@@ -69,8 +69,27 @@ class LanguagePolicy(Protocol):
 
 
 @runtime_checkable
+class Speller(Protocol):
+    """Puts into ids what somebody else has said, so that a model can be shown how to speak."""
+
+    def hear(self, request: Request) -> None:
+        """Bring the transcript of a request up to date with its messages."""
+
+    def said(self, text: str) -> list[int]:
+        """The ids of a turn that says ``text``, its end mark included."""
+
+
+@runtime_checkable
 class TokenModel(Protocol):
     """A model that can score given tokens, for learning."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether it scores trees of sequences; else one sequence a row, with padding behind it."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether its weights come from elsewhere."""
 
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
         """The parameters that learn from the role's tokens."""

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from marl.envs.chat import Message
 from marl.errors import UserError
 from marl.policies.language.base import Request, Transcript
+from marl.policies.language.lora import adapter_names, adapter_parameters, load_parameters
 from marl.policies.language.sampling import draw, up_to
+from marl.policies.language.scoring import Scorer
+from marl.policies.language.weights import load_folder, with_adapters
 from marl.seeding import fold
 
 #: A conversation that every chat template can spell, to find out how it goes on after an assistant's turn.
 _BEFORE: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
 
 
-def _libraries(adapters: bool) -> tuple[Any, Any]:
-    # Imported here: they belong to an extra, and take seconds.
-    try:
-        transformers = importlib.import_module("transformers")
-        peft = importlib.import_module("peft") if adapters else None
-    except ImportError:
-        raise UserError("policies of kind 'hf' need the extra 'llm': pip install 'marl-platform[llm]'") from None
-    return transformers, peft
-
-
 class HfPolicy:
     """Speaks by a causal language model of ``transformers``.
 
-    folder: local weights, configuration and tokenizer; nothing is ever downloaded. roles: who speaks through it.
-    lora_rank: rank of an adapter per role, the rest stays as it is; None: all weights learn, shared by the roles.
-    Raises ``UserError`` if the folder cannot be loaded.
+    Args:
+        folder: local weights, configuration and tokenizer; nothing is ever downloaded.
+        roles: who speaks through it, by any names.
+        lora_rank: rank of an adapter per role, the rest stays as it is; None: all weights learn, shared by the roles.
+        dtype: of the weights, by torch's name.
+        device: where they lie.
+        max_tokens: of one turn, the end mark included.
+        temperature: of sampling.
+        seed: of the adapters' first weights.
+
+    Raises:
+        UserError: the folder cannot be loaded, or its tensors are not those of the model that it names.
     """
 
     trainable = True
+    pretrained = True
 
     def __init__(
         self,
@@ -53,118 +57,100 @@ class HfPolicy:
         temperature: float = 1.0,
         seed: int = 0,
     ):
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no model: it has no config.json; name a folder of downloaded weights")
-        transformers, peft = _libraries(lora_rank is not None)
         self.max_tokens, self.temperature = max_tokens, temperature
         self._device = torch.device(device)
-        try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=getattr(torch, dtype)
-            )
-            # A tokenizer.json says everything; the class that a model's kind suggests may read it differently.
-            fast = (folder / "tokenizer.json").is_file()
-            kind = transformers.PreTrainedTokenizerFast if fast else transformers.AutoTokenizer
-            self._tokenizer = kind.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
-        if self._tokenizer.chat_template is None:
-            raise UserError(f"the tokenizer in {folder} has no chat template: use a model that was made for chats")
-        self._adapters = lora_rank is not None
+        self._causal, self._tokenizer = load_folder(folder, dtype)
+        self._names = {} if lora_rank is None else adapter_names(roles)
+        model: Any = self._causal
         if lora_rank is not None:
-            model = self._with_adapters(model, peft, roles, lora_rank, seed)
+            model = with_adapters(self._causal, list(self._names.values()), lora_rank, seed)
         self.module: torch.nn.Module = model.to(self._device).eval()
-        self._causal: Any = model.get_base_model() if self._adapters else model
-        ends = self._causal.generation_config.eos_token_id
-        ends = self._tokenizer.eos_token_id if ends is None else ends
-        self._ends: list[int] = list(ends) if isinstance(ends, list) else [int(ends)]
+        self._own = {role: adapter_parameters(self.module, name) for role, name in self._names.items()}
+        self.scorer = Scorer(self._causal)
+        # State-space models keep what they remember under another name.
+        accepted = inspect.signature(self._causal.forward).parameters
+        self._memory = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._spelt = lru_cache(maxsize=16_384)(self._spell)
         self._tail = self._find_tail()
-
-    def _with_adapters(self, model: Any, peft: Any, roles: Sequence[str], rank: int, seed: int) -> Any:
-        config = peft.LoraConfig(
-            r=rank, lora_alpha=2 * rank, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules="all-linear"
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = peft.get_peft_model(model, config, adapter_name=roles[0])
-            for role in roles[1:]:
-                model.add_adapter(role, config)
-        return model
+        self._ends = self._find_ends(folder)
 
     # Learning (TokenModel)
 
+    @property
+    def packs(self) -> bool:
+        """Whether ``logits_at`` takes trees of sequences; else one sequence a row, padded behind."""
+        return self.scorer.packs
+
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
-        if not self._adapters:
-            return list(self.module.parameters())
-        return [p for name, p in self.module.named_parameters() if f".{role}." in name]
+        return list(self._own[role].values() if self._own else self.module.parameters())
 
     def state_of(self, role: str) -> dict[str, Tensor]:
-        if not self._adapters:
-            return {name: value.detach().clone() for name, value in self._causal.state_dict().items()}
-        return {name: p.detach().clone() for name, p in self.module.named_parameters() if f".{role}." in name}
+        whole: Mapping[str, Tensor] = self._own[role] if self._own else self._causal.state_dict()
+        return {name: value.detach().clone() for name, value in whole.items()}
 
-    @torch.no_grad()
     def load_state_of(self, role: str, state: Mapping[str, Tensor]) -> None:
-        if not self._adapters:
-            self._causal.load_state_dict(state)
-            return
-        named = dict(self.module.named_parameters())
-        for name, value in state.items():
-            named[name].copy_(value)
+        load_parameters(self._own[role] if self._own else self._causal.state_dict(), state, f"role '{role}'")
 
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         self._select(role)
-        dtype = self._causal.get_input_embeddings().weight.dtype
-        additive = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min).unsqueeze(1)
-        body = self._causal.get_decoder()
-        hidden = body(
-            input_ids=token.to(self._device),
-            position_ids=position.to(self._device),
-            attention_mask=additive.to(self._device),
-            use_cache=False,
-        ).last_hidden_state
-        chosen = hidden.reshape(-1, hidden.shape[-1])[at.to(self._device)]
-        logits: Tensor = self._causal.get_output_embeddings()(chosen)
-        return logits.float().cpu()
+        given = (each.to(self._device) for each in (token, position, mask, at))
+        return self.scorer.logits(*given).float().cpu()
 
     def _select(self, role: str) -> None:
-        if self._adapters:
-            self.module.set_adapter(role)  # type: ignore[operator]
+        if self._own:
+            self.module.set_adapter(self._names[role])  # type: ignore[operator]
             # Selecting an adapter freezes the others; each role's own optimiser decides what is learned.
-            for name, parameter in self.module.named_parameters():
-                parameter.requires_grad_(".lora_" in name)
+            for parameters in self._own.values():
+                for parameter in parameters.values():
+                    parameter.requires_grad_(True)
 
     def forget(self) -> None:
         """Nothing is kept between turns."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self._causal.get_input_embeddings().weight.dtype  # type: ignore[no-any-return]
+
+    @property
     def adapters(self) -> bool:
         """Whether roles have adapters of their own."""
-        return self._adapters
+        return bool(self._own)
+
+    def folder_of(self, folder: Path, role: str) -> Path:
+        """Where ``save`` puts what the role speaks by."""
+        return folder / quote(role, safe="").replace(".", "%2E") if self._own else folder
 
     def save(self, folder: Path) -> None:
-        """Write the weights; with adapters each role's to a folder of its name. Raises ``UserError``."""
+        """Write the weights; with adapters each role's to a folder of its own (``folder_of``). Raises ``UserError``."""
         try:
-            self.module.save_pretrained(folder)  # type: ignore[operator]
+            if not self._own:
+                self._causal.save_pretrained(folder)
+            for role, adapter in self._names.items():
+                path = self.folder_of(folder, role)
+                self.module.peft_config[adapter].save_pretrained(path)  # type: ignore[index,union-attr]
+                state = {name: value.contiguous() for name, value in self.state_of(role).items()}
+                safetensors.torch.save_file(state, path / "adapter_model.safetensors", metadata={"format": "pt"})
         except OSError as error:
             raise UserError(f"weights cannot be written to {folder}: {error.strerror or error}") from None
 
     # Speaking
 
-    @torch.no_grad()
     def complete(self, requests: Sequence[Request], greedy: bool = False) -> list[str | None]:
         texts: dict[int, str] = {}
         by_role: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             self.hear(request)
-            by_role.setdefault(request.turn.agent if self._adapters else "", []).append(number)
+            by_role.setdefault(request.turn.agent if self._own else "", []).append(number)
         for role, numbers in by_role.items():
-            if role:
-                self._select(role)
-            said = self._generate(
-                [requests[n].transcript.ids for n in numbers], [requests[n].key for n in numbers], greedy
-            )
+            asked = [requests[n] for n in numbers]
+            prompts, keys = [each.transcript.ids for each in asked], [each.key for each in asked]
+            said = self.sample_as(role, prompts, keys, self.max_tokens, greedy, self._ends)
             for number, (ids, log_probs) in zip(numbers, said, strict=True):
                 requests[number].transcript.say(ids, log_probs)
                 texts[number] = self.text(ids)
@@ -173,6 +159,10 @@ class HfPolicy:
     def text(self, ids: Sequence[int]) -> str:
         """What ids say; marks are left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def said(self, text: str) -> list[int]:
+        """The ids of a turn that somebody else has written, its end mark included, as if it had been sampled."""
+        return [*self._spelt(text), self._ends[0]]
 
     def hear(self, request: Request) -> None:
         """Bring a transcript up to date: what is new is spelt as the chat template spells it, nothing is made anew."""
@@ -195,6 +185,19 @@ class HfPolicy:
         mark = self._tokenizer.decode([transcript.ids[-1]]) if ended else ""
         return self._tail.removeprefix(mark)
 
+    def _find_ends(self, folder: Path) -> list[int]:
+        """Marks that end a turn: the template's own, if it is one token, and those that the model names."""
+        found: list[int] = []
+        first = self._spell(self._tail)[:1]
+        added = self._tokenizer.added_tokens_decoder
+        if first and first[0] in added and added[first[0]].special:
+            found.append(first[0])
+        for named in (self._causal.generation_config.eos_token_id, self._tokenizer.eos_token_id):
+            found += named if isinstance(named, list) else [] if named is None else [int(named)]
+        if not found:
+            raise UserError(f"nothing ends a turn in {folder}: name an eos_token in its tokenizer_config.json")
+        return list(dict.fromkeys(found))
+
     def _find_tail(self) -> str:
         spelt = self._template(_BEFORE, (), prompt=False)
         return spelt[spelt.rindex("reply") + len("reply") :]
@@ -208,36 +211,62 @@ class HfPolicy:
     def _spell(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _generate(self, prompts: list[list[int]], keys: list[int], greedy: bool) -> list[tuple[list[int], list[float]]]:
-        """Tokens and log-probabilities of each row, sampled by counter: neighbours do not matter."""
+    @torch.no_grad()
+    def sample_as(
+        self,
+        role: str,
+        prompts: list[list[int]],
+        keys: list[int],
+        steps: int,
+        greedy: bool = False,
+        ends: Sequence[int] = (),
+    ) -> list[tuple[list[int], list[float]]]:
+        """Tokens and log-probabilities of each row, sampled by counter: neighbours do not matter.
+
+        Args:
+            role: whose adapter speaks, where there are any.
+            prompts: ids so far, one list a row.
+            keys: of each row's random numbers.
+            steps: tokens of a row at most.
+            greedy: take the most probable token.
+            ends: ids that end a row.
+        """
+        self._select(role)
         longest = max(map(len, prompts))
         pad = self._tokenizer.pad_token_id or 0
         token = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts], device=self._device)
         seen = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self._device)
         position = (seen.cumsum(1) - 1).clamp(min=0)
         row_keys = torch.tensor(keys)
-        ends = torch.tensor(self._ends)
+        end_marks = torch.tensor(list(ends))
         done = torch.zeros(len(prompts), dtype=torch.bool)
         tokens: list[Tensor] = []
         scores: list[Tensor] = []
         cache: Any = None
-        for step in range(self.max_tokens):
-            out = self._causal(
-                input_ids=token, position_ids=position, attention_mask=seen, past_key_values=cache, use_cache=True
-            )
-            cache = out.past_key_values
-            log_prob = torch.log_softmax(out.logits[:, -1].float().cpu() / self.temperature, dim=-1)
+        for step in range(steps):
+            last = torch.arange(1, len(prompts) + 1, device=self._device) * token.shape[1] - 1
+            with self.scorer.head_at(last) as shaped:
+                out = self._causal(
+                    input_ids=token,
+                    position_ids=position,
+                    attention_mask=seen,
+                    use_cache=True,
+                    **{self._memory: cache},
+                )
+                logits = shaped(out.logits).float().cpu()
+            cache = out[self._memory]
+            log_prob = torch.log_softmax(logits / self.temperature, dim=-1)
             chosen = log_prob.argmax(dim=-1) if greedy else draw(log_prob, fold(row_keys, step))
             tokens.append(chosen)
             scores.append(log_prob.gather(1, chosen.unsqueeze(1)).squeeze(1))
-            done |= torch.isin(chosen, ends)
+            done |= torch.isin(chosen, end_marks)
             if bool(done.all()):
                 break
             token = chosen.unsqueeze(1).to(self._device)
             seen = torch.cat([seen, torch.ones_like(token)], dim=1)
             position = position[:, -1:] + 1
         ids, log_probs = torch.stack(tokens, 1).tolist(), torch.stack(scores, 1).tolist()
-        counts = [up_to(row, self._ends) for row in ids]
+        counts = [up_to(row, ends) for row in ids]
         return [(ids[row][:count], log_probs[row][:count]) for row, count in enumerate(counts)]
 
 

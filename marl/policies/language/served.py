@@ -32,6 +32,7 @@ class ServedPolicy(OpenAIPolicy):
     """
 
     trainable = True
+    pretrained = True
     #: Its log-probabilities are another program's, so that ratios to them are not exactly 1.
     sampled_elsewhere = True
 
@@ -45,7 +46,7 @@ class ServedPolicy(OpenAIPolicy):
         if not self._published:
             self._publish()
         for request in requests:
-            self.local.hear(request)
+            self.hear(request)
         return super().complete(requests, greedy)
 
     def _say(self, request: Request, greedy: bool) -> str | None:
@@ -79,7 +80,19 @@ class ServedPolicy(OpenAIPolicy):
         if self._published:
             self._publish()
 
+    # Being shown how to speak (Speller)
+
+    def hear(self, request: Request) -> None:
+        self.local.hear(request)
+
+    def said(self, text: str) -> list[int]:
+        return self.local.said(text)
+
     # Learning (TokenModel)
+
+    @property
+    def packs(self) -> bool:
+        return self.local.packs
 
     def parameters_of(self, role: str) -> list[torch.nn.Parameter]:
         return self.local.parameters_of(role)
@@ -99,7 +112,7 @@ class ServedPolicy(OpenAIPolicy):
         self._published = True
         self.local.save(self._folder)
         for name, role in zip(names, self._roles, strict=False):
-            path = self._folder / role if self.local.adapters else self._folder
+            path = self.local.folder_of(self._folder, role)
             if self._reload:
                 self._ask_to_load({"lora_name": name, "lora_path": str(path.resolve())})
 

@@ -39,6 +39,8 @@ class TinyPolicy:
     """
 
     trainable = True
+    packs = True
+    pretrained = False
 
     def __init__(
         self,
@@ -74,11 +76,10 @@ class TinyPolicy:
     @torch.inference_mode()
     def complete(self, requests: Sequence[Request], greedy: bool = False) -> list[str | None]:
         for request in requests:
-            transcript, messages = request.transcript, request.turn.messages
+            transcript = request.transcript
             if transcript.ids and transcript.ids[-1] != self.tokenizer.end:  # the turn before was cut short
                 transcript.hear([self.tokenizer.end])
-            transcript.hear(self.tokenizer.prompt(messages[transcript.read :]))
-            transcript.read = len(messages) + 1
+            self.tokenizer.hear(request)
         fits: list[Request] = []
         for request in requests:
             if len(request.transcript.ids) + self.max_tokens <= self.context:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marl.envs.chat import SPEAKERS, Message
 from marl.errors import UserError
+from marl.policies.language.base import Request
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -102,6 +103,13 @@ class ChatTokenizer:
     def said(self, text: str) -> list[int]:
         """The ids of a turn that says ``text``, its end mark included."""
         return [*self._spelt(text), self.end]
+
+    def hear(self, request: Request) -> None:
+        """Bring the transcript of a request up to date (``Speller``)."""
+        transcript, messages = request.transcript, request.turn.messages
+        transcript.hear(self.prompt(messages[transcript.read :]))
+        # The world repeats what is said now as a message: it will be in the ids already.
+        transcript.read = len(messages) + 1
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids of messages, and the mark after which the model speaks."""

@@ -67,7 +67,7 @@ class Decoupled:
         first = self._reinforcement.learn(unit, rows, normaliser, taken[-1].rate, fresh, imitated)
         if first is None:
             return figures
-        figures[f"grad_norm_{unit.name}"] = first.norm
+        figures |= first.figures(unit.name)
         exchange.versions[unit.name] += 1
         exchange.publish(unit)
         return figures

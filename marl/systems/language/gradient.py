@@ -7,18 +7,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from marl.learning.language.token_trees import TokenRow, pack
+from marl.learning.language.token_trees import TokenRow
 from marl.learning.learner import ClippedAdam
 from marl.learning.surrogates import ppo_clip
+from marl.systems.language.likelihood import LogRatio, log_probs
 from marl.systems.language.options import LanguageConfig
 from marl.systems.language.speakers import Unit
 
 
 class Step(NamedTuple):
-    """loss: before the step. norm: of the gradient, before clipping."""
+    """loss: before the step. norm: of the gradient, before clipping. log_ratio: of these weights to what sampled."""
 
     loss: float
     norm: float
+    log_ratio: LogRatio
+
+    def figures(self, name: str) -> dict[str, float]:
+        """``grad_norm_NAME`` and the figures of the log-ratio."""
+        return {f"grad_norm_{name}": self.norm} | self.log_ratio.figures(name)
 
 
 def adam_of(unit: Unit, rate: float, config: LanguageConfig) -> ClippedAdam:
@@ -51,19 +57,21 @@ def gradient_step(
     """
     adam.zero()
     on_policy = on_policy and not getattr(unit.model, "sampled_elsewhere", False)
-    total = 0.0
-    for trees in pack(rows, config.tree_tokens, config.pass_tokens):
-        logits = unit.model.logits_at(unit.key, trees.token, trees.position, trees.mask, trees.at)
-        log_prob = torch.log_softmax(logits / config.temperature, dim=-1)
-        log_prob = log_prob.gather(1, trees.target.unsqueeze(1)).squeeze(1)
-        if on_policy:
-            loss = -(log_prob * (trees.positive + trees.negative)).sum()
-        else:
-            ratio = log_prob - trees.old
-            loss = (ppo_clip(ratio, trees.positive, config.clip) + ppo_clip(ratio, trees.negative, config.clip)).sum()
+    total, apart = 0.0, LogRatio()
+    scored = log_probs(unit.model, unit.key, rows, config.temperature, config.tree_tokens, config.pass_tokens)
+    for trees, log_prob in scored:
+        apart.add(log_prob, trees.old)
+        loss = -(log_prob * (trees.positive + trees.negative))
+        if not on_policy:
+            # What somebody else said was not sampled, and has no ratio.
+            shown, clip = trees.old.isnan(), config.clip
+            ratio = log_prob - torch.where(shown, log_prob.detach(), trees.old)
+            clipped = ppo_clip(ratio, trees.positive, clip) + ppo_clip(ratio, trees.negative, clip)
+            loss = torch.where(shown, loss, clipped)
+        loss = loss.sum()
         torch.autograd.backward(loss / normaliser)
         total += float(loss.detach()) / normaliser
-    return Step(total, float(adam.step()))
+    return Step(total, float(adam.step()), apart)
 
 
 class Reinforcement:

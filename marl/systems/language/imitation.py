@@ -35,7 +35,7 @@ class Imitation:
             if not unit.taught:  # an adapter, whose body is shown how to speak
                 continue
             adam = self._adams[unit.name]
-            set_rate(adam, options.rate * share)
+            set_rate(adam, self._rate(unit) * share)
             rows = demonstrated(episodes, unit, 1.0)
             figures[f"imitation_loss_{unit.name}"] = gradient_step(unit, adam, rows, 1.0, self._config).loss
         return figures
@@ -44,8 +44,12 @@ class Imitation:
         """Forget the moments: reinforcement begins with its own."""
         self._adams = {}
 
+    def _rate(self, unit: Unit) -> float:
+        options = self._config.warm_start
+        return options.pretrained_rate if unit.model.pretrained else options.rate
+
     def _begin(self) -> None:
-        self._adams = {unit.name: adam_of(unit, self._config.warm_start.rate, self._config) for unit in self._units}
+        self._adams = {unit.name: adam_of(unit, self._rate(unit), self._config) for unit in self._units}
 
     def state(self) -> dict[str, Any]:
         return {name: adam.state() for name, adam in self._adams.items()}
@@ -67,4 +71,6 @@ def demonstrated(episodes: Sequence[Episode], unit: Unit, weight: float, least_l
         c for episode in episodes for c in episode.conversations if c.agent in unit.taught and c.level >= least_level
     ]
     tokens = sum(end - start for c in written for start, end in c.transcript.spans)
-    return [token_row(conversation, weight / tokens) for conversation in written] if weight and tokens else []
+    if not weight or not tokens:
+        return []
+    return [token_row(conversation, weight / tokens, sampled=False) for conversation in written]

@@ -115,7 +115,7 @@ class LanguageLearner:
             imitated = demonstrated(shown, unit, own.normaliser * replayed, 1)
             first = self._reinforcement.learn(unit, own.rows, own.normaliser, rate, shown=imitated)
             if first is not None:
-                figures[f"grad_norm_{unit.name}"] = first.norm
+                figures |= first.figures(unit.name)
         if self._decoupled is not None:
             figures |= self._decoupled.update(shown, replayed)
         self._forget()

@@ -96,6 +96,8 @@ class WarmStartConfig(Frozen):
     batch: Annotated[int, Field(ge=1)] = 48
     """Demonstrated episodes per step."""
     rate: Positive = 3e-3
+    pretrained_rate: Positive = 2e-4
+    """The rate of real weights (kind hf, or openai with weights), and of adapters on them; lower where all learn."""
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps until the learning rate is reached; it falls linearly afterwards."""
     replay: Annotated[float, Field(ge=0.0)] = 0.0
@@ -178,7 +180,8 @@ class LanguageConfig(Frozen):
     """Let the learning rate fall linearly to zero over the run."""
     max_grad_norm: Positive = 1.0
     epochs: Annotated[int, Field(ge=1, le=100)] = 1
-    """Gradient steps per batch. With one, the ratio to the sampling policy is 1 and is not computed."""
+    """Gradient steps per batch. With one, the ratio to the sampling policy is taken as 1: ``learn/log_ratio_max_*``
+    tells how far from that it was."""
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     temperature: Positive = 1.0
     greedy: bool = True

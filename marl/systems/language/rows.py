@@ -27,12 +27,13 @@ class UnitRows(NamedTuple):
     normaliser: float
 
 
-def token_row(conversation: Conversation, weight: np.ndarray | float) -> TokenRow:
+def token_row(conversation: Conversation, weight: np.ndarray | float, sampled: bool = True) -> TokenRow:
     """A conversation as a row to learn from.
 
     Args:
         conversation: with the ids and log-probabilities of its turns.
         weight: float ``[own tokens]``, of its own tokens in their order, or one number for all of them.
+        sampled: by the weights that learn from it, so that its log-probabilities mean something.
     """
     transcript = conversation.transcript
     learned = np.zeros(len(transcript.ids), dtype=bool)
@@ -40,7 +41,8 @@ def token_row(conversation: Conversation, weight: np.ndarray | float) -> TokenRo
         learned[start:end] = True
     weights = np.zeros(len(transcript.ids))
     weights[learned] = weight
-    return TokenRow(transcript.ids, learned, weights, np.asarray(transcript.log_probs))
+    old = np.asarray(transcript.log_probs) if sampled else np.full(len(transcript.ids), np.nan)
+    return TokenRow(transcript.ids, learned, weights, old)
 
 
 def unit_rows(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError, nearest
 from marl.policies.language.adapters import AdaptedPolicy
-from marl.policies.language.base import LanguagePolicy, TokenModel
+from marl.policies.language.base import LanguagePolicy, Speller, TokenModel
 from marl.policies.language.hf import HfPolicy
 from marl.policies.language.openai import OpenAIPolicy
 from marl.policies.language.scripted import ScriptedPolicy
@@ -53,6 +53,19 @@ class Speakers:
     units: tuple[Unit, ...]
     frozen: tuple[Unit, ...]
     tokenizer: ChatTokenizer | None
+
+    @property
+    def spellers(self) -> dict[str, Speller | None]:
+        """Role -> how what a demonstrator says for it is put into ids: as the role's own model spells; None: not."""
+        own = {
+            role: policy.tokenizer
+            if isinstance(policy, TinyPolicy)
+            else policy
+            if isinstance(policy, Speller)
+            else None
+            for role, policy in self.policies.items()
+        }
+        return {role: self.tokenizer if speller is None else speller for role, speller in own.items()}
 
     @property
     def trained(self) -> frozenset[str]:

@@ -57,6 +57,16 @@ def test_adapters_begin_as_nothing_and_learn_apart_from_each_other_and_the_body(
     assert torch.equal(again.logits_at("a", *arguments), learned)
 
 
+def test_roles_may_bear_any_name() -> None:
+    odd = ["default", "model", "layers", "mlp", "lora_A", "q_proj", "keys"]
+    tokenizer = ChatTokenizer(word_tokenizer(WORDS))
+    adapted = AdaptedPolicy(tokenizer, CONFIG, torch.Generator().manual_seed(0), odd, 2, 6, context=200)
+    own = [{id(parameter) for parameter in adapted.parameters_of(role)} for role in odd]
+    assert all(len(ids) == 2 * 7 * CONFIG.layers for ids in own)
+    assert len(set().union(*own)) == sum(map(len, own))
+    assert not set().union(*own) & {id(parameter) for parameter in adapted.body.parameters_of("model")}
+
+
 def test_the_body_learns_alone() -> None:
     adapted = policy()
     adapters = {name: value.clone() for name, value in adapted.state_of("b").items()}

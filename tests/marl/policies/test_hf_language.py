@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from test_tiny_language import policy as tiny_policy
 from test_tiny_language import request
 
 from marl.errors import UserError
 from marl.policies.language.hf import HfPolicy
+from marl.policies.language.scripted import ScriptedPolicy
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
+
+
+SEQUENCE = (
+    torch.tensor([[3, 8, 9, 5, 10]]),
+    torch.arange(5)[None],
+    torch.ones(1, 5, 5, dtype=torch.bool).tril(),
+    torch.arange(5),
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +70,96 @@ def test_adapters_per_role_start_equal_and_learn_apart(folder: Path) -> None:
     again = HfPolicy(folder, ["a", "b"], lora_rank=2)
     again.load_state_of("a", state)
     assert torch.equal(again.logits_at("a", *arguments), hf.logits_at("a", *arguments))
+
+
+ODD = ["default", "model", "lora_A", "layers", "mlp", "keys", "type", "adapter_1", "a.b", "..", "self_attn"]
+
+
+def test_roles_may_bear_any_name(folder: Path, tmp_path: Path) -> None:
+    hf = HfPolicy(folder, ODD, lora_rank=2, max_tokens=4)
+    layers = 2 * 7  # linear ones of the model
+    own = {role: {id(p) for p in hf.parameters_of(role)} for role in ODD}
+    assert all(len(ids) == 2 * layers for ids in own.values())
+    assert len(set().union(*own.values())) == 2 * layers * len(ODD)
+    for number, role in enumerate(ODD):
+        for parameter in hf.parameters_of(role):
+            torch.nn.init.constant_(parameter, 0.01 * (number + 1))
+    logits = {role: hf.logits_at(role, *SEQUENCE).detach() for role in ODD}
+    assert all(not torch.allclose(logits[one], logits[other]) for one in ODD for other in ODD if one < other)
+    hf.save(tmp_path / "saved")
+    folders = [hf.folder_of(tmp_path / "saved", role) for role in ODD]
+    assert len(set(folders)) == len(ODD) and {path.parent for path in folders} == {tmp_path / "saved"}
+    again = HfPolicy(folder, list(reversed(ODD)), lora_rank=2)
+    peft = pytest.importorskip("peft")
+    for role, path in zip(ODD, folders, strict=True):
+        again.load_state_of(role, safetensors.torch.load_file(path / "adapter_model.safetensors"))
+        assert torch.equal(again.logits_at(role, *SEQUENCE), logits[role])
+        # And peft reads the folder as one of its own.
+        plain = peft.PeftModel.from_pretrained(HfPolicy(folder, ["a"], lora_rank=None).module, path)
+        assert torch.allclose(plain(input_ids=SEQUENCE[0]).logits[0], logits[role], atol=1e-5)
+
+
+def test_weights_of_another_model_are_refused_whole(folder: Path) -> None:
+    hf = HfPolicy(folder, ["a"], lora_rank=2)
+    before = hf.state_of("a")
+    name = next(iter(before))
+    for state, says in [
+        ({**before, name: torch.ones(3, 3)}, "is \\(3, 3\\), not"),
+        ({**before, "other": torch.ones(1)}, "have the surplus 'other'"),
+        ({key: value + 1.0 for key, value in before.items() if key != name}, "lack '"),
+    ]:
+        with pytest.raises(UserError, match=f"saved weights of role 'a' do not fit: .*{says}"):
+            hf.load_state_of("a", state)
+        assert all(torch.equal(value, before[key]) for key, value in hf.state_of("a").items())
+
+
+def copied(folder: Path, to: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    weights = safetensors.torch.load_file(to / "model.safetensors")
+    change(weights)
+    safetensors.torch.save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+def test_tensors_that_are_missing_surplus_or_of_another_shape_are_named(folder: Path, tmp_path: Path, capfd) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    other = "model.layers.1.mlp.up_proj.weight"
+
+    def without(weights: dict[str, torch.Tensor]) -> None:
+        del weights[name], weights[other]
+
+    def more(weights: dict[str, torch.Tensor]) -> None:
+        weights["model.layers.7.extra"] = torch.ones(2)
+
+    def narrower(weights: dict[str, torch.Tensor]) -> None:
+        weights[name] = torch.ones(3, 3)
+
+    for number, (change, says) in enumerate(
+        [
+            (without, rf"not those of the Qwen2ForCausalLM in its config.json: '{name}' is missing \(2 such tensors\)"),
+            (more, "'model.layers.7.extra' is surplus"),
+            (narrower, rf"'{name}' has the shape \(3, 3\), not \("),
+        ]
+    ):
+        with pytest.raises(UserError, match=says):
+            HfPolicy(copied(folder, tmp_path / str(number), change), ["a"])
+    assert capfd.readouterr() == ("", "")
+    HfPolicy(copied(folder, tmp_path / "same", lambda weights: None), ["a"])
+
+
+def test_what_others_say_is_spelt_as_if_it_had_been_sampled(folder: Path) -> None:
+    hf = HfPolicy(folder, ["a"], lora_rank=None, max_tokens=6)
+    shown, sampled = request("w1 w2", 1), request("w1 w2", 1)
+    (text,) = hf.complete([sampled])
+    ScriptedPolicy(lambda turn, key: text or "", hf).complete([shown])
+    assert sampled.transcript.ids[-1] in hf._ends  # else nothing is compared
+    assert shown.transcript.ids == sampled.transcript.ids and shown.transcript.spans == sampled.transcript.spans
+    for each in (shown, sampled):
+        each.turn.messages.extend([{"role": "assistant", "content": text}, {"role": "tool", "content": "w9"}])
+        hf.hear(each)
+    assert shown.transcript.ids == sampled.transcript.ids and shown.transcript.read == sampled.transcript.read
 
 
 def test_faults_of_the_folder_are_named(folder: Path, tmp_path: Path) -> None:

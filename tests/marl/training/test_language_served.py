@@ -57,18 +57,14 @@ class Server:
         self.loads.append(body)
         role = body["lora_name"].removeprefix("m-")
         state = safetensors.torch.load_file(Path(body["lora_path"]) / "adapter_model.safetensors")
-        own = dict(self.local.module.named_parameters())
-        for name, value in state.items():
-            key = name.replace("lora_A.", f"lora_A.{role}.").replace("lora_B.", f"lora_B.{role}.")
-            with torch.no_grad():
-                own[key].copy_(value)
+        self.local.load_state_of(role, state)
         return {}
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         self.bodies.append(body)
-        self.local._select(body["model"].removeprefix("m-"))
-        with torch.no_grad():
-            ((ids, log_probs),) = self.local._generate([body["prompt"]], [body["seed"]], body["temperature"] == 0.0)
+        role, greedy = body["model"].removeprefix("m-"), body["temperature"] == 0.0
+        asked = [body["prompt"]], [body["seed"]], body["max_tokens"], greedy, self.local._ends
+        ((ids, log_probs),) = self.local.sample_as(role, *asked)
         choice: dict[str, Any] = {"text": self.local.text(ids), "logprobs": {"token_logprobs": log_probs}}
         return {"choices": [choice | ({"token_ids": ids} if self.ids else {})]}
 
@@ -115,6 +111,15 @@ def test_rollouts_come_from_the_server_and_weights_go_back(server: Server, folde
     theirs = server.local.state_of("planner")
     assert all(torch.allclose(value, theirs[name]) for name, value in state.items())  # it serves what was learned
     assert any(float(value.abs().max()) > 0 for name, value in state.items() if "lora_B" in name)
+
+
+def test_what_the_server_speaks_by_is_warm_started(server: Server, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    warm = "algorithm.warm_start={steps: 2, batch: 2, warmup: 0, pretrained_rate: 0.01}"
+    config_ = config(server, folder, tmp_path / "served", warm, "total_steps=1", "algorithm.rate=1e-9")
+    rows = read_metrics(train(config_, tmp_path / "run", live=False) / METRICS)
+    assert rows[0]["learn/imitation_loss_planner"] > 0.0 and rows[-1]["learn/log_ratio_max_planner"] < 1e-4
+    theirs = server.local.state_of("planner")
+    assert any(float(value.abs().max()) > 1e-3 for name, value in theirs.items() if "lora_B" in name)
 
 
 def test_broken_replies_cost_their_episodes_alone(server: Server, folder: Path, tmp_path: Path) -> None:  # noqa: F811

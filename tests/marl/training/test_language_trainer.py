@@ -15,6 +15,7 @@ from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.language.turns import TurnPlayer
 from marl.scenario import load_scenario
+from marl.systems.language.gradient import adam_of, gradient_step
 from marl.systems.language.imitation import demonstrated
 from marl.systems.registry import SYSTEMS
 from marl.training import checkpoint
@@ -114,6 +115,18 @@ def test_replay_fades_in_the_first_half_and_shares_its_weight_among_tokens() -> 
         assert sum(row.weight.sum() for row in rows) == pytest.approx(3.0)
         assert all((row.weight[row.learned] > 0).all() and (row.weight[~row.learned] == 0).all() for row in rows)
         assert demonstrated(shown, unit, 0.0) == []
+    # What was shown was sampled by nobody: its gradient is the same whether ratios are taken or not.
+    unit = learner.speakers.units[1]
+    rows = demonstrated(shown, unit, 3.0)
+    gradients, losses = [], []
+    for on_policy in (True, False):
+        adam = adam_of(unit, 1e-9, config.algorithm)
+        step = gradient_step(unit, adam, rows, 1.0, config.algorithm, on_policy)
+        gradients.append([parameter.grad.clone() for parameter in unit.model.parameters_of("")])
+        losses.append(step.loss)
+        assert step.log_ratio.count == 0 and step.figures("x").keys() == {"grad_norm_x"}
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
+    assert losses[0] == pytest.approx(losses[1]) and losses[0] > 0.0
     # Every question is alone in its group, so that nothing is learned but what was shown, and that by sub-agents alone.
     before = copy.deepcopy(learner.state()["policy"])
     learner.update(shown, 0, 0.0, shown=shown)
@@ -129,7 +142,8 @@ def test_every_system_trains(system: str, tmp_path: Path) -> None:
     assert rows[-1]["agent_steps"] >= 300
     for name in ("evaluation/success_greedy", "evaluation/success_sampled", "episode/calls"):
         assert name in rows[-1]
-    assert any(name.startswith("learn/") for name in rows[-1])
+    ratios = [value for row in rows for name, value in row.items() if name.startswith("learn/log_ratio_max_")]
+    assert ratios and all(0.0 < ratio < 1e-4 for ratio in ratios)  # with one epoch, too
 
 
 def test_json_grammar_and_bytes(tmp_path: Path) -> None:
