@@ -60,13 +60,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
 }
 
 
-def make_folder(name: str, folder: Path) -> Path:
+def make_folder(name: str, folder: Path, **more: Any) -> Path:
     """A tiny random model of an architecture, with the tokenizer of the tiny policy."""
     kind, extra, _ = MODELS[name]
     tiny_policy().save_pretrained(folder)
     sizes = {} if kind == "gpt2" else PLAIN
     ends = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-    config = transformers.AutoConfig.for_model(kind, **{**sizes, "vocab_size": 23, **ends, **extra})
+    config = transformers.AutoConfig.for_model(kind, **{**sizes, "vocab_size": 23, **ends, **extra, **more})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -196,7 +196,7 @@ def test_what_is_scored_otherwise_is_refused(broken: Any, says: str, tmp_path: P
 
 
 def test_a_window_that_training_forgets_is_found(tmp_path: Path, monkeypatch: Any) -> None:
-    policy = HfPolicy(make_folder("mistral", tmp_path), ["a"], lora_rank=None)
+    policy = HfPolicy(make_folder("mistral", tmp_path, sliding_window=64), ["a"], lora_rank=None)
     monkeypatch.setattr(Scorer, "_masks", lambda self, position, mask: _additive(mask, torch.float32))
     assert "one sequence a row" in check_policy(policy, "a", request("w1", 3).turn)
 
