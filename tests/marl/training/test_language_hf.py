@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_runs_that_are_not_warm_started_say_so(folder: Path, tmp_path: Path) -> 
     train(config_of(folder, "total_steps=1"), tmp_path / "second", said.append, live=False, init=first)
     assert said[-1] == "no warm start of planner, north: weights come from --init"
     assert "learn/imitation_loss_planner" not in read_metrics(tmp_path / "second" / METRICS)[0]
+
+
+def test_where_nothing_can_be_shown_real_weights_begin_as_they_are(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    tasks = tmp_path / "tasks.json"
+    questions = [{"question": "the r1 of e1?", "answer": "e2", "held_out": held} for held in (False, True)]
+    tasks.write_text(json.dumps({"knowledge": [["e1", "r1", "e2"]], "tasks": questions}))
+    config = config_of(folder, f"world.tasks.file={tasks}", "total_steps=1")
+    assert api.plan(config).iterations == 1
+    rows = read_metrics(train(config, tmp_path / "run", said.append, live=False) / METRICS)
+    assert said[-1].startswith("no warm start of planner, north: the training tasks of")
+    assert not any(name.startswith("learn/imitation_loss") for row in rows for name in row)
 
 
 def test_a_model_that_is_scored_otherwise_starts_no_run(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -115,9 +115,10 @@ def test_rollouts_come_from_the_server_and_weights_go_back(server: Server, folde
 
 def test_what_the_server_speaks_by_is_warm_started(server: Server, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     warm = "algorithm.warm_start={steps: 2, batch: 2, warmup: 0, pretrained_rate: 0.01}"
-    config_ = config(server, folder, tmp_path / "served", warm, "total_steps=1", "algorithm.rate=1e-9")
+    config_ = config(server, folder, tmp_path / "served", warm, "total_steps=60", "algorithm.rate=1e-9")
     rows = read_metrics(train(config_, tmp_path / "run", live=False) / METRICS)
-    assert rows[0]["learn/imitation_loss_planner"] > 0.0 and rows[-1]["learn/log_ratio_max_planner"] < 1e-4
+    ratios = [row["learn/log_ratio_max_planner"] for row in rows if "learn/log_ratio_max_planner" in row]
+    assert rows[0]["learn/imitation_loss_planner"] > 0.0 and ratios and max(ratios) < 1e-4
     theirs = server.local.state_of("planner")
     assert any(float(value.abs().max()) > 1e-3 for name, value in theirs.items() if "lora_B" in name)
 
