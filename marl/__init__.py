@@ -1,6 +1,7 @@
 """Multi-agent simulation and reinforcement learning: one contract, one trainer, worlds of several kinds.
 
-The public face is four functions: ``make`` a world, ``train`` in it, ``evaluate`` policies, ``load`` what was trained.
+The public face is five functions: ``make`` a world or its PettingZoo face (``parallel_env``), ``train`` in it,
+``evaluate`` policies, ``load`` what was trained.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marl.api import evaluate, load, make, train
+    from marl.api import evaluate, load, make, parallel_env, train
 
-__all__ = ["evaluate", "load", "make", "train"]
+__all__ = ["evaluate", "load", "make", "parallel_env", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 
 from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, resolve
+from marl.coordination.face import coordinated_face
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
+from marl.envs.pettingzoo import ParallelFace
 from marl.errors import UserError, nearest
 from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
@@ -40,6 +43,49 @@ def make(scenario: str, preset: str | None = None, copies: int = 1, device: str 
     trust_named_in([scenario])
     config = configure(scenario, preset=preset, options=options, overrides=[f"device={device}"])
     return load_scenario(scenario).make(config.world, copies, device_of(config))
+
+
+def parallel_env(
+    scenario: str,
+    *,
+    policy: LearnedPolicy | LearnedSpeakers | None = None,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    newcomers: bool = False,
+    **options: Any,
+) -> ParallelFace:
+    """One copy of a scenario's world as a PettingZoo ``ParallelEnv``, as its policies see it. Raises ``UserError``.
+
+    It can be pickled and copied: a world with snapshots continues where it was, another one has to be reset.
+
+    Args:
+        scenario: its name.
+        policy: show what this policy was trained to see, with its coordination modules; ``policy.act(observations,
+            env=env)`` then does what ``evaluate`` would do. None: those of the configuration.
+        preset: a preset's name, see ``configure``.
+        overrides: as above.
+        newcomers: slots are filled again after their agents left (``marl.envs.pettingzoo.ParallelFace``).
+        options: as above.
+    """
+    trust_named_in([scenario, *overrides])
+    config = configure(scenario, preset=preset, options=options, overrides=overrides)
+    env = load_scenario(scenario).make(config.world, 1, device_of(config))
+    coordination = config.coordination
+    if policy is not None:
+        if not isinstance(policy, LearnedPolicy):
+            raise UserError(f"policy '{getattr(policy, 'name', policy)}' speaks, and a PettingZoo face shows numbers")
+        policy.adapt(env)
+        coordination = policy.config.coordination
+    rebuild = partial(
+        parallel_env,
+        scenario,
+        policy=policy,
+        preset=preset,
+        overrides=overrides,
+        newcomers=newcomers,
+        **options,
+    )
+    return coordinated_face(env, coordination, newcomers=newcomers, rebuild=rebuild, name=scenario)
 
 
 def train(

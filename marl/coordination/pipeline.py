@@ -81,7 +81,7 @@ class Pipeline:
     def __init__(self, env: BatchedEnv, config: CoordinationConfig, seed: int = 0):
         if isinstance(env, Spoken) and env.speech_only:
             raise UserError(env.speech_only)
-        self.env = env
+        self.env, self.config = env, config
         self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
         self.observation_space: Mapping[str, spaces.Space[Any]] = (
             self._guidance.observation_space if self._guidance else env.spec.observation_space

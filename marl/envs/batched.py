@@ -34,7 +34,8 @@ class EnvSpec:
 
     agents: names of the N slots, the order of every ``[B, N]`` array.
     groups: name -> indices of the like agents in it; together a partition of ``agents``.
-    observation_space, action_space: per group, the space of ONE agent.
+    observation_space, action_space: per group, the space of ONE agent. Where a discrete choice has a ``start``, that
+        is for faces and for ``act``: in the arrays of a batched world all choices count from 0.
     state_space: what the central critic sees: the space of one copy's state ``[B, *]`` if ``state_per_agent``
         is false, of one agent's share ``[B, N, *]`` if it is true; None if the world has none.
     horizon: steps after which an episode is truncated.
@@ -80,7 +81,8 @@ class TimeStep(NamedTuple):
     alive: bool ``[B, N]``: the slot holds an agent that acts in the coming step.
     agent_id: int64 ``[B, N]``: who sits in the slot; a change cuts advantages and zeroes recurrent state.
     action_mask: bool ``[B, N, A]`` (dict by group with several groups; a group without masks is absent), True where
-        legal; None if all are. Discrete actions count from 0.
+        legal; None if all are. Discrete actions count from 0. Of several choices (``MultiDiscrete``; ``MultiBinary``
+        has two values of each) the masks stand one after the other, A is the sum of their sizes.
     key: int64 ``[B]``: the copy's random key of (seed, episode, step); policies draw from it (``marl.seeding``).
     final: the finished episodes' last observation and state, or None if no agent ended in this step.
     metrics: name -> float32 ``[B]``, of the finished episode, valid where ``done``.
@@ -119,8 +121,9 @@ class BatchedEnv(ABC):
     def step(self, actions: Tree) -> TimeStep:
         """Advance all copies by one step; those that finish restart in the same step.
 
-        actions: int64 ``[B, N]`` for discrete actions, float ``[B, N, D]`` for continuous ones (dict by group with
-        several groups). Entries of agents that are not alive are ignored.
+        actions: int64 ``[B, N]`` for discrete actions, float ``[B, N, D]`` for continuous ones, int64 ``[B, N, D]`` for
+        several choices; D is the flat size of the space (dict by group with several groups). Entries of agents that
+        are not alive are ignored.
         """
 
     def close(self) -> None:  # noqa: B027 - most worlds hold nothing that needs closing

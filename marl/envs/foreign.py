@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from pettingzoo import ParallelEnv
 from torch import Tensor
 
@@ -48,8 +47,8 @@ def from_parallel(
     timeout_s: the longest that one step may take before its worker is replaced.
 
     Agents with equal spaces form a group; a slot is an entry of ``possible_agents``. Action masks are taken from
-    ``observation["action_mask"]`` or ``info["action_mask"]``. An episode that is lost with its worker ends truncated
-    and has 1 in the metric ``lost``.
+    ``observation["action_mask"]`` or ``info["action_mask"]``, in the form that ``action_space.sample`` takes them. An
+    episode that is lost with its worker ends truncated and has 1 in the metric ``lost``.
     The world can be guided, announce and be supervised as far as its environment has the methods for it
     (``marl.envs.foreign_abilities``).
     Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
@@ -79,7 +78,7 @@ class ForeignEnv(BatchedEnv):
             agents=foreign.agents,
             groups=foreign.groups,
             observation_space=foreign.observation_space,
-            action_space={group: _from_zero(space) for group, space in foreign.action_space.items()},
+            action_space=foreign.action_space,
             state_space=foreign.state_space,
             horizon=foreign.horizon,
             state_per_agent=False,
@@ -286,11 +285,6 @@ class ReplayableForeignEnv(ForeignEnv):
 
 
 _FLAGS = ("terminated", "truncated", "done")
-
-
-def _from_zero(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The contract counts discrete actions from 0; the simulator adds the start."""
-    return spaces.Discrete(int(space.n)) if isinstance(space, spaces.Discrete) else space
 
 
 def _select(chosen: Tensor, a: Tree, b: Tree) -> Tree:

@@ -13,11 +13,10 @@ from pettingzoo import ParallelEnv
 
 from marl.envs.factories import import_factory
 from marl.envs.foreign_abilities import Abilities, AbilitySpec
+from marl.envs.native import MASK, choices, flat_mask, mask_in, to_native, without_mask
 from marl.envs.own_randomness import OwnRandomness
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
-
-MASK = "action_mask"
 
 #: Attributes in which environments commonly keep their time limit.
 LIMITS = ("max_cycles", "max_steps", "horizon", "episode_limit")
@@ -89,9 +88,8 @@ class ForeignSimulator:
                 outputs[f"observation/{group}{path}"] = Block((len(slots), *block.shape), block.dtype)
                 outputs[f"final/{group}{path}"] = Block((len(slots), *block.shape), block.dtype)
             if group in self.spec.masked:
-                action_space = self.spec.action_space[group]
-                assert isinstance(action_space, spaces.Discrete)
-                outputs[f"mask/{group}"] = Block((len(slots), int(action_space.n)), "bool")
+                width = sum(choices(self.spec.action_space[group]))
+                outputs[f"mask/{group}"] = Block((len(slots), width), "bool")
         if self.spec.state_space is not None:
             block = leaf_block(self.spec.state_space)
             outputs |= {"state": block, "final_state": block}
@@ -208,16 +206,14 @@ class ForeignSimulator:
     def _decode(self, slot: int, row: Array) -> Any:
         space = self.spec.action_space[self._group_of[slot]]
         if isinstance(space, spaces.Discrete):
-            return space.dtype.type(int(row[0]) + int(space.start))
+            return space.dtype.type(to_native(row[0], space))  # what its ``sample`` gives
         assert space.shape is not None
-        values = row[: int(np.prod(space.shape))].reshape(space.shape)
-        if isinstance(space, spaces.Box):
-            return np.clip(values, space.low, space.high).astype(space.dtype)
-        return values.astype(space.dtype)
+        return to_native(row[: int(np.prod(space.shape, dtype=int))], space)
 
     def _mask(self, slot: int) -> Array | None:
         key = self._keys[slot]
-        return _mask_of(self._observations.get(key), self._infos.get(key)) if self._alive[slot] else None
+        mask = mask_in(self._observations.get(key), self._infos.get(key)) if self._alive[slot] else None
+        return None if mask is None else flat_mask(mask, self.spec.action_space[self._group_of[slot]])
 
     def _read_metrics(self) -> list[float]:
         ends: list[Mapping[str, Any]] = [info["metrics"] for info in self._infos.values() if "metrics" in info]
@@ -245,10 +241,9 @@ class ForeignSimulator:
         names = _group_names([[self._agents[slot] for slot in slots] for _, _, slots in members])
         masked = frozenset(
             name
-            for name, (_, acts, slots) in zip(names, members, strict=True)
-            if isinstance(acts, spaces.Discrete)
-            and any(
-                _mask_of(self._observations.get(self._keys[slot]), infos.get(self._keys[slot])) is not None
+            for name, (_, _, slots) in zip(names, members, strict=True)
+            if any(
+                mask_in(self._observations.get(self._keys[slot]), infos.get(self._keys[slot])) is not None
                 for slot in slots
             )
         )
@@ -258,7 +253,7 @@ class ForeignSimulator:
             name=str(self._env),
             agents=tuple(self._agents),
             groups={name: tuple(slots) for name, (_, _, slots) in zip(names, members, strict=True)},
-            observation_space={name: _without_mask(seen) for name, (seen, _, _) in zip(names, members, strict=True)},
+            observation_space={name: without_mask(seen) for name, (seen, _, _) in zip(names, members, strict=True)},
             action_space={name: acts for name, (_, acts, _) in zip(names, members, strict=True)},
             state_space=_state_space(self._env),
             masked=masked,
@@ -317,22 +312,6 @@ def _at(value: Any, path: str) -> Any:
     for key in path.split("/")[1:]:
         value = value[key]
     return value
-
-
-def _mask_of(observation: Any, info: Any) -> Array | None:
-    for holder in (observation, info):
-        if isinstance(holder, Mapping) and MASK in holder:
-            return np.asarray(holder[MASK]).astype(bool)
-    return None
-
-
-def _without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """PettingZoo's {"observation", "action_mask"} is the observation; other dicts lose the mask only."""
-    if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
-        return space
-    rest = {key: inner for key, inner in space.spaces.items() if key != MASK}
-    inner = rest.get("observation")
-    return inner if len(rest) == 1 and inner is not None and not isinstance(inner, spaces.Dict) else spaces.Dict(rest)
 
 
 def _state_space(env: Any) -> spaces.Box | None:

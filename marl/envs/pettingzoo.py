@@ -15,6 +15,7 @@ from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, Snapshots, TimeStep, Tree
 from marl.envs.foreign import ForeignEnv, from_parallel
+from marl.envs.native import MASK, from_native, native_mask
 from marl.envs.spaces import BitWindow
 from marl.seeding import fold_int
 
@@ -29,13 +30,15 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
     env: a world with ``copies=1``. augment: adds to a time step what coordination modules know (``Pipeline.view``);
     called once after each ``reset`` and ``step``. observation_spaces: per group, what ``augment`` makes of the
     observation. render: draws the world as it stands; ``render_mode`` is the name of what it returns.
+    pipeline: what ``augment`` is of, if a coordination pipeline; trained policies ask it to correct what they decide.
     newcomers: slots are filled again after their agents left. Such an agent is called ``slot#agent_id``, and
     ``possible_agents`` is not defined, as PettingZoo has it for worlds that generate agents.
     rebuild: makes the same face anew, which is how it is pickled and copied; a world with snapshots then continues
     where it was, another one has to be reset.
 
-    Binary planes (``BitWindow``) are shown unpacked, uint8 [C, height, width]. ``infos[agent]`` holds ``action_mask``
-    (int8, as ``Discrete.sample`` takes it) where the world has masks and, in the last step of an episode, ``metrics``.
+    Binary planes (``BitWindow``) are shown unpacked, uint8 [C, height, width]. ``infos[agent]`` holds ``key``, what a
+    policy of this platform draws its random numbers from; ``action_mask`` (int8, as ``action_space.sample`` takes it)
+    where the world has masks; and, in the last step of an episode, ``metrics``.
     ``state()`` is the central critic's view; per agent, it is stacked [N, *].
     ``reset()`` without a seed goes on to the next episode of the last seed (of 0 if there was none), like the batched
     world does by itself; in the middle of an episode it draws a new seed from the last one.
@@ -47,6 +50,7 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
         augment: Callable[[TimeStep], TimeStep] | None = None,
         observation_spaces: Mapping[str, spaces.Space[Any]] | None = None,
         *,
+        pipeline: Any = None,
         render: Callable[[BatchedEnv], Any] | None = None,
         render_mode: str | None = None,
         newcomers: bool = False,
@@ -55,7 +59,9 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
     ):
         if env.copies != 1:
             raise ValueError(f"the PettingZoo face shows a world of one copy, not of {env.copies}")
-        self.env, self.render_mode = env, render_mode
+        self.env, self.render_mode, self.pipeline = env, render_mode, pipeline
+        #: Episodes begun so far.
+        self.episodes = 0
         self._augment, self._render, self._newcomers, self._rebuild = augment, render, newcomers, rebuild
         self.metadata = {
             "name": name,
@@ -159,6 +165,18 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
     def close(self) -> None:
         self.env.close()
 
+    @property
+    def present(self) -> TimeStep:
+        """The moment that was shown last, with what ``augment`` adds. Raises ``ValueError`` before the first reset."""
+        if self._present is None:
+            raise ValueError("nothing has been shown yet: call reset() first")
+        return self._present
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """The slot of every living agent, by its name."""
+        return dict(self._names)
+
     # Copies
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -175,6 +193,7 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
 
     def _enter(self, timestep: TimeStep) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
         self._taken = {}
+        self.episodes += 1
         self._names = self._living(timestep)
         self.agents = list(self._names)
         self._last_state = _array(timestep.state)
@@ -199,10 +218,11 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
         mask = timestep.action_mask
         if isinstance(mask, dict):
             mask = mask.get(group)
-        if mask is None:
-            return {}
-        assert isinstance(mask, Tensor)
-        return {"action_mask": mask[0, row].cpu().numpy().astype(np.int8)}
+        info: dict[str, Any] = {"key": int(timestep.key[0])}
+        if mask is not None:
+            assert isinstance(mask, Tensor)
+            info[MASK] = native_mask(mask[0, row].cpu().numpy(), self.env.spec.action_space[group])
+        return info
 
     def _show(self, observation: Tree, slot: int) -> Observation:
         group, row = self._place[slot]
@@ -222,13 +242,14 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
         out: dict[str, Tree] = {}
         for group, slots in spec.groups.items():
             space = spec.action_space[group]
-            rows = np.zeros((1, len(slots), *(space.shape or ())), space.dtype)
+            width = () if isinstance(space, spaces.Discrete) else (int(np.prod(space.shape or (), dtype=int)),)
+            rows = np.zeros((1, len(slots), *width), space.dtype)
             for name, action in actions.items():
                 where, row = self._place[self._names[name]]
                 if where == group:
                     if not space.contains(action):
                         raise ValueError(f"the action of {name}, {action!r}, is not in {space}")
-                    rows[0, row] = action
+                    rows[0, row] = from_native(action, space)
             tensor = torch.from_numpy(rows).to(self.env.device)
             out[group] = tensor.to(torch.int64) if not tensor.is_floating_point() else tensor
         return out if len(out) > 1 else next(iter(out.values()))

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.native import choices
 from marl.seeding import Stream, below, fold, uniform
 
 
@@ -32,13 +33,12 @@ def random_actions(env: BatchedEnv, timestep: TimeStep, salt: int = 0) -> Tree:
 
 def _draw(space: spaces.Space[object], key: Tensor, mask: Tensor | None) -> Tensor:
     if isinstance(space, spaces.Discrete):
-        if mask is None:
-            return below(key, int(space.n))
-        legal = mask.long()
-        chosen = below(key, legal.sum(-1).clamp(min=1))
-        return (legal.cumsum(-1) > chosen.unsqueeze(-1)).long().argmax(-1)
+        return below(key, int(space.n)) if mask is None else _legal(key, mask)
     assert space.shape is not None
     size = int(torch.Size(space.shape).numel())
+    if mask is not None:
+        parts = torch.split(mask, choices(space), dim=-1)
+        return torch.stack([_legal(fold(key, k), part) for k, part in enumerate(parts)], dim=-1)
     each = fold(key.unsqueeze(-1), torch.arange(size, device=key.device))
     if isinstance(space, spaces.Box):
         low = torch.as_tensor(space.low, device=key.device).float().flatten().clamp(min=-10.0)
@@ -48,4 +48,11 @@ def _draw(space: spaces.Space[object], key: Tensor, mask: Tensor | None) -> Tens
         values = below(each, torch.as_tensor(space.nvec, device=key.device).long().flatten())
     else:
         values = below(each, 2)
-    return values.reshape(*key.shape, *space.shape)
+    return values
+
+
+def _legal(key: Tensor, mask: Tensor) -> Tensor:
+    """One of the legal values ``[*]``; mask: bool ``[*, A]``."""
+    legal = mask.long()
+    chosen = below(key, legal.sum(-1).clamp(min=1))
+    return (legal.cumsum(-1) > chosen.unsqueeze(-1)).long().argmax(-1)

@@ -10,17 +10,19 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from marl.envs.batched import Tree
+from marl.envs.native import choices
 from marl.errors import UserError, nearest
 from marl.policies.config import NetworkConfig
 from marl.policies.encoders import make_encoder
 from marl.policies.heads import Categorical, Gaussian, Head, MultiCategorical
 from marl.policies.layers import Memory, linear
 
+UNBOUNDED = 1e30  # a bound beyond this, such as the largest float32, is none
 OUTPUT_GAIN = 0.01  # the first policy is nearly uniform, so the first steps do not depend on the seed
 
 
 class Actor(nn.Module):
-    """Encoder, optional memory, and a head for a Discrete, MultiDiscrete or one-dimensional Box action space.
+    """Encoder, optional memory, and a head for a Discrete, MultiDiscrete, MultiBinary or Box action space.
 
     Shared by all agents it is called for: ``*`` is any shape, such as ``[B, N]`` or ``[T, B, N]``. The initial weights
     depend on ``generator`` only. In a bounded Box the network's 0 is the middle of the range and its 1 the upper bound.
@@ -68,7 +70,7 @@ class Actor(nn.Module):
             with torch.no_grad():
                 self.output.weight[:, -1] = config.prior.weight
         if isinstance(action_space, spaces.Box):
-            self.log_std = nn.Parameter(torch.zeros(action_space.shape))
+            self.log_std = nn.Parameter(torch.zeros(outputs))
             centre, scale = _range(action_space)
             self.register_buffer("centre", centre, persistent=False)
             self.register_buffer("scale", scale, persistent=False)
@@ -127,8 +129,8 @@ class Actor(nn.Module):
         """
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(output / self._temperature, action_mask)
-        if isinstance(self.action_space, spaces.MultiDiscrete):
-            return MultiCategorical(output / self._temperature, self.action_space.nvec.tolist(), action_mask)
+        if not isinstance(self.action_space, spaces.Box):
+            return MultiCategorical(output / self._temperature, choices(self.action_space), action_mask)
         return Gaussian(self.centre + self.scale * output, self.log_std if log_std is None else log_std, self.scale)
 
 
@@ -148,19 +150,19 @@ def _without_labels(observation: spaces.Space[Any], name: str, action: spaces.Sp
 
 
 def _outputs(space: spaces.Space[Any]) -> int:
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
-        return int(space.nvec.sum())
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-        return int(space.shape[0])
+    """How many numbers an action takes from the network."""
+    if sizes := choices(space):
+        return sum(sizes)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return int(np.prod(space.shape, dtype=int))
     raise UserError(
-        f"the action space {space} has no head; make it a Discrete or MultiDiscrete from 0 on, or a Box of floats [D]"
+        f"the action space {space} has no head; make it a Discrete, MultiDiscrete or MultiBinary, or a Box of floats"
     )
 
 
 def _range(space: spaces.Box) -> tuple[Tensor, Tensor]:
     """Centre and half the width of every bounded dimension; 0 and 1 for the others. float32 ``[D]`` each."""
-    bounded = space.bounded_below & space.bounded_above
-    low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+    low, high = (np.asarray(bound, np.float64).flatten() for bound in (space.low, space.high))
+    bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     return torch.from_numpy((high + low) / 2).float(), torch.from_numpy((high - low) / 2).float()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marl.envs.batched import Tree
+from marl.envs.native import choices
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError, nearest
 from marl.policies.config import NetworkConfig
@@ -34,7 +36,8 @@ class Encoder(Protocol):
 def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator) -> Encoder:
     """The encoder that ``config.encoder`` names, for one agent's observation (or share of the state) in ``space``.
 
-    Boxes, windows and MultiBinaries enter as they are, so a world scales what it shows; a Discrete enters as one-hot.
+    Boxes, windows and MultiBinaries enter as they are, so a world scales what it shows; but bytes from 0 to 255, such
+    as those of images, are divided by 255. A Discrete enters as one-hot, a MultiDiscrete as one for each choice.
     Raises ``UserError`` for a space that is none of these, nor a Dict of them.
     """
     if config.inputs is not None:
@@ -47,13 +50,21 @@ def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: tor
 
 
 class Inputs:
-    """Sorts the parts of an observation into one vector per row and one packed window per row."""
+    """Sorts the parts of an observation into one vector per row, one packed window per row, and images.
 
-    def __init__(self, space: spaces.Space[Any]):
+    images: Boxes of three dimensions are kept apart; else they are parts of the vector like other numbers.
+    """
+
+    def __init__(self, space: spaces.Space[Any], images: bool = False):
         leaves = list(_leaves(space, ()))
         if not leaves:
             raise UserError(f"the observation {space} has no parts; give it at least one")
-        self.vectors = [(path, leaf) for path, leaf in leaves if not isinstance(leaf, BitWindow)]
+        self.images = [(path, leaf) for path, leaf in leaves if images and _is_image(leaf)]
+        self.vectors = [
+            (path, leaf)
+            for path, leaf in leaves
+            if not isinstance(leaf, BitWindow) and not (images and _is_image(leaf))
+        ]
         self.windows = [(path, leaf) for path, leaf in leaves if isinstance(leaf, BitWindow)]
         self.vector_size = sum(_size(leaf) for _, leaf in self.vectors)
         self._first = leaves[0]
@@ -107,37 +118,55 @@ class MlpEncoder(nn.Module):
 
 
 class CnnEncoder(nn.Module):
-    """Every window through convolutions of its own, then all of it with the vector through the hidden layers."""
+    """Every window and image through convolutions of its own, then all with the vector through the hidden layers.
+
+    An image is a Box of three dimensions; its channels are the first or the last of them, whichever has fewer entries.
+    """
 
     choices = 0
 
     def __init__(self, space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator):
         super().__init__()
-        self.inputs = Inputs(space)
-        if not self.inputs.windows:
-            raise UserError(f"encoder 'cnn' needs a BitWindow and {space} has none; set encoder to 'mlp'")
+        self.inputs = Inputs(space, images=True)
+        if not self.inputs.windows and not self.inputs.images:
+            raise UserError(
+                f"encoder 'cnn' needs a BitWindow or a Box of three dimensions, and {space} has none; set encoder to "
+                f"'mlp'"
+            )
         size = self.inputs.vector_size
         self.norm = nn.LayerNorm(size) if config.layer_norm and size else nn.Identity()
         self.towers = nn.ModuleList()
-        for _, window in self.inputs.windows:
-            layers: list[nn.Module] = []
-            channels, height, width = window.planes, window.height, window.width
-            for outputs in config.channels:
-                gain = activation_gain(config.activation)
-                layers += [convolution(channels, outputs, gain, generator), activation_layer(config.activation)]
-                channels, height, width = outputs, (height + 1) // 2, (width + 1) // 2
-            self.towers.append(nn.Sequential(*layers, nn.Flatten()))
-            size += channels * height * width
+        shapes = [(window.planes, window.height, window.width) for _, window in self.inputs.windows]
+        for channels, height, width in (*shapes, *(_image_shape(leaf) for _, leaf in self.inputs.images)):
+            tower, outputs = _tower(channels, height, width, config, generator)
+            self.towers.append(tower)
+            size += outputs
         self.features = config.hidden[-1]
         self.hidden = mlp(size, config.hidden, config.activation, config.layer_norm, generator)
 
     def forward(self, observation: Tree) -> Tensor:
         parts = [self.norm(self.inputs.vector(observation))] if self.inputs.vectors else []
-        for (path, window), tower in zip(self.inputs.windows, self.towers, strict=True):
+        towers = iter(self.towers)
+        for path, window in self.inputs.windows:
             rows = _part(observation, path).reshape(-1, window.planes, window.height)
-            parts.append(tower(window.unpack(rows).to(torch.float32)))
+            parts.append(next(towers)(window.unpack(rows).to(torch.float32)))
+        for path, image in self.inputs.images:
+            pixels = _rows(_part(observation, path), image).view(-1, *(image.shape or ()))
+            parts.append(next(towers)(pixels if _channels_first(image) else pixels.permute(0, 3, 1, 2)))
         out: Tensor = self.hidden(torch.cat(parts, dim=-1))
         return out.view(*self.inputs.leading(observation), self.features)
+
+
+def _tower(
+    channels: int, height: int, width: int, config: NetworkConfig, generator: torch.Generator
+) -> tuple[nn.Sequential, int]:
+    """The convolutions of one picture, and how many numbers come out of them."""
+    layers: list[nn.Module] = []
+    for outputs in config.channels:
+        gain = activation_gain(config.activation)
+        layers += [convolution(channels, outputs, gain, generator), activation_layer(config.activation)]
+        channels, height, width = outputs, (height + 1) // 2, (width + 1) // 2
+    return nn.Sequential(*layers, nn.Flatten()), channels * height * width
 
 
 class ChoiceEncoder(nn.Module):
@@ -187,12 +216,13 @@ def _leaves(space: spaces.Space[Any], path: Path) -> Iterator[tuple[Path, spaces
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
             yield from _leaves(part, (*path, key))
-    elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary):
+    elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         yield path, space
     else:
         where = f"observation '{'.'.join(path)}'" if path else "the observation"
         raise UserError(
-            f"{where} is a {space}, which has no encoder; make it a Box, BitWindow, Discrete or MultiBinary"
+            f"{where} is a {space}, which has no encoder; make it a Box, BitWindow, Discrete, MultiDiscrete or "
+            f"MultiBinary"
         )
 
 
@@ -204,12 +234,47 @@ def _part(observation: Tree, path: Path) -> Tensor:
     return observation
 
 
+def _is_image(leaf: spaces.Space[Any]) -> bool:
+    return isinstance(leaf, spaces.Box) and not isinstance(leaf, BitWindow) and len(leaf.shape) == 3
+
+
+def _channels_first(image: spaces.Space[Any]) -> bool:
+    assert image.shape is not None
+    return int(image.shape[0]) < int(image.shape[2])
+
+
+def _image_shape(image: spaces.Space[Any]) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    assert image.shape is not None
+    first, second, third = (int(side) for side in image.shape)
+    return (first, second, third) if _channels_first(image) else (third, first, second)
+
+
 def _size(leaf: spaces.Space[Any]) -> int:
-    return int(leaf.n) if isinstance(leaf, spaces.Discrete) else int(torch.Size(leaf.shape or ()).numel())
+    if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete):
+        return sum(choices(leaf))
+    return int(torch.Size(leaf.shape or ()).numel())
 
 
 def _rows(part: Tensor, leaf: spaces.Space[Any]) -> Tensor:
     """One leaf's tensor ``[*, ...]`` as float32 ``[M, size]``."""
     if isinstance(leaf, spaces.Discrete):
-        part = F.one_hot(part.long() - int(leaf.start), int(leaf.n))
-    return part.reshape(-1, _size(leaf)).to(torch.float32)
+        part = F.one_hot(_from_zero(part, int(leaf.start), int(leaf.n)), int(leaf.n))
+    elif isinstance(leaf, spaces.MultiDiscrete):
+        ranges = zip(leaf.start.flatten().tolist(), choices(leaf), strict=True)
+        values = part.reshape(-1, len(choices(leaf))).unbind(-1)
+        one_hot = [F.one_hot(_from_zero(v, start, n), n) for v, (start, n) in zip(values, ranges, strict=True)]
+        part = torch.cat(one_hot, dim=-1)
+    rows = part.reshape(-1, _size(leaf)).to(torch.float32)
+    return rows / 255.0 if _is_bytes(leaf) else rows
+
+
+def _from_zero(values: Tensor, start: int, n: int) -> Tensor:
+    """Values of a discrete choice from 0 on; a view of nobody is all 0, which may be none of them."""
+    return (values.long() - start).clamp(0, n - 1)
+
+
+def _is_bytes(leaf: spaces.Space[Any]) -> bool:
+    if not isinstance(leaf, spaces.Box) or leaf.dtype != np.uint8:
+        return False
+    return bool((leaf.high == 255).all() and (leaf.low == 0).all())

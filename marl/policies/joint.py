@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from marl.envs.batched import EnvSpec, TimeStep, Tree
+from marl.errors import UserError
 from marl.policies.actor import Actor
 from marl.policies.config import NetworkConfig
 from marl.policies.heads import Categorical, Head
@@ -225,18 +226,27 @@ class JointPolicy(nn.Module):
         return int(getattr(self.actor(unit), "hidden_size", 0))
 
     def decide(
-        self, unit: Unit, observation: Tree, hidden: Tensor | None, agents: Sequence[str]
+        self,
+        unit: Unit,
+        observation: Tree,
+        hidden: Tensor | None,
+        agents: Sequence[str],
+        action_mask: Tensor | None = None,
     ) -> tuple[Head, Tensor | None]:
         """The head over n agents of a unit, given by name, and their next recurrent state ``[n, H]``.
 
-        observation: a tree of ``[n, *]`` in the order of ``agents``.
+        observation: a tree of ``[n, *]`` in the order of ``agents``. action_mask: bool ``[n, A]``; None: all is legal.
+        Raises ``UserError`` for agents that training did not have, where it matters who they are.
         """
         if self._agent_index:
             members = [self.spec.agents[i] for i in self.spec.groups[unit.group]]
             own = observation if isinstance(observation, dict) else {"observation": observation}
+            unknown = [agent for agent in agents if agent not in members]
+            if unknown:
+                raise UserError(f"agent '{unknown[0]}' is not one of the policy's agents: {', '.join(members)}")
             places = [members.index(agent) for agent in agents]
             observation = {**own, "agent_index": torch.eye(len(members))[places]}
-        head, after = self.actor(unit)(observation, hidden, None)
+        head, after = self.actor(unit)(observation, hidden, action_mask)
         return head, after
 
     def heads(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, Snapshots, TimeStep, Tree
+from marl.envs.native import flat_mask, to_native
 from marl.envs.pettingzoo import ParallelFace
 from marl.envs.random_play import mask_of_group, random_actions
 from marl.envs.spaces import BitWindow
@@ -245,7 +247,7 @@ def _face(report: Report, make: Make, seed: int, steps: int, newcomers: bool) ->
                 own = actions[group] if isinstance(actions, dict) else actions
                 assert isinstance(own, Tensor)
                 space = spec.action_space[group]
-                chosen[agent] = own[0, row].cpu().numpy().astype(space.dtype)[()]
+                chosen[agent] = to_native(own[0, row].cpu().numpy(), space)
             acting = {agent: spec.agents.index(agent.split("#")[0]) for agent in face.agents}
             view = world.step(actions)
             seen, rewards, terminated, truncated, infos = face.step(chosen)
@@ -283,8 +285,8 @@ def _compare_face(
             return f"observation of {agent}"
         mask = mask_of_group(view, group)
         if mask is not None:
-            shown = torch.as_tensor(infos[agent]["action_mask"]).bool()
-            if not torch.equal(shown, mask[0, row].cpu()):
+            shown = flat_mask(infos[agent]["action_mask"], spec.action_space[group])
+            if not np.array_equal(shown, mask[0, row].cpu().numpy()):
                 return f"action_mask of {agent}"
     return None
 

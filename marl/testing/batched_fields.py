@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.native import choices
 from marl.envs.random_play import mask_of_group, random_actions
 from marl.testing.report import Report
 from marl.testing.tensors import changed, clone
@@ -137,14 +138,15 @@ class Inspection:
         for group, slots in self._spec.groups.items():
             space = self._spec.action_space[group]
             mask = mask_of_group(view, group)
-            if mask is None or not isinstance(space, spaces.Discrete):
+            if mask is None:
                 continue
-            shape = (self._env.copies, len(slots), int(space.n))
+            sizes = choices(space)
+            shape = (self._env.copies, len(slots), sum(sizes))
             if tuple(mask.shape) != shape or mask.dtype != torch.bool:
                 self._report.add(
                     "mask-form", f"{where}, {group}", f"{tuple(mask.shape)} {mask.dtype}, not {shape} bool"
                 )
-            elif not (mask.any(-1) | ~view.alive[:, list(slots)]).all():
+            elif not all((m.any(-1) | ~view.alive[:, list(slots)]).all() for m in torch.split(mask, sizes, dim=-1)):
                 self._report.add("mask-empty", f"{where}, {group}", "no action is legal for a living agent")
 
     def _flags(self, where: str, before: TimeStep, after: TimeStep) -> None:

@@ -8,13 +8,15 @@ import random
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from marl.envs.native import choices, flat_mask, native_mask
+from marl.errors import UserError
 from marl.testing.report import Report
 
 MASK = "action_mask"
@@ -92,13 +94,14 @@ def mask_of(observation: Any, info: Any) -> Any:
 
 
 def probe_mask(report: Report, where: str, mask: Any, space: spaces.Space[Any]) -> None:
-    """One 0 or 1 per action, at least one 1."""
-    if not isinstance(space, spaces.Discrete):
+    """One 0 or 1 per action of each choice, at least one 1."""
+    try:
+        row = flat_mask(mask, space)
+    except UserError:
+        report.add("mask-form", where, f"it does not fit {space}: {_short(mask)}")
         return
-    array = np.asarray(mask)
-    if array.shape != (int(space.n),) or not np.isin(array, (0, 1)).all():
-        report.add("mask-form", where, f"expected {space.n} values 0 or 1, got {_short(mask)}")
-    elif not array.any():
+    sizes = choices(space)
+    if not all(part.any() for part in np.split(row, np.cumsum(sizes)[:-1])):
         report.add("mask-empty", where, "no action is legal for a living agent")
 
 
@@ -109,10 +112,10 @@ def probe_info(report: Report, where: str, info: Any) -> None:
 
 def legal_action(sampler: spaces.Space[Any], mask: Any) -> Any:
     """A random action of a seeded space, legal by the mask where there is one."""
-    if mask is not None and isinstance(sampler, spaces.Discrete):
-        allowed = np.asarray(mask).astype(bool).astype(np.int8)
-        if allowed.shape == (int(sampler.n),) and allowed.any():
-            return sampler.sample(mask=allowed)
+    with suppress(UserError):
+        row = flat_mask(mask, sampler) if mask is not None else np.zeros(0, bool)
+        if row.any():
+            return sampler.sample(mask=native_mask(row, sampler))
     return sampler.sample()
 
 

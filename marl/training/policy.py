@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from marl.config import AnyRunConfig, CoordinationConfig
+from marl.config import AnyRunConfig, CoordinationConfig, Layer, resolve
 from marl.coordination.pipeline import Memory, Pipeline
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.coordination.safety import Safety
 from marl.envs.abilities import Adapts
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
-from marl.envs.spaces import BitWindow
+from marl.envs.pettingzoo import ParallelFace
 from marl.errors import UserError
 from marl.policies.base import Baseline, BoundPolicy
-from marl.policies.joint import JointPolicy, Unit, noise
+from marl.policies.joint import JointPolicy
 from marl.scenario import load_scenario
-from marl.seeding import Stream, fold, fold_int
 from marl.systems.registry import load_system
+from marl.training.acting import ByName, OnFace
 from marl.training.checkpoint import CheckpointStore
 from marl.training.language_policy import LearnedSpeakers
 from marl.training.run_folder import read_config
@@ -92,15 +92,24 @@ class LearnedPolicy:
     def __init__(self, name: str, config: AnyRunConfig, state: Mapping[str, Tensor], modules: Mapping[str, Any]):
         self.name, self.config = name, config
         self._state, self._modules = state, modules
-        self._single: _Single | None = None
+        self._single: ByName | None = None
+        self._on_face: tuple[ParallelFace, OnFace] | None = None
 
     def bind(self, env: BatchedEnv) -> PipelinePolicy:
         """Raises ``UserError`` if the world shows agents something else than what the policy was trained on."""
-        if isinstance(env, Adapts):
-            env.adapt(self.config.world)
+        self.adapt(env)
         pipeline = Pipeline(env, self.config.coordination)
         pipeline.load_learned(self._modules)
         return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), is_greedy(self.config))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class of a configuration is made for its scenario and system, and found by their names.
+        return _restored, (self.name, self.config.model_dump(mode="json"), dict(self._state), dict(self._modules))
+
+    def adapt(self, env: BatchedEnv) -> None:
+        """Let a world show what the policy was trained to see, where it can choose. Before ``bind`` and ``reset``."""
+        if isinstance(env, Adapts):
+            env.adapt(self.config.world)
 
     def supervised(self, enabled: bool) -> LearnedPolicy:
         """The same policy with the supervisor put on or taken away."""
@@ -125,106 +134,69 @@ class LearnedPolicy:
             ) from None
         return policy.to(env.device).eval()
 
-    def act(self, observations: Any, seed: int = 0) -> Any:
-        """The action of one agent, or ``{agent: action}`` for a dict of agents.
+    def act(self, observations: Any, infos: Any = None, seed: int = 0, env: ParallelFace | None = None) -> Any:
+        """The action of one agent, or ``{agent: action}`` for a dict of agents, as ``action_space`` has it.
 
-        observations: one agent's observation, or a dict of them by agent name, as ``parallel_env`` returns them.
-        Recurrent state is kept by agent name until ``reset``. Sampling depends on ``seed`` and the number of the call.
+        Recurrent state is kept by agent name until ``reset``. What ``evaluate`` would do on the same observations; also
+        where it samples, if ``infos`` has the ``key`` that environments of this platform show. Without a key sampling
+        depends on ``seed`` and the number of the call.
+        Raises ``UserError`` for an observation that does not fit, for a mask that is missing, and without ``env`` where
+        it is needed.
+
+        Args:
+            observations: one agent's observation, or a dict of them by agent name, as a ``ParallelEnv`` returns them;
+                ``{"observation": ..., "action_mask": ...}`` is one, too.
+            infos: one agent's info, or a dict of them, with ``action_mask`` where the world has masks.
+            seed: of sampled actions.
+            env: the environment that the observations are of, made by ``marl.parallel_env(..., policy=self)``. Policies
+                with a supervisor (``coordination.safety``) or intents have to ask it; masks and keys are known there.
+                All living agents decide at once, and only they.
         """
+        if env is not None:
+            return self._player(env).act(observations)
+        coordination = self.config.coordination
+        asks = [name for name in ("safety", "intent") if getattr(coordination, name).enabled]
+        if asks:
+            raise UserError(
+                f"policy '{self.name}' asks its world before it acts (coordination.{asks[0]}): make the environment by "
+                f"marl.parallel_env('{self.config.scenario}', policy=policy) and call policy.act(observations, env=env)"
+            )
         if self._single is None:
             scenario = load_scenario(self.config.scenario)
-            env = scenario.make(self.config.world, 1, torch.device("cpu"))
-            space = Pipeline(env, self.config.coordination).observation_space
-            self._single = _Single(self._network(env, space), space, is_greedy(self.config))
-            env.close()
-        return self._single.act(observations, seed)
+            with closing(scenario.make(self.config.world, 1, torch.device("cpu"))) as env_:
+                space = Pipeline(env_, coordination).observation_space
+                masks = env_.reset(0).action_mask
+                masked = frozenset(masks if isinstance(masks, dict) else () if masks is None else env_.spec.groups)
+                self._single = ByName(self._network(env_, space), space, masked, is_greedy(self.config))
+        return self._single.act(observations, infos, seed)
+
+    def _player(self, face: ParallelFace) -> OnFace:
+        if self._on_face is None or self._on_face[0] is not face:
+            if getattr(face.pipeline, "config", None) != self.config.coordination:
+                raise UserError(
+                    f"the environment has not the coordination modules of policy '{self.name}': make it by "
+                    f"marl.parallel_env('{self.config.scenario}', policy=policy)"
+                )
+            face.pipeline.load_learned(self._modules)
+
+            def network(pipeline: Pipeline) -> JointPolicy:
+                return self._network(face.env, pipeline.observation_space)
+
+            self._on_face = face, OnFace(network, face, is_greedy(self.config))
+        return self._on_face[1]
 
     def reset(self) -> None:
-        """Forget recurrent state and the number of calls: a new episode begins."""
+        """Forget recurrent state and the number of calls: a new episode begins (an ``env`` tells it by itself)."""
         if self._single is not None:
             self._single.reset()
 
 
-class _Single:
-    """Decisions for agents by name, outside any world."""
-
-    def __init__(self, policy: JointPolicy, space: Mapping[str, spaces.Space[Any]], greedy: bool):
-        self._policy, self._space, self._greedy = policy, space, greedy
-        self._unit_of = {policy.spec.agents[agent]: unit for unit in policy.units for agent in unit.index}
-        self.reset()
-
-    def reset(self) -> None:
-        self._calls = 0
-        self._hidden: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def act(self, observations: Any, seed: int) -> Any:
-        named = observations if self._is_by_agent(observations) else {"": observations}
-        by_unit: dict[str, list[str]] = {}
-        for agent in named:
-            by_unit.setdefault(self._unit(agent).name, []).append(agent)
-        actions: dict[str, Any] = {}
-        for unit_name, agents in by_unit.items():
-            actions |= self._decide(unit_name, agents, named, fold_int(fold_int(seed, Stream.POLICY), self._calls))
-        self._calls += 1
-        return {agent: actions[agent] for agent in named} if named is observations else actions[""]
-
-    def _is_by_agent(self, observations: Any) -> bool:
-        if not isinstance(observations, Mapping):
-            return False
-        return not any(
-            isinstance(one, spaces.Dict) and set(observations) == set(one.spaces) for one in self._space.values()
-        )
-
-    def _unit(self, agent: str) -> Unit:
-        if agent in self._unit_of:
-            return self._unit_of[agent]
-        if len(self._policy.units) == 1:  # shared by all: a world of another size has agents that training had not
-            return self._policy.units[0]
-        raise UserError(f"agent '{agent}' is not one of the policy's agents: {', '.join(self._unit_of)}")
-
-    def _decide(self, unit_name: str, agents: list[str], observations: Mapping[str, Any], key: int) -> dict[str, Any]:
-        unit = next(unit for unit in self._policy.units if unit.name == unit_name)
-        space = self._space[unit.group]
-        seen = _stacked([observations[agent] for agent in agents], space, agents[0])
-        head, hidden = self._policy.decide(unit, seen, self._stacked_hidden(unit, agents), agents)
-        keys = fold(torch.tensor(key), torch.tensor([_number(agent, i) for i, agent in enumerate(agents)]))
-        action = head.mode() if self._greedy else head.sample(noise(keys, head.noise_shape))
-        if hidden is not None:
-            self._hidden |= dict(zip(agents, hidden, strict=True))
-        discrete = not action.is_floating_point()
-        return {agent: int(a) if discrete else a.numpy() for agent, a in zip(agents, action, strict=True)}
-
-    def _stacked_hidden(self, unit: Unit, agents: list[str]) -> Tensor | None:
-        size = self._policy.hidden_size(unit)
-        if size == 0:
-            return None
-        return torch.stack([self._hidden.get(agent, torch.zeros(size)) for agent in agents])
-
-
-def _number(agent: str, place: int) -> int:
-    """A number that keeps agents' random draws apart: the digits at the end of the name, else the place."""
-    digits = agent[len(agent.rstrip("0123456789")) :]
-    return int(digits) if digits else place
-
-
-def _stacked(observations: list[Any], space: spaces.Space[Any], agent: str) -> Tree:
-    """Observations of n agents, as the PettingZoo face shows them, as a tree of ``[n, *]``."""
-    if isinstance(space, spaces.Dict):
-        for seen in observations:
-            if not isinstance(seen, Mapping) or set(seen) != set(space.spaces):
-                raise UserError(f"the observation of agent '{agent}' must be a dict with {', '.join(space.spaces)}")
-        return {
-            name: _stacked([seen[name] for seen in observations], part, agent) for name, part in space.spaces.items()
-        }
-    array = torch.from_numpy(np.stack([np.asarray(seen) for seen in observations]))
-    if isinstance(space, BitWindow):
-        array = space.pack(array)
-    if array.shape[1:] != space.shape:
-        raise UserError(
-            f"an observation of agent '{agent}' has shape {tuple(array.shape[1:])}, the policy expects {space.shape}"
-        )
-    return array
+def _restored(
+    name: str, values: dict[str, Any], state: Mapping[str, Tensor], modules: Mapping[str, Any]
+) -> LearnedPolicy:
+    scenario, system = load_scenario(values["scenario"]), load_system(values["system"])
+    config = resolve(scenario.config, system.config, [Layer("a copied policy", values)])
+    return LearnedPolicy(name, config, state, modules)
 
 
 def load_policy(path: Path, echo: Callable[[str], None] = lambda _: None) -> LearnedPolicy | LearnedSpeakers:

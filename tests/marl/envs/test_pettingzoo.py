@@ -44,7 +44,7 @@ def test_the_last_step_has_final_observations_and_metrics() -> None:
     face.reset(seed=0)
     stay = dict.fromkeys(face.agents, 0)
     *_, infos = face.step(stay)
-    assert infos == {"agent_0": {}, "agent_1": {}}
+    assert {agent: set(info) for agent, info in infos.items()} == {"agent_0": {"key"}, "agent_1": {"key"}}
     last_state = face.state()
     seen, rewards, terminated, truncated, infos = face.step(stay)
     assert face.agents == []

@@ -155,7 +155,7 @@ def test_initial_weights_depend_on_the_generator_only():
 
 @pytest.mark.parametrize(
     "space",
-    [spaces.Discrete(3, start=1), spaces.Text(3), spaces.Box(0.0, 1.0, (2, 2)), spaces.Box(0, 5, (2,), np.int64)],
+    [spaces.Text(3), spaces.Box(0, 5, (2,), np.int64)],
 )
 def test_an_action_space_without_head_is_named(space):
     with pytest.raises(UserError, match=r"the action space .* has no head"):

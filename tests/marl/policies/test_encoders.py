@@ -148,3 +148,41 @@ def test_inputs_choose_parts_and_unknown_ones_are_named() -> None:
         encoder(SPACE, inputs=("goals",))
     with pytest.raises(UserError, match="reads one Box"):
         encoder(SPACE, encoder="choices")
+
+
+IMAGE = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_bytes_are_scaled_and_other_numbers_are_not(kind: str) -> None:
+    """An image of bytes is worth what the same image of floats in [0, 1] is."""
+    pixels = torch.randint(0, 256, (4, 8, 6, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    floats = spaces.Box(0.0, 1.0, (8, 6, 3), np.float32)
+    torch.testing.assert_close(encoder(IMAGE, encoder=kind)(pixels), encoder(floats, encoder=kind)(pixels / 255.0))
+    counts = spaces.Box(0, 9, (8, 6, 3), np.uint8)
+    few = pixels % 10
+    torch.testing.assert_close(encoder(counts, encoder=kind)(few), encoder(floats, encoder=kind)(few.float()))
+
+
+def test_channels_may_stand_first_or_last_and_beside_other_parts() -> None:
+    pixels = torch.randint(0, 256, (2, 5, 8, 6, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    first = spaces.Box(0, 255, (3, 8, 6), np.uint8)
+    last = encoder(IMAGE, encoder="cnn")(pixels)
+    torch.testing.assert_close(last, encoder(first, encoder="cnn")(pixels.permute(0, 1, 4, 2, 3)))
+    assert last.shape == (2, 5, 64)
+    mixed = spaces.Dict({"seen": IMAGE, "speed": spaces.Box(-1, 1, (2,), np.float32), "near": BitWindow(1, 5, 5)})
+    made = encoder(mixed, encoder="cnn")
+    assert len(made.towers) == 2 and made.inputs.vector_size == 2
+    rows = {"seen": pixels[0], "speed": torch.zeros(5, 2), "near": torch.zeros(5, 1, 5, dtype=torch.int16)}
+    one = made(rows)
+    assert not torch.equal(one, made({**rows, "seen": pixels[1]}))
+    assert not torch.equal(one, made({**rows, "speed": torch.ones(5, 2)}))
+
+
+def test_several_choices_are_one_hot_each_and_nobodys_view_is_none_of_them() -> None:
+    space = spaces.MultiDiscrete([[2, 3]], start=[[1, 0]])
+    made = encoder(space).inputs
+    row = made.vector(torch.tensor([[[2, 1]], [[0, 0]]]))
+    assert row.tolist() == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 0]]
+    zeros = encoder(spaces.Discrete(3, start=1)).inputs.vector(torch.zeros(1, dtype=torch.int64))
+    assert zeros.shape == (1, 3)
