@@ -16,7 +16,7 @@ from torch import Tensor
 from marl.compiled import njit
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL
 from scenarios.cav_merging.traffic import R, Traffic
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 
 
 class Action(IntEnum):

@@ -35,8 +35,7 @@ STYLE_NAMES = tuple(STYLES)
 
 CAR_LENGTH = 5.0
 TIMID, ASSERTIVE = 1.0, 3.0
-#: Beyond the comfortable deceleration: SUMO's emergencyDecel, and IDM's exponent.
+#: SUMO's emergencyDecel: the hardest braking, beyond the comfortable one, m/s^2.
 EMERGENCY_DECEL = 9.0
-IDM_DELTA = 4
 #: What an automated car's drive gives, m/s^2. Braking as hard as the published humans, accelerating as SUMO's IDM may.
 CAV_ACCEL, CAV_DECEL = 3.0, 6.0

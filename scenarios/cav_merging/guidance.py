@@ -48,26 +48,26 @@ class MergePlan(NamedTuple):
 
 def merge_plan(traffic: Traffic, lanes: int) -> MergePlan:
     """The plan at the present moment; lanes: of the neighbour tables."""
-    m = Moment(traffic, lanes)
+    moment = Moment(traffic, lanes)
     v, lane, x = traffic.v, traffic.lane, traffic.x
-    wish = m.following(pick_lane(m.lead, lane))
-    left = m.road[:, R.MERGE_END, None] - x
-    stop = reference.idm(v, left, torch.zeros_like(v), m.limit, traffic.drivers[..., P.MIN_GAP], traffic.drivers)
+    wish = moment.following(pick_lane(moment.lead, lane))
+    left = moment.road[:, R.MERGE_END, None] - x
+    stop = reference.idm(v, left, torch.zeros_like(v), moment.limit, traffic.drivers[..., P.MIN_GAP], traffic.drivers)
     wish = torch.where(lane == 0, torch.minimum(wish, stop), wish)
     own_accel = (wish - v) / SIM_STEP_S
-    forming = (m.road[:, R.MERGE_START, None] - x < FORMING_M) & (left > 0.0) & traffic.present & (lane <= 1)
-    beside = pick_lane(m.lead, (1 - lane).clamp(min=0))
-    own_leader = pick_lane(m.lead, lane)
+    forming = (moment.road[:, R.MERGE_START, None] - x < FORMING_M) & (left > 0.0) & traffic.present & (lane <= 1)
+    beside = pick_lane(moment.lead, (1 - lane).clamp(min=0))
+    own_leader = pick_lane(moment.lead, lane)
     # The own leader comes first in the platoon if it is nearer than the car beside.
     nearer = (own_leader < 0) | (pick(x, beside) < pick(x, own_leader))
-    counts = forming & (beside >= 0) & nearer & (pick(x, beside) < m.road[:, R.MERGE_END, None])
+    counts = forming & (beside >= 0) & nearer & (pick(x, beside) < moment.road[:, R.MERGE_END, None])
     leader = torch.where(counts, beside, -1)
-    gap = torch.where(counts, m.gap_to(beside), PERCEPTION_M)
+    gap = torch.where(counts, moment.gap_to(beside), PERCEPTION_M)
     closing = torch.where(counts, pick(v, leader) - v, 0.0)
-    virtual = reference.idm(v, gap, pick(v, leader), m.limit, traffic.drivers[..., P.MIN_GAP], traffic.drivers)
+    virtual = reference.idm(v, gap, pick(v, leader), moment.limit, traffic.drivers[..., P.MIN_GAP], traffic.drivers)
     asked = ((virtual - v) / SIM_STEP_S).clamp(min=-PATIENCE)
     accel = torch.where(counts, torch.minimum(own_accel, asked), own_accel)
-    merge = (lane == 0) & m.beside & m.accepts(m.lead[..., 1], m.follow[..., 1])
+    merge = (lane == 0) & moment.beside & moment.accepts(moment.lead[..., 1], moment.follow[..., 1])
     return MergePlan(leader, gap, closing, own_accel, accel, merge)
 
 

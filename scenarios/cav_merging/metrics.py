@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +15,10 @@ from marl.envs.batched import Metric
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.traffic import Traffic
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 from scenarios.cav_merging.twin.reference import pick, pick_lane
 
-#: Times to collision and post-encroachment times are counted up to here, s.
+#: Times to collision and accepted gaps are counted up to here, s.
 LONGEST_S = 10.0
 #: Time gaps to slower cars count as if they drove at this speed.
 SLOWEST_MPS = 1e-3
@@ -28,52 +30,87 @@ METRICS = {
     "merged_share": Metric("share", "higher", "ramp cars that reached the main road safely / those that entered"),
     "cav_merged_share": Metric("share", "higher", "merged_share of the automated cars alone"),
     "mean_speed_mps": Metric("m/s", "higher", "over all cars and steps to the scheduled end; a crashed car stands"),
-    "travel_time_s": Metric("s", "lower", "mean time a car was on the road by the scheduled end"),
-    "min_ttc_s": Metric("s", "higher", f"least time to collision with the leader, at most {LONGEST_S:g}"),
-    "min_pet_s": Metric("s", "higher", f"least time gap at a lane change, at constant speeds, at most {LONGEST_S:g}"),
+    "travel_time_s": Metric(
+        "s", "lower", "mean time a car was on the road by the scheduled end; a crashed car stands there until then"
+    ),
+    "min_ttc_s": Metric(
+        "s", "higher", f"least time to collision with the leader, 0 after a crash, up to {LONGEST_S:g}"
+    ),
+    "min_accepted_gap_s": Metric(
+        "s", "higher", f"least time gap, ahead or behind, that a ramp car took to merge, up to {LONGEST_S:g}"
+    ),
     "jerk_mps3": Metric("m/s^3", "lower", "mean absolute jerk of automated cars"),
     "flow_veh_per_h": Metric("veh/h", "higher", "cars that left the road over its end"),
 }
 
 
+class Sum(IntEnum):
+    """Rows of the table of running sums ``[15, B]``, in the order of the fields of ``Tally``."""
+
+    HITS = 0
+    METRES = 1
+    SPEED = 2
+    CAR_STEPS = 3
+    WRECKS = 4
+    ENTERED = 5
+    RAMP_ENTERED = 6
+    RAMP_MERGED = 7
+    CAVS_ENTERED = 8
+    CAVS_MERGED = 9
+    LEFT = 10
+    MIN_TTC = 11
+    MIN_GAP = 12
+    JERK = 13
+    JERK_COUNT = 14
+
+
+# Plain integers for the kernel.
+_HITS, _METRES, _SPEED, _CAR_STEPS, _WRECKS = (int(row) for row in list(Sum)[:5])
+_RAMP_MERGED, _CAVS_MERGED, _LEFT = int(Sum.RAMP_MERGED), int(Sum.CAVS_MERGED), int(Sum.LEFT)
+_MIN_TTC, _MIN_GAP, _JERK, _JERK_COUNT = (int(row) for row in list(Sum)[11:])
+
+
+class Events(NamedTuple):
+    """What happened in a decision.
+
+    crashed, left, merged: bool ``[B, V]``, cars that crashed, left the road, or got from the ramp onto the main road.
+    hits: int64 ``[B]``, number of collisions.
+    """
+
+    crashed: Tensor
+    left: Tensor
+    merged: Tensor
+    hits: Tensor
+
+
 @dataclass
 class Tally:
-    """Running sums of the present episodes, each float64 ``[B]``."""
+    """Running sums of the present episodes, each float64 ``[B]``; ``table`` has them all as its rows."""
 
-    hits: Tensor
-    metres: Tensor
-    speed: Tensor
-    car_steps: Tensor
-    wrecks: Tensor
-    entered: Tensor
-    ramp_entered: Tensor
-    ramp_merged: Tensor
-    cavs_entered: Tensor
-    cavs_merged: Tensor
-    left: Tensor
-    min_ttc: Tensor
-    min_pet: Tensor
-    jerk: Tensor
-    jerk_count: Tensor
+    table: Tensor
+
+    def __post_init__(self) -> None:
+        (self.hits, self.metres, self.speed, self.car_steps, self.wrecks, self.entered, self.ramp_entered,
+         self.ramp_merged, self.cavs_entered, self.cavs_merged, self.left, self.min_ttc, self.min_gap, self.jerk,
+         self.jerk_count) = self.table  # fmt: skip
 
     @classmethod
     def empty(cls, copies: int, device: torch.device) -> Tally:
-        """One table of sums, of which the fields are the rows."""
-        tally = cls(*torch.zeros(len(fields(cls)), copies, dtype=torch.float64, device=device))
+        """No episode has begun."""
+        tally = cls(torch.zeros(len(Sum), copies, dtype=torch.float64, device=device))
         tally.min_ttc += LONGEST_S
-        tally.min_pet += LONGEST_S
+        tally.min_gap += LONGEST_S
         return tally
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor, the tensors themselves."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {row.name.lower(): self.table[row] for row in Sum}
 
     def begin(self, traffic: Traffic, rows: Tensor) -> None:
         """Copies ``rows`` (int64 ``[K]``) start an episode with the cars in ``traffic`` (all copies)."""
-        for tensor in self.tensors().values():
-            tensor[rows] = 0.0
+        self.table[:, rows] = 0.0
         self.min_ttc[rows] = LONGEST_S
-        self.min_pet[rows] = LONGEST_S
+        self.min_gap[rows] = LONGEST_S
         self.entered[rows] = traffic.present[rows].sum(1).double()
         self.ramp_entered[rows] = traffic.from_ramp[rows].sum(1).double()
         self.cavs_entered[rows] = traffic.from_ramp[rows, : traffic.target.shape[1]].sum(1).double()
@@ -85,45 +122,29 @@ class Tally:
         self.ramp_entered += from_ramp.sum(1)
         self.cavs_entered += from_ramp[:, : traffic.target.shape[1]].sum(1)
 
-    def add(
-        self,
-        traffic: Traffic,
-        crashed: Tensor,
-        left: Tensor,
-        hits: Tensor,
-        merged_now: Tensor,
-        before: Tensor,
-        lead: Tensor,
-        follow: Tensor,
-    ) -> None:
-        """One decision. merged_now, crashed, left: bool ``[B, V]``. before: accelerations a decision ago ``[B, V]``."""
+    def add(self, traffic: Traffic, events: Events, before: Tensor, lead: Tensor, follow: Tensor) -> None:
+        """One decision.
+
+        Args:
+            traffic: the state after it.
+            events: what happened in it.
+            before: accelerations a decision ago, m/s^2, float64 ``[B, V]``.
+            lead, follow: the neighbour tables after it, int64 ``[B, V, L]``.
+        """
         if not traffic.compiled:
-            self.add_reference(traffic, crashed, left, hits, merged_now, before, lead, follow)
+            self.add_reference(traffic, events, before, lead, follow)
             return
+        t = traffic
         _add(
-            *(
-                tensor.numpy()
-                for tensor in (
-                    traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present, traffic.drivers,
-                    traffic.from_ramp, traffic.merged, crashed, left, hits, merged_now, before, lead, follow,
-                )
-            ),
-            traffic.target.shape[1],
-            *(tensor.numpy() for tensor in self.tensors().values()),
+            (t.x.numpy(), t.v.numpy(), t.gained.numpy(), t.lane.numpy(), t.present.numpy(), t.drivers.numpy(),
+             t.from_ramp.numpy(), t.merged.numpy()),
+            tuple(tensor.numpy() for tensor in events),
+            before.numpy(), lead.numpy(), follow.numpy(), t.target.shape[1], self.table.numpy(),
         )  # fmt: skip
 
-    def add_reference(
-        self,
-        traffic: Traffic,
-        crashed: Tensor,
-        left: Tensor,
-        hits: Tensor,
-        merged_now: Tensor,
-        before: Tensor,
-        lead: Tensor,
-        follow: Tensor,
-    ) -> None:
+    def add_reference(self, traffic: Traffic, events: Events, before: Tensor, lead: Tensor, follow: Tensor) -> None:
         """``add`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
+        crashed, left, merged_now, hits = events
         present, v, agents = traffic.present, traffic.v, traffic.target.shape[1]
         self.hits += hits
         speed = (v * present).sum(1)
@@ -140,16 +161,17 @@ class Tally:
         leader = pick_lane(lead, traffic.lane)
         gap = pick(traffic.x, leader) - pick(traffic.drivers[..., P.LENGTH], leader) - traffic.x
         closing = v - pick(v, leader)
-        ttc = torch.where(present & (leader >= 0) & (closing > 0.0), gap / closing, LONGEST_S)
-        self.min_ttc.copy_(torch.minimum(self.min_ttc, ttc.amin(1)))
+        ttc = torch.where(present & (leader >= 0) & (closing > 0.0), gap.clamp(min=0.0) / closing, LONGEST_S)
+        self.min_ttc.copy_(torch.where(hits > 0, 0.0, torch.minimum(self.min_ttc, ttc.amin(1))))
         behind = pick_lane(follow, traffic.lane)
         room = traffic.x - traffic.drivers[..., P.LENGTH] - pick(traffic.x, behind)
         times = (
-            torch.where(leader >= 0, gap / pick(v, leader).clamp(min=SLOWEST_MPS), LONGEST_S),
-            torch.where(behind >= 0, room / pick(v, behind).clamp(min=SLOWEST_MPS), LONGEST_S),
+            torch.where(leader >= 0, gap.clamp(min=0.0) / v.clamp(min=SLOWEST_MPS), LONGEST_S),
+            torch.where(behind >= 0, room.clamp(min=0.0) / pick(v, behind).clamp(min=SLOWEST_MPS), LONGEST_S),
         )
-        pet = torch.where(merged_now & present, torch.minimum(*times), LONGEST_S)
-        self.min_pet.copy_(torch.minimum(self.min_pet, pet.amin(1)))
+        taken = torch.where(merged_now & present, torch.minimum(*times), LONGEST_S)
+        taken = torch.where(merged_now & crashed, 0.0, taken)
+        self.min_gap.copy_(torch.minimum(self.min_gap, taken.amin(1)))
         driven = present[:, :agents]
         change = (traffic.gained - before)[:, :agents].abs() / DECISION_S
         self.jerk += (change * driven).sum(1)
@@ -171,7 +193,7 @@ class Tally:
             "mean_speed_mps": self.speed / car_steps,
             "travel_time_s": self.car_steps * DECISION_S / self.entered.clamp(min=1.0),
             "min_ttc_s": self.min_ttc,
-            "min_pet_s": self.min_pet,
+            "min_accepted_gap_s": self.min_gap,
             "jerk_mps3": self.jerk / self.jerk_count.clamp(min=1.0),
             "flow_veh_per_h": self.left / seconds * 3600.0,
         }
@@ -180,72 +202,54 @@ class Tally:
 
 @njit(error_model="numpy")
 def _add(
-    x: Floats,
-    v: Floats,
-    gained: Floats,
-    lane: Ints,
-    present: Flags,
-    drivers: Floats,
-    from_ramp: Flags,
-    merged: Flags,
-    crashed: Flags,
-    left: Flags,
-    new_hits: Ints,
-    merged_now: Flags,
+    cars: tuple[Floats, Floats, Floats, Ints, Flags, Floats, Flags, Flags],
+    events: tuple[Flags, Flags, Flags, Ints],
     before: Floats,
     lead: Ints,
     follow: Ints,
     agents: int,
-    hits: Floats,
-    metres: Floats,
-    speed: Floats,
-    car_steps: Floats,
-    wrecks: Floats,
-    entered: Floats,
-    ramp_entered: Floats,
-    ramp_merged: Floats,
-    cavs_entered: Floats,
-    cavs_merged: Floats,
-    gone: Floats,
-    min_ttc: Floats,
-    min_pet: Floats,
-    jerk: Floats,
-    jerk_count: Floats,
+    sums: Floats,
 ) -> None:
+    x, v, gained, lane, present, drivers, from_ramp, merged = cars
+    crashed, left, merged_now, hits = events
     for b in range(x.shape[0]):
-        hits[b] += new_hits[b]
+        sums[_HITS, b] += hits[b]
+        if hits[b] > 0:
+            sums[_MIN_TTC, b] = 0.0
         total = 0.0
         for i in range(x.shape[1]):
             if merged_now[b, i]:
-                ramp_merged[b] += 1.0
+                sums[_RAMP_MERGED, b] += 1.0
                 if i < agents:
-                    cavs_merged[b] += 1.0
+                    sums[_CAVS_MERGED, b] += 1.0
             if crashed[b, i]:
-                wrecks[b] += 1.0
+                sums[_WRECKS, b] += 1.0
+                if merged_now[b, i]:
+                    sums[_MIN_GAP, b] = 0.0
                 if from_ramp[b, i] and merged[b, i]:
-                    ramp_merged[b] -= 1.0
+                    sums[_RAMP_MERGED, b] -= 1.0
                     if i < agents:
-                        cavs_merged[b] -= 1.0
+                        sums[_CAVS_MERGED, b] -= 1.0
             if left[b, i]:
-                gone[b] += 1.0
+                sums[_LEFT, b] += 1.0
             if not present[b, i]:
                 continue
             total += v[b, i]
-            car_steps[b] += 1.0
+            sums[_CAR_STEPS, b] += 1.0
             if i < agents:
-                jerk[b] += abs(gained[b, i] - before[b, i]) / DECISION_S
-                jerk_count[b] += 1.0
-            p = lead[b, i, lane[b, i]]
-            gap = x[b, p] - drivers[b, p, _LENGTH] - x[b, i] if p >= 0 else np.inf
-            if p >= 0 and v[b, i] > v[b, p]:
-                min_ttc[b] = min(min_ttc[b], gap / (v[b, i] - v[b, p]))
+                sums[_JERK, b] += abs(gained[b, i] - before[b, i]) / DECISION_S
+                sums[_JERK_COUNT, b] += 1.0
+            leader = lead[b, i, lane[b, i]]
+            gap = x[b, leader] - drivers[b, leader, _LENGTH] - x[b, i] if leader >= 0 else np.inf
+            if leader >= 0 and v[b, i] > v[b, leader]:
+                sums[_MIN_TTC, b] = min(sums[_MIN_TTC, b], max(0.0, gap) / (v[b, i] - v[b, leader]))
             if merged_now[b, i]:
-                if p >= 0:
-                    min_pet[b] = min(min_pet[b], gap / max(v[b, p], SLOWEST_MPS))
-                f = follow[b, i, lane[b, i]]
-                if f >= 0:
-                    room = x[b, i] - drivers[b, i, _LENGTH] - x[b, f]
-                    min_pet[b] = min(min_pet[b], room / max(v[b, f], SLOWEST_MPS))
-        speed[b] += total
-        metres[b] += total * DECISION_S
-        car_steps[b] += wrecks[b]
+                if leader >= 0:
+                    sums[_MIN_GAP, b] = min(sums[_MIN_GAP, b], max(0.0, gap) / max(v[b, i], SLOWEST_MPS))
+                behind = follow[b, i, lane[b, i]]
+                if behind >= 0:
+                    room = x[b, i] - drivers[b, i, _LENGTH] - x[b, behind]
+                    sums[_MIN_GAP, b] = min(sums[_MIN_GAP, b], max(0.0, room) / max(v[b, behind], SLOWEST_MPS))
+        sums[_SPEED, b] += total
+        sums[_METRES, b] += total * DECISION_S
+        sums[_CAR_STEPS, b] += sums[_WRECKS, b]

@@ -15,7 +15,7 @@ from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.geometry import LANE_WIDTH, RAMP_ASIDE
 from scenarios.cav_merging.traffic import R, Traffic
 from scenarios.cav_merging.twin import reference
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 
 PERCEPTION_M = 180.0
 LATERAL_M = 20.0

@@ -17,7 +17,7 @@ from marl.compiled import njit
 from scenarios.cav_merging.config import Reward
 from scenarios.cav_merging.drivers import P
 from scenarios.cav_merging.traffic import R, Traffic
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 from scenarios.cav_merging.twin.reference import pick, pick_lane
 
 SPEED_RANGE = (10.0, 30.0)

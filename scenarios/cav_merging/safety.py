@@ -18,7 +18,7 @@ from scenarios.cav_merging.config import DECISION_S, SIM_STEP_S
 from scenarios.cav_merging.drivers import CAV_ACCEL, CAV_DECEL, P
 from scenarios.cav_merging.reward import HEADWAY_S
 from scenarios.cav_merging.traffic import R, Traffic
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 from scenarios.cav_merging.twin.reference import pick, pick_lane
 
 #: How far the supervisor looks ahead, and at how many moments.

@@ -37,12 +37,6 @@ def road_row(geometry: RoadGeometry) -> list[float]:
     ]
 
 
-def road_geometry(row: Tensor) -> RoadGeometry:
-    """The inverse of ``road_row``."""
-    start, end, last, limit, lanes, ramp_start, converge = row.tolist()
-    return RoadGeometry(start, end, last, limit, int(lanes), ramp_start, converge)
-
-
 @dataclass
 class Traffic:
     """Cars of B copies in V slots: automated ones in the first N, human-driven ones in the others.

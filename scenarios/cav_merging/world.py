@@ -18,7 +18,7 @@ from scenarios.cav_merging import actions as act
 from scenarios.cav_merging import intent, safety
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
-from scenarios.cav_merging.metrics import METRICS, Tally
+from scenarios.cav_merging.metrics import METRICS, Events, Tally
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
@@ -26,8 +26,9 @@ from scenarios.cav_merging.sumo.backend import LOST, SumoBackend
 from scenarios.cav_merging.sumo.networks import RoadNetwork, find_network, read_network
 from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.traffic import Traffic, road_row
-from scenarios.cav_merging.twin import kernels, reference
+from scenarios.cav_merging.twin import reference
 from scenarios.cav_merging.twin.backend import Backend, Outcome, TwinBackend
+from scenarios.cav_merging.twin.neighbours import neighbours
 
 _TALLY = "tally/"
 
@@ -137,7 +138,8 @@ class CavMerging(BatchedEnv):
         reward = shared_rewards(self.config.reward, own, there, self.agents, Neighbours(self.lead, self.follow, t.lane))
         if self._planning:
             self._reached = self._follows_its_plan(merged_now)
-        self._tally.add(t, outcome.crashed, outcome.left, outcome.hits, merged_now, before, self.lead, self.follow)
+        events = Events(outcome.crashed, outcome.left, merged_now, outcome.hits)
+        self._tally.add(t, events, before, self.lead, self.follow)
         if self.config.flow_veh_per_h[1] > 0:
             self._let_arrive(there)
         return self._close_step(outcome, acted, reward)
@@ -291,7 +293,7 @@ class CavMerging(BatchedEnv):
         self._legal = act.legal(t)
         if t.compiled:
             tables = (t.x, t.lane, t.present, self._order, self.lead, self.follow)
-            kernels.neighbours(*(tensor.numpy() for tensor in tables))
+            neighbours(*(tensor.numpy() for tensor in tables))
         else:
             self.lead, self.follow = reference.neighbours(t.x, t.lane, t.present, self._lanes)
 

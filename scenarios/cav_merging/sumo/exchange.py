@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from marl.compiled import njit
 from scenarios.cav_merging.sumo.simulator import Column, Command, Op, Status
-from scenarios.cav_merging.twin.kernels import Flags, Floats, Ints
+from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 
 # Plain integers for the kernels.
 _OP, _CONTROLLED, _ACCEL, _TURN = (int(c) for c in (Command.OP, Command.CONTROLLED, Command.ACCEL, Command.TURN))

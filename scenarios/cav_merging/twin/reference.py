@@ -1,4 +1,4 @@
-"""The twin's dynamics as plain tensor operations: what ``kernels.py`` is tested against, and the form for a GPU.
+"""The twin's dynamics as plain tensor operations: the oracle of the compiled form, and the form for a GPU.
 
 No data-dependent loops; indices of -1 mean 'no such car' throughout.
 """
@@ -11,18 +11,9 @@ from torch import Tensor
 from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
 from scenarios.cav_merging.drivers import EMERGENCY_DECEL, P
 from scenarios.cav_merging.traffic import R, Traffic
-from scenarios.cav_merging.twin.kernels import (
-    FALL_BEHIND,
-    FREE_GAP,
-    HELP_OVERTAKE,
-    KRAUSS_EPS,
-    LOOK_MEMORY,
-    MOBIL_GAIN,
-    SLACK,
-    STOP_SHORT,
-    TINY_GAP,
-    URGENCY,
-)
+from scenarios.cav_merging.twin.car_following import FREE_GAP, KRAUSS_EPS, TINY_GAP
+from scenarios.cav_merging.twin.kernels import LOOK_MEMORY, STOP_SHORT
+from scenarios.cav_merging.twin.lane_changing import FALL_BEHIND, HELP_OVERTAKE, MOBIL_GAIN, SLACK, URGENCY
 
 DT = SIM_STEP_S
 
@@ -39,11 +30,7 @@ def neighbours(x: Tensor, lane: Tensor, present: Tensor, lanes: int) -> tuple[Te
     on_lane &= there.unsqueeze(-1)
     tables = []
     for flip in (False, True):
-        marks = (
-            torch.where(on_lane, rank.unsqueeze(-1), -1)
-            if not flip
-            else torch.where(on_lane.flip(1), rank.unsqueeze(-1), -1)
-        )
+        marks = torch.where(on_lane.flip(1) if flip else on_lane, rank.unsqueeze(-1), -1)
         seen = torch.cummax(marks, dim=1).values
         before = torch.cat((torch.full_like(seen[:, :1], -1), seen[:, :-1]), 1)
         if flip:
@@ -72,7 +59,7 @@ def idm(v: Tensor, gap: Tensor, lead_v: Tensor, limit: Tensor, min_gap: Tensor |
 
 
 def krauss(v: Tensor, gap: Tensor, lead_v: Tensor, lead_decel: Tensor, limit: Tensor, driver: Tensor) -> Tensor:
-    """SUMO's Krauss, sigma 0, without its emergency braking; see ``kernels.krauss``."""
+    """SUMO's Krauss, sigma 0, without its emergency braking; see ``car_following.krauss``."""
     steps = torch.floor(lead_v / (lead_decel * DT))
     space = gap + DT * (steps * lead_v - lead_decel * DT * steps * (steps + 1.0) / 2.0) - KRAUSS_EPS
     brake, tau = driver[..., P.DECEL] * DT, driver[..., P.TAU]
@@ -93,7 +80,7 @@ class Moment:
     """All cars at one moment, and the quantities that several rules need."""
 
     def __init__(self, traffic: Traffic, lanes: int):
-        self.t = traffic
+        self.traffic = traffic
         self.road = traffic.road
         self.lead, self.follow = neighbours(traffic.x, traffic.lane, traffic.present, lanes)
         self.limit = torch.minimum(traffic.drivers[..., P.DESIRED], self.road[:, R.LIMIT, None])
@@ -102,29 +89,29 @@ class Moment:
 
     def gap_to(self, lead: Tensor) -> Tensor:
         """Metres from each car's front to the rear of the car ``lead``; a free road's where there is none."""
-        gap = pick(self.t.x, lead) - pick(self.t.drivers[..., P.LENGTH], lead) - self.t.x
+        gap = pick(self.traffic.x, lead) - pick(self.traffic.drivers[..., P.LENGTH], lead) - self.traffic.x
         return torch.where(lead >= 0, gap, FREE_GAP)
 
     def following(self, lead: Tensor) -> Tensor:
         """The speed that car-following gives behind ``lead``."""
-        t = self.t
+        traffic = self.traffic
         free = lead < 0
-        lead_v = torch.where(free, self.limit, pick(t.v, lead))
-        min_gap = torch.where(free, 0.0, t.drivers[..., P.MIN_GAP])
-        by_idm = idm(t.v, self.gap_to(lead), lead_v, self.limit, min_gap, t.drivers)
-        decel = torch.maximum(t.drivers[..., P.DECEL], pick(t.drivers[..., P.DECEL], lead))
-        by_krauss = krauss(t.v, self.gap_to(lead) - min_gap, lead_v, decel, self.limit, t.drivers)
-        return torch.where(t.drivers[..., P.KRAUSS] > 0.0, by_krauss, by_idm)
+        lead_v = torch.where(free, self.limit, pick(traffic.v, lead))
+        min_gap = torch.where(free, 0.0, traffic.drivers[..., P.MIN_GAP])
+        by_idm = idm(traffic.v, self.gap_to(lead), lead_v, self.limit, min_gap, traffic.drivers)
+        decel = torch.maximum(traffic.drivers[..., P.DECEL], pick(traffic.drivers[..., P.DECEL], lead))
+        by_krauss = krauss(traffic.v, self.gap_to(lead) - min_gap, lead_v, decel, self.limit, traffic.drivers)
+        return torch.where(traffic.drivers[..., P.KRAUSS] > 0.0, by_krauss, by_idm)
 
     def accepts(self, lead: Tensor, follow: Tensor) -> Tensor:
         """The driver finds the gap between ``lead`` and ``follow`` secure."""
-        t, bold = self.t, self.t.drivers[..., P.ASSERTIVE]
-        ahead = self.gap_to(lead) - t.drivers[..., P.MIN_GAP]
-        needed = secure_gap(t.v, pick(t.v, lead), t.drivers) / bold
+        traffic, bold = self.traffic, self.traffic.drivers[..., P.ASSERTIVE]
+        ahead = self.gap_to(lead) - traffic.drivers[..., P.MIN_GAP]
+        needed = secure_gap(traffic.v, pick(traffic.v, lead), traffic.drivers) / bold
         front = (lead < 0) | ((ahead >= 0.0) & (ahead >= needed))
-        them, their_v = pick(t.drivers, follow), pick(t.v, follow)
-        behind = t.x - t.drivers[..., P.LENGTH] - pick(t.x, follow) - them[..., P.MIN_GAP]
-        rear = (follow < 0) | ((behind >= 0.0) & (behind >= secure_gap(their_v, t.v, them) / bold))
+        them, their_v = pick(traffic.drivers, follow), pick(traffic.v, follow)
+        behind = traffic.x - traffic.drivers[..., P.LENGTH] - pick(traffic.x, follow) - them[..., P.MIN_GAP]
+        rear = (follow < 0) | ((behind >= 0.0) & (behind >= secure_gap(their_v, traffic.v, them) / bold))
         return front & rear
 
 
@@ -144,54 +131,56 @@ class _Advice:
         self.least.scatter_reduce_(1, who.clamp(min=0), asked, "amin")
 
 
-def _ask_for_room(m: Moment, blocked: Tensor, advice: _Advice) -> None:
+def _ask_for_room(moment: Moment, blocked: Tensor, advice: _Advice) -> None:
     """What blocked drivers on the acceleration lane do: follow the leader beside, or ask the follower to make room."""
-    t, me = m.t, m.t.drivers
-    itself = torch.arange(t.x.shape[1], device=t.x.device).expand_as(t.lane)
-    p, f = m.lead[..., 1], m.follow[..., 1]
-    left = m.road[:, R.MERGE_END, None] - t.x
-    remaining = (left / t.look.clamp(min=1e-3) / URGENCY).clamp(min=DT)
-    still = torch.zeros_like(t.v)
-    planned = torch.minimum(t.v, idm(t.v, left, still, m.limit, 0.0, me))
-    gap = m.gap_to(p) - me[..., P.MIN_GAP]
-    lead_v = pick(t.v, p)
-    lead_blocks = (p >= 0) & (gap < secure_gap(t.v, lead_v, me) / me[..., P.ASSERTIVE])
-    lead_next = lead_v - DT * (-pick(t.gained, p)).clamp(min=1.0)
+    traffic, me = moment.traffic, moment.traffic.drivers
+    itself = torch.arange(traffic.x.shape[1], device=traffic.x.device).expand_as(traffic.lane)
+    leader, follower = moment.lead[..., 1], moment.follow[..., 1]
+    left = moment.road[:, R.MERGE_END, None] - traffic.x
+    remaining = (left / traffic.look.clamp(min=1e-3) / URGENCY).clamp(min=DT)
+    still = torch.zeros_like(traffic.v)
+    planned = torch.minimum(traffic.v, idm(traffic.v, left, still, moment.limit, 0.0, me))
+    gap = moment.gap_to(leader) - me[..., P.MIN_GAP]
+    lead_v = pick(traffic.v, leader)
+    lead_blocks = (leader >= 0) & (gap < secure_gap(traffic.v, lead_v, me) / me[..., P.ASSERTIVE])
+    lead_next = lead_v - DT * (-pick(traffic.gained, leader)).clamp(min=1.0)
     next_gap = gap + DT * (lead_next - planned) + me[..., P.MIN_GAP]
-    target = torch.maximum(t.v - me[..., P.DECEL] * DT, idm(t.v, next_gap, lead_next, m.limit, me[..., P.MIN_GAP], me))
-    slows = lead_blocks & (target < t.v)
-    decel = torch.minimum(me[..., P.DECEL], ((t.v - target) / remaining).clamp(min=FALL_BEHIND))
-    behind = torch.minimum(planned, (t.v - decel * DT).clamp(min=0.0))
-    advice.give(itself, torch.where(slows, behind, target), blocked & (p >= 0))
+    target = torch.maximum(
+        traffic.v - me[..., P.DECEL] * DT, idm(traffic.v, next_gap, lead_next, moment.limit, me[..., P.MIN_GAP], me)
+    )
+    slows = lead_blocks & (target < traffic.v)
+    decel = torch.minimum(me[..., P.DECEL], ((traffic.v - target) / remaining).clamp(min=FALL_BEHIND))
+    behind = torch.minimum(planned, (traffic.v - decel * DT).clamp(min=0.0))
+    advice.give(itself, torch.where(slows, behind, target), blocked & (leader >= 0))
     planned = torch.where(slows, behind, planned)
-    planned = torch.where((p >= 0) & ~lead_blocks, torch.minimum(planned, target), planned)
-    _ask_follower(m, blocked & (f >= 0), f, planned, remaining, lead_blocks, itself, advice)
+    planned = torch.where((leader >= 0) & ~lead_blocks, torch.minimum(planned, target), planned)
+    _ask_follower(moment, blocked & (follower >= 0), follower, planned, remaining, lead_blocks, itself, advice)
 
 
 def _ask_follower(
-    m: Moment,
+    moment: Moment,
     asks: Tensor,
-    f: Tensor,
+    follower: Tensor,
     planned: Tensor,
     remaining: Tensor,
     lead_blocks: Tensor,
     itself: Tensor,
     advice: _Advice,
 ) -> None:
-    t, me = m.t, m.t.drivers
-    them, their_v = pick(me, f), pick(t.v, f)
+    traffic, me = moment.traffic, moment.traffic.drivers
+    them, their_v = pick(me, follower), pick(traffic.v, follower)
     min_gap = them[..., P.MIN_GAP]
-    room = torch.minimum(them[..., P.DESIRED], m.road[:, R.LIMIT, None])
-    gap = t.x - me[..., P.LENGTH] - pick(t.x, f) - min_gap
+    room = torch.minimum(them[..., P.DESIRED], moment.road[:, R.LIMIT, None])
+    gap = traffic.x - me[..., P.LENGTH] - pick(traffic.x, follower) - min_gap
     first = idm(their_v, gap + DT * planned + min_gap, planned, room, min_gap, them)
-    open_ = asks & (gap >= secure_gap(their_v, t.v, them) / me[..., P.ASSERTIVE])
+    open_ = asks & (gap >= secure_gap(their_v, traffic.v, them) / me[..., P.ASSERTIVE])
     keep = idm(their_v, gap + DT * (planned - first) + min_gap, planned, room, min_gap, them)
     too_near = gap + DT * (planned - keep) < secure_gap(their_v, planned, them)
-    advice.give(f, keep, open_ & lead_blocks & too_near)
+    advice.give(follower, keep, open_ & lead_blocks & too_near)
     asks = asks & ~open_
     faster = planned - their_v
     cuts_in = (faster >= HELP_OVERTAKE) & ((secure_gap(their_v, planned, them) - gap) / remaining < faster)
-    advice.give(f, planned - HELP_OVERTAKE, asks & cuts_in)
+    advice.give(follower, planned - HELP_OVERTAKE, asks & cuts_in)
     asks = asks & ~cuts_in
     slowest = (their_v - them[..., P.DECEL] * DT).clamp(min=0.0)
     after_1s = (their_v - them[..., P.DECEL]).clamp(min=0.0)
@@ -200,48 +189,50 @@ def _ask_follower(
     can_help = (gap + closing > 0.0) & (gap + closing >= secure)
     first = torch.maximum(slowest, first)
     keep = idm(their_v, gap + DT * (planned - first) + min_gap, planned, room, min_gap, them)
-    advice.give(f, torch.maximum(slowest, keep), asks & can_help)
+    advice.give(follower, torch.maximum(slowest, keep), asks & can_help)
     asks = asks & ~can_help
     in_time = (closing > 0.0) & (closing * remaining > secure - gap - closing + SLACK)
-    advice.give(f, slowest, asks & in_time)
+    advice.give(follower, slowest, asks & in_time)
     asks = asks & ~in_time
-    help_v = torch.maximum(their_v, t.v + HELP_OVERTAKE)
-    advice.give(f, help_v, asks)
+    help_v = torch.maximum(their_v, traffic.v + HELP_OVERTAKE)
+    advice.give(follower, help_v, asks)
     passing = gap + me[..., P.LENGTH] + me[..., P.MIN_GAP] + them[..., P.LENGTH] + secure_gap(planned, help_v, me)
-    fall_back = torch.maximum(help_v - passing.clamp(min=0.0) / remaining, t.v - me[..., P.DECEL] * DT)
+    fall_back = torch.maximum(help_v - passing.clamp(min=0.0) / remaining, traffic.v - me[..., P.DECEL] * DT)
     advice.give(itself, fall_back, asks)
 
 
-def _let_in(m: Moment, blocked: Tensor, advice: _Advice) -> None:
+def _let_in(moment: Moment, blocked: Tensor, advice: _Advice) -> None:
     """Slow drivers on the main road follow the nearest and the foremost blocked car in front of them."""
-    t, me = m.t, m.t.drivers
-    slow = m.beside & ~t.controlled & (t.lane == 1) & (t.v < me[..., P.DECEL])
-    itself = torch.arange(t.x.shape[1], device=t.x.device).expand_as(t.lane)
-    last = neighbours(t.x, torch.where(blocked, 0, 1), t.present, 1)[0][..., 0]
-    foremost = torch.where(blocked, t.x, -torch.inf)
+    traffic, me = moment.traffic, moment.traffic.drivers
+    slow = moment.beside & ~traffic.controlled & (traffic.lane == 1) & (traffic.v < me[..., P.DECEL])
+    itself = torch.arange(traffic.x.shape[1], device=traffic.x.device).expand_as(traffic.lane)
+    last = neighbours(traffic.x, torch.where(blocked, 0, 1), traffic.present, 1)[0][..., 0]
+    foremost = torch.where(blocked, traffic.x, -torch.inf)
     first = foremost.argmax(1, keepdim=True).expand_as(last)
     for who in (last, torch.where(first == last, -1, first)):
-        gap = m.gap_to(who) - me[..., P.MIN_GAP]
-        wish = idm(t.v, gap + (me[..., P.MIN_GAP] - SLACK), pick(t.v, who), m.limit, me[..., P.MIN_GAP], me)
+        gap = moment.gap_to(who) - me[..., P.MIN_GAP]
+        wish = idm(
+            traffic.v, gap + (me[..., P.MIN_GAP] - SLACK), pick(traffic.v, who), moment.limit, me[..., P.MIN_GAP], me
+        )
         advice.give(itself, wish, slow & (last >= 0) & (who >= 0) & (gap > SLACK))
 
 
 def _move(traffic: Traffic, accel: Tensor, lanes: int) -> None:
-    m = Moment(traffic, lanes)
+    moment = Moment(traffic, lanes)
     v = traffic.v
-    blocked = m.beside & ~traffic.controlled & (traffic.lane == 0)
+    blocked = moment.beside & ~traffic.controlled & (traffic.lane == 0)
     memory = torch.maximum(v, LOOK_MEMORY * traffic.look + (1.0 - LOOK_MEMORY) * v)
     traffic.look.copy_(torch.where(traffic.present, torch.where(blocked, memory, 0.0), traffic.look))
     advice = _Advice(traffic)
-    _let_in(m, blocked, advice)
-    _ask_for_room(m, blocked, advice)
-    wish = m.following(pick_lane(m.lead, traffic.lane))
-    left = m.road[:, R.MERGE_END, None] - traffic.x
+    _let_in(moment, blocked, advice)
+    _ask_for_room(moment, blocked, advice)
+    wish = moment.following(pick_lane(moment.lead, traffic.lane))
+    left = moment.road[:, R.MERGE_END, None] - traffic.x
     still = torch.zeros_like(v)
     stop = torch.where(
         traffic.drivers[..., P.KRAUSS] > 0.0,
-        krauss(v, left, still, traffic.drivers[..., P.DECEL], m.limit, traffic.drivers),
-        idm(v, left, still, m.limit, 0.0, traffic.drivers),
+        krauss(v, left, still, traffic.drivers[..., P.DECEL], moment.limit, traffic.drivers),
+        idm(v, left, still, moment.limit, 0.0, traffic.drivers),
     )
     stop = torch.minimum(stop, (left - STOP_SHORT).clamp(min=0.0) / DT)
     wish = torch.where(traffic.lane == 0, torch.minimum(wish, stop), wish)
@@ -272,22 +263,24 @@ def _collide(traffic: Traffic, crashed: Tensor, left: Tensor, lanes: int) -> Ten
 
 
 def _change_lanes(traffic: Traffic, turn: Tensor | None, leftwards: Tensor, lanes: int) -> None:
-    m = Moment(traffic, lanes)
+    moment = Moment(traffic, lanes)
     lane = traffic.lane
     count = traffic.road[:, R.MAIN_LANES, None].long()
     target = lane.clone()
     if turn is not None:
         goal = lane + turn
-        may = traffic.controlled & (turn != 0) & (goal >= 1) & (goal <= count) & ((lane > 0) | m.beside)
+        may = traffic.controlled & (turn != 0) & (goal >= 1) & (goal <= count) & ((lane > 0) | moment.beside)
         target = torch.where(may, goal, target)
-    merges = ~traffic.controlled & (lane == 0) & m.beside & m.accepts(m.lead[..., 1], m.follow[..., 1])
+    merges = (
+        ~traffic.controlled & (lane == 0) & moment.beside & moment.accepts(moment.lead[..., 1], moment.follow[..., 1])
+    )
     target = torch.where(merges, 1, target)
     if lanes > 2:
         goal = lane + torch.where(leftwards, 1, -1)[:, None]
         may = ~traffic.controlled & (lane > 0) & (goal >= 1) & (goal <= count)
-        lead, follow = pick_lane(m.lead, goal), pick_lane(m.follow, goal)
-        gain = m.following(lead) - m.following(pick_lane(m.lead, lane))
-        target = torch.where(may & (gain > MOBIL_GAIN * DT) & m.accepts(lead, follow), goal, target)
+        lead, follow = pick_lane(moment.lead, goal), pick_lane(moment.follow, goal)
+        gain = moment.following(lead) - moment.following(pick_lane(moment.lead, lane))
+        target = torch.where(may & (gain > MOBIL_GAIN * DT) & moment.accepts(lead, follow), goal, target)
     lane.copy_(torch.where(traffic.present, target, lane))
 
 

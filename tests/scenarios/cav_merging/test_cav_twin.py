@@ -17,6 +17,7 @@ from scenarios.cav_merging.sumo.simulator import type_name, vehicle_types
 from scenarios.cav_merging.traffic import R, Traffic, road_row
 from scenarios.cav_merging.twin import kernels, reference
 from scenarios.cav_merging.twin.backend import TwinBackend
+from scenarios.cav_merging.twin.neighbours import neighbours
 
 
 def cars(
@@ -134,7 +135,7 @@ def test_neighbour_tables_by_hand():
     assert follow[0].tolist() == [[1, -1], [-1, -1], [-1, -1], [1, 0]]
     order = np.arange(4)[None].copy()
     compiled = np.zeros((2, 1, 4, 2), np.int64)
-    kernels.neighbours(traffic.x.numpy(), traffic.lane.numpy(), traffic.present.numpy(), order, *compiled)
+    neighbours(traffic.x.numpy(), traffic.lane.numpy(), traffic.present.numpy(), order, *compiled)
     assert compiled[0, 0].tolist() == lead[0].tolist()
     assert compiled[1, 0].tolist() == follow[0].tolist()
 

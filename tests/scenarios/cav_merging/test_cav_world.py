@@ -16,7 +16,7 @@ from scenarios.cav_merging.actions import (
     next_target,
 )
 from scenarios.cav_merging.config import CavConfig, Reward
-from scenarios.cav_merging.metrics import Tally
+from scenarios.cav_merging.metrics import Events, Tally
 from scenarios.cav_merging.observation import observe, observe_reference
 from scenarios.cav_merging.reward import Neighbours, own_rewards, own_rewards_reference, shared_rewards
 from scenarios.cav_merging.spawn import draw_roads, first_cars
@@ -134,7 +134,7 @@ def test_reward_and_figures_equal_the_tensor_form():
         crashed, left, merged = (torch.rand(t.x.shape, generator=random) < 0.1 for _ in range(3))
         own = own_rewards(Reward(), t, crashed, env.lead)
         torch.testing.assert_close(own, own_rewards_reference(Reward(), t, crashed, env.lead), rtol=1e-9, atol=1e-12)
-        event = (t, crashed, left, crashed.sum(1), merged, t.gained.roll(1), env.lead, env.follow)
+        event = (t, Events(crashed, left, merged, crashed[:, :1].sum(1)), t.gained.roll(1), env.lead, env.follow)
         compiled.add(*event)
         plain.add_reference(*event)
     for name, tensor in compiled.tensors().items():
@@ -237,6 +237,33 @@ def test_a_crash_pays_the_price_and_counts_once():
     assert figures["collisions_per_km"] == pytest.approx(1.0 / 0.004)
     # One car drives 20 m/s, two wrecks stand.
     assert figures["mean_speed_mps"] == pytest.approx(20.0 / 3.0)
+    assert figures["min_ttc_s"] == 0.0
+    # Each of the three was on the road for the decision's 0.2 s, the wrecks as well.
+    assert figures["travel_time_s"] == pytest.approx(0.2)
+
+
+def test_times_to_collision_and_accepted_gaps_by_hand():
+    """After 0.2 s the merged car has 16 m to the rear of one that drives as fast, and is 17 m before one at 10 m/s."""
+    env = placed((0, 330.0, 20.0), (1, 351.0, 20.0), (1, 310.0, 10.0))
+    env.traffic.from_ramp[0, 0] = True
+    env.step(torch.tensor([[Action.LANE_LEFT, Action.IDLE, Action.IDLE]]))
+    figures = {name: value.item() for name, value in env.current().metrics.items()}
+    assert figures["min_accepted_gap_s"] == pytest.approx(16.0 / 20.0)
+    assert figures["min_ttc_s"] == 10.0
+    env = placed((0, 330.0, 20.0), (1, 351.0, 20.0), (1, 310.0, 25.0))
+    env.traffic.from_ramp[0, 0] = True
+    env.step(torch.tensor([[Action.LANE_LEFT, Action.IDLE, Action.IDLE]]))
+    figures = {name: value.item() for name, value in env.current().metrics.items()}
+    assert figures["min_accepted_gap_s"] == pytest.approx(14.0 / 25.0)
+    assert figures["min_ttc_s"] == pytest.approx(14.0 / 5.0)
+
+
+def test_a_merge_that_crashes_took_no_gap():
+    env = placed((0, 350.0, 20.0), (1, 352.0, 20.0))
+    env.traffic.from_ramp[0, 0] = True
+    env.step(torch.tensor([[Action.LANE_LEFT, Action.IDLE]]))
+    figures = {name: value.item() for name, value in env.current().metrics.items()}
+    assert (figures["collision_rate"], figures["min_ttc_s"], figures["min_accepted_gap_s"]) == (1.0, 0.0, 0.0)
 
 
 def test_drivers_at_the_wheel_of_every_car():
