@@ -16,11 +16,12 @@ LANE_WIDTH = 3.2
 
 @dataclass(frozen=True)
 class RoadGeometry:
-    """An on-ramp merge, lengths in metres along the road, the limit in m/s.
+    """An on-ramp merge, lengths in metres along the road, limits in m/s.
 
     The main road begins at x = 0, the ramp at ``ramp_start``. Both reach ``merge_start``, from which the acceleration
     lane runs beside the main road until it ends at ``merge_end``. ``road_end`` is where cars leave. ``converge`` is the
-    length over which the ramp swings towards the main road; it matters for y alone.
+    length over which the ramp swings towards the main road; it matters for y alone. ``ramp_limit`` holds on the ramp up
+    to ``merge_start``; None: as on the main road.
     """
 
     merge_start: float
@@ -30,6 +31,7 @@ class RoadGeometry:
     main_lanes: int = 1
     ramp_start: float = 0.0
     converge: float = 100.0
+    ramp_limit: float | None = None
 
     @property
     def lanes(self) -> int:

@@ -1,7 +1,8 @@
 """Who drives where: roads, first cars and arrivals, drawn by counter and shared by both backends.
 
 First cars: published places (``MARL_CAVs``, ``merge_env_v1.py``): six on each road, 40 m apart, +-1.5 m, at 25 to 27
-m/s; half of the automated cars come by each road. A driver wishes to keep the speed it is spawned with.
+m/s; half of the automated cars come by each road. A driver wishes to keep the speed it is spawned with, on a ramp with
+another limit in proportion.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
 
 
 def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
-    """Rows of the road table, ``[B, 7]`` float64, for geometry spans. key: the episodes' keys, int64 ``[B]``."""
+    """Rows of the road table, ``[B, 8]`` float64, for geometry spans. key: the episodes' keys, int64 ``[B]``."""
     geometry = config.geometry
     spans = (geometry.before, geometry.converge, geometry.merge, geometry.after, geometry.speed_limit)
     before, converge, merge, after, limit = (
@@ -78,8 +79,13 @@ def draw_roads(config: CavConfig, key: Tensor) -> Tensor:
     lanes = (low + below(_keys(key, _Draw.ROAD, len(spans)), high - low + 1)).double()
     start = before + converge
     return torch.stack(
-        (start, start + merge, start + merge + after, limit, lanes, torch.zeros_like(start), converge), 1
+        (start, start + merge, start + merge + after, limit, lanes, torch.zeros_like(start), converge, limit), 1
     )
+
+
+def ramp_share(road: Tensor) -> Tensor:
+    """What share of its wish a driver drives on the ramp, ``[B]``: a speed factor holds for every limit of a road."""
+    return road[:, R.RAMP_LIMIT] / road[:, R.LIMIT]
 
 
 def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desired: Tensor) -> Tensor:
@@ -108,7 +114,7 @@ def _drivers(config: CavConfig, key: Tensor, number: Tensor, style: Tensor, desi
 def first_cars(config: CavConfig, key: Tensor, road: Tensor, episode: Tensor | None = None) -> Traffic:
     """The traffic at the beginning of B episodes.
 
-    key: int64 ``[B]``. road: ``[B, 7]``. episode: numbers of the episodes, int64 ``[B]``, for a curriculum.
+    key: int64 ``[B]``. road: ``[B, 8]``. episode: numbers of the episodes, int64 ``[B]``, for a curriculum.
     """
     copies, slots, agents, device = len(key), config.vehicles, config.max_cavs, key.device
     traffic = Traffic.empty(copies, agents, slots, device)
@@ -145,7 +151,7 @@ def first_cars(config: CavConfig, key: Tensor, road: Tensor, episode: Tensor | N
     scale = ((start - ramp_start.clamp(min=0.0)) / PLACES_LENGTH).clamp(max=1.0)
     traffic.x = start - (PLACES_LENGTH - place) * scale
     speed = _between(_keys(key, _Draw.SPEED, number), *SPEEDS) * road[:, R.LIMIT, None]
-    traffic.v = speed.clone()
+    traffic.v = torch.where(on_main, speed, speed * ramp_share(road)[:, None])
     style = torch.where(automated, 0, below(_keys(key, _Draw.STYLE, number), len(STYLE_NAMES)))
     if config.contrast:
         style[:, -2], style[:, -1] = AGGRESSIVE, DEFENSIVE
@@ -222,12 +228,13 @@ def arrive(config: CavConfig, key: Tensor, traffic: Traffic, free: Tensor) -> Te
         else:
             lane, begin = torch.zeros_like(number), traffic.road[:, R.RAMP_START]
         front = begin + CAR_LENGTH
+        wish = desired if entrance == 0 else desired * ramp_share(traffic.road)
         in_lane = traffic.present & (traffic.lane == lane[:, None])
         ahead = torch.where(in_lane, traffic.x, torch.inf)
         nearest, who = ahead.min(1)
         gap = nearest - traffic.drivers[:, :, P.LENGTH].gather(1, who[:, None])[:, 0] - front
         lead_v = traffic.v.gather(1, who[:, None])[:, 0]
-        speed = torch.where(gap > MATCH_HEADWAY_S * desired, desired, torch.minimum(desired, lead_v))
+        speed = torch.where(gap > MATCH_HEADWAY_S * wish, wish, torch.minimum(wish, lead_v))
         room = gap >= drivers[:, P.MIN_GAP] + drivers[:, P.TAU] * speed
         slots = torch.arange(config.vehicles, device=key.device)
         right_kind = free & ((slots < config.max_cavs) == automated[:, None])

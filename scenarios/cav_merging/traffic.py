@@ -13,7 +13,7 @@ from scenarios.cav_merging.geometry import RoadGeometry
 
 
 class R(IntEnum):
-    """Columns of the road table ``[B, 7]``, float64: metres along x, m/s, and a number of lanes."""
+    """Columns of the road table ``[B, 8]``, float64: metres along x, m/s, and a number of lanes."""
 
     MERGE_START = 0
     MERGE_END = 1
@@ -22,6 +22,7 @@ class R(IntEnum):
     MAIN_LANES = 4
     RAMP_START = 5
     CONVERGE = 6
+    RAMP_LIMIT = 7  # before the acceleration lane
 
 
 def road_row(geometry: RoadGeometry) -> list[float]:
@@ -34,6 +35,7 @@ def road_row(geometry: RoadGeometry) -> list[float]:
         float(geometry.main_lanes),
         geometry.ramp_start,
         geometry.converge,
+        geometry.speed_limit if geometry.ramp_limit is None else geometry.ramp_limit,
     ]
 
 

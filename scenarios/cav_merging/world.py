@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
+from marl.errors import UserError
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
 from scenarios.cav_merging import intent, safety
-from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.config import DECISION_S, CavConfig
 from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
 from scenarios.cav_merging.metrics import METRICS, Events, Tally
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
@@ -30,7 +33,27 @@ from scenarios.cav_merging.twin import reference
 from scenarios.cav_merging.twin.backend import Backend, Outcome, TwinBackend
 from scenarios.cav_merging.twin.neighbours import neighbours
 
+logger = logging.getLogger(__name__)
+
 _TALLY = "tally/"
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process, however many worlds an evaluation makes."""
+    logger.warning("%s", text)
+
+
+def _check_that_somebody_drives(config: CavConfig) -> None:
+    """Raises ``UserError`` where an episode would most likely be over before the first car comes."""
+    seconds = config.horizon * DECISION_S
+    cars = config.flow_veh_per_h[1] * seconds / 3600.0
+    if config.cavs[1] + config.humans[1] + 2 * config.contrast == 0 and cars < 1.0:
+        source = f"the demand {config.routes}" if config.routes else "world.flow_veh_per_h"
+        raise UserError(
+            f"nobody would drive: {source} brings {cars:.2g} cars in the {seconds:g} s of an episode, and none is "
+            "there at its start; raise the flow, world.horizon or world.cavs"
+        )
 
 
 class CavMerging(BatchedEnv):
@@ -55,9 +78,10 @@ class CavMerging(BatchedEnv):
         if config.net is not None:
             self.network = read_network(find_network(config.net), config.edges or None)
             if config.routes is not None:
-                demand = read_demand(Path(config.routes), self.network.edges)
+                demand = read_demand(Path(config.routes), self.network.edges, self.network.onward)
                 share = {"flow_veh_per_h": (demand.total, demand.total), "ramp_share": demand.ramp / demand.total}
                 self.config = config = config.model_copy(update=share)
+        _check_that_somebody_drives(config)
         self.agents, self.slots = config.max_cavs, config.vehicles
         main_lanes = self.network.geometry.main_lanes if self.network else config.geometry.main_lanes[1]
         self._lanes = main_lanes + 1
@@ -66,6 +90,8 @@ class CavMerging(BatchedEnv):
             self.backend = SumoBackend(config, copies, self.network)
         else:
             self.backend = TwinBackend(copies, self.slots, self.device, self._lanes)
+            for note in self.network.left_out if self.network else ():
+                _warn(f"{config.net}: the twin leaves out {note}; judge with --backend sumo")
         self.traffic = Traffic.empty(copies, self.agents, self.slots, self.device)
         self._tally = Tally.empty(copies, self.device)
         self._seed = torch.zeros(copies, dtype=torch.int64, device=self.device)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from marl.envs.sumo.files import is_file_name, read_network_root
 from marl.envs.sumo.install import sumo_binary
 from marl.errors import UserError, nearest
-from marl.xml_io import read_xml
 from scenarios.cav_merging.geometry import LANE_WIDTH, RoadGeometry
 
 #: The parts that a merge is made of, each one edge of the network.
@@ -36,12 +38,16 @@ class RoadNetwork:
 
     path: the ``.net.xml`` file. edges: role -> edge name.
     lanes: SUMO lane name -> (our lane, offset): a car at position p of that lane is at x = offset + p.
+    onward: the edges that can be reached from the edge ``after``, itself included.
+    left_out: what SUMO obeys on this road and ``geometry`` does not have, so that the twin drives without it.
     """
 
     path: Path
     edges: Mapping[str, str]
     geometry: RoadGeometry
     lanes: Mapping[str, tuple[int, float]]
+    onward: frozenset[str]
+    left_out: tuple[str, ...] = ()
 
     def route(self, role: str) -> list[str]:
         """The edges from the beginning of an edge to the end."""
@@ -73,20 +79,22 @@ def source_files(geometry: RoadGeometry) -> dict[str, str]:
         "merge_end": (end, 0.0),
         "road_end": (geometry.road_end, 0.0),
     }
+    limit = geometry.speed_limit
+    ramp_limit = limit if geometry.ramp_limit is None else geometry.ramp_limit
     edges = (
-        ("main", "main_start", "merge_start", lanes, start, ""),
-        ("ramp", "ramp_start", "merge_start", 1, start, f' shape="{shape}"'),
-        ("merge", "merge_start", "merge_end", lanes + 1, end - start, ""),
-        ("after", "merge_end", "road_end", lanes, geometry.road_end - end, ""),
+        ("main", "main_start", "merge_start", lanes, limit, start, ""),
+        ("ramp", "ramp_start", "merge_start", 1, ramp_limit, start, f' shape="{shape}"'),
+        ("merge", "merge_start", "merge_end", lanes + 1, limit, end - start, ""),
+        ("after", "merge_end", "road_end", lanes, limit, geometry.road_end - end, ""),
     )
     links = [("ramp", 0, "merge", 0)]
     links += [("main", i, "merge", i + 1) for i in range(lanes)]
     links += [("merge", i + 1, "after", i) for i in range(lanes)]
     node_lines = [f'<node id="{name}" x="{x:.2f}" y="{y:.3f}" type="priority"/>' for name, (x, y) in nodes.items()]
     edge_lines = [
-        f'<edge id="{name}" from="{tail}" to="{head}" numLanes="{count}" speed="{geometry.speed_limit:.3f}" '
+        f'<edge id="{name}" from="{tail}" to="{head}" numLanes="{count}" speed="{speed:.3f}" '
         f'length="{length:.3f}" width="{LANE_WIDTH}"{extra}/>'
-        for name, tail, head, count, length, extra in edges
+        for name, tail, head, count, speed, length, extra in edges
     ]
     link_lines = [f'<connection from="{tail}" fromLane="{i}" to="{head}" toLane="{j}"/>' for tail, i, head, j in links]
     parts = {"nod": ("nodes", node_lines), "edg": ("edges", edge_lines), "con": ("connections", link_lines)}
@@ -132,13 +140,13 @@ def find_network(name: str) -> Path:
     shipped = shipped_networks()
     if name in shipped:
         return shipped[name]
-    if not name.endswith(".xml") and not Path(name).exists():
+    if not is_file_name(name):
         raise UserError(f"network '{name}' does not exist{nearest(name, sorted(shipped))}")
     return Path(name)
 
 
 def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetwork:
-    """Lanes, lengths and the limit of a network; ``UserError`` in one sentence if it is not an on-ramp merge.
+    """Lanes, lengths and limits of a network; ``UserError`` in one sentence if it is not an on-ramp merge.
 
     The merge edge's rightmost lane has to be an acceleration lane, that is, one without a way on; the ramp has one
     lane, and main, merge and after have the same number of main lanes.
@@ -147,7 +155,7 @@ def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetw
     for role in ROLES:
         if role not in edges:
             raise UserError(f"--edges names no '{role}' edge; give ramp=...,main=...,merge=...,after=...")
-    root = read_xml(path)
+    root = read_network_root(path)
     known = {edge.get("id", ""): edge for edge in root.iter("edge")}
     found = {}
     for role in ROLES:
@@ -164,8 +172,14 @@ def read_network(path: Path, edges: Mapping[str, str] | None = None) -> RoadNetw
             f"a merge has one lane more than main, and after as many as main"
         )
     links = _links(root)
-    if (edges["merge"], 0, edges["after"]) in links:
-        raise UserError(f"lane 0 of edge '{edges['merge']}' (merge) of {path} goes on; an acceleration lane has to end")
+    for tail, lane, head in links:
+        if (tail, lane) == (edges["merge"], 0) and head == edges["after"]:
+            raise UserError(f"lane 0 of edge '{tail}' (merge) of {path} goes on; an acceleration lane has to end")
+        if (tail, lane) == (edges["merge"], 0):
+            raise UserError(
+                f"lane 0 of edge '{tail}' (merge) of {path} leads to the off-ramp '{head}': weaving sections cannot be "
+                "run, an acceleration lane has to end"
+            )
     return _assemble(path, edges, found, links, known)
 
 
@@ -178,36 +192,79 @@ def _lanes_of(edge: Element, path: Path) -> list[tuple[str, float, float]]:
         raise UserError(f"edge '{edge.get('id')}' of {path} has a lane without a readable {error}") from None
 
 
-def _links(root: Element) -> dict[tuple[str, int, str], tuple[int, str]]:
-    """(from edge, from lane, to edge) -> (to lane, name of the internal lane between or '')."""
+class _Link(NamedTuple):
+    """Where a lane leads: the other edge's lane, the internal lane between ('' if none), the light ('' if none)."""
+
+    lane: int
+    via: str
+    light: str
+
+
+def _links(root: Element) -> dict[tuple[str, int, str], _Link]:
+    """(from edge, from lane, to edge) -> how; without turnarounds."""
     links = {}
     for link in root.iter("connection"):
-        if {"from", "to", "fromLane", "toLane"} <= link.attrib.keys():
+        if {"from", "to", "fromLane", "toLane"} <= link.attrib.keys() and link.get("dir") != "t":
             key = (link.attrib["from"], int(link.attrib["fromLane"]), link.attrib["to"])
-            links[key] = (int(link.attrib["toLane"]), link.get("via", ""))
+            links[key] = _Link(int(link.attrib["toLane"]), link.get("via", ""), link.get("tl", ""))
     return links
+
+
+def _onward(links: Mapping[tuple[str, int, str], _Link], first: str) -> frozenset[str]:
+    """The edges that can be reached from an edge, itself included."""
+    heads: dict[str, set[str]] = {}
+    for tail, _, head in links:
+        heads.setdefault(tail, set()).add(head)
+    reached, left = {first}, [first]
+    while left:
+        new = heads.get(left.pop(), set()) - reached
+        reached |= new
+        left += new
+    return frozenset(reached)
+
+
+def _left_out(
+    edges: Mapping[str, str],
+    found: Mapping[str, list[tuple[str, float, float]]],
+    links: Mapping[tuple[str, int, str], _Link],
+    crossings: Iterable[tuple[str, float, float]],
+    lowest: float,
+) -> tuple[str, ...]:
+    """What the geometry does not have: other limits of main road and junctions, and lights."""
+    notes = []
+    limits = {role: min(limit for _, _, limit in found[role]) for role in ("main", "merge", "after")}
+    if len(set(limits.values())) > 1:
+        each = ", ".join(f"{limit:g} m/s on '{edges[role]}'" for role, limit in limits.items())
+        notes.append(f"limits of {each} (it drives by {lowest:g} on all of them)")
+    slow = [f"{limit:g} m/s on '{name}'" for name, _, limit in crossings if name and limit < lowest]
+    if slow:
+        notes.append(f"limits within junctions, {', '.join(slow)}")
+    lights = {link.light for (tail, _, _), link in links.items() if tail in edges.values() and link.light}
+    if lights:
+        notes.append(f"the traffic light {', '.join(sorted(lights))}")
+    return tuple(notes)
 
 
 def _assemble(
     path: Path,
     edges: Mapping[str, str],
     found: Mapping[str, list[tuple[str, float, float]]],
-    links: Mapping[tuple[str, int, str], tuple[int, str]],
+    links: Mapping[tuple[str, int, str], _Link],
     known: Mapping[str, Element],
 ) -> RoadNetwork:
     count = len(found["main"])
 
-    def crossing(tail: str, lane: int, head: str, expected: int) -> tuple[str, float]:
-        """The internal lane between two edges and its length, ('', 0) if the network has none."""
-        to_lane, via = links.get((edges[tail], lane, edges[head]), (None, ""))
-        if to_lane != expected:
+    def crossing(tail: str, lane: int, head: str, expected: int) -> tuple[str, float, float]:
+        """The internal lane between two edges, its length and limit, ('', 0, inf) if the network has none."""
+        link = links.get((edges[tail], lane, edges[head]))
+        if link is None or link.lane != expected:
             raise UserError(
                 f"{path}: lane {lane} of '{edges[tail]}' ({tail}) has to lead to lane {expected} of "
                 f"'{edges[head]}' ({head})"
             )
-        if not via:
-            return "", 0.0
-        return via, _lanes_of(known[via.rpartition("_")[0]], path)[int(via.rpartition("_")[2])][1]
+        if not link.via:
+            return "", 0.0, math.inf
+        return _lanes_of(known[link.via.rpartition("_")[0]], path)[int(link.via.rpartition("_")[2])]
 
     main_length, ramp_length = found["main"][0][1], found["ramp"][0][1]
     merge_length, after_length = found["merge"][1][1], found["after"][0][1]
@@ -224,21 +281,26 @@ def _assemble(
     if across[0]:
         lanes[across[0]] = (0, ramp_start + ramp_length)
     lanes[found["merge"][0][0]] = (0, merge_start)
+    crossings = [across]
     for i in range(count):
         onto, off = crossing("main", i, "merge", i + 1), crossing("merge", i + 1, "after", i)
         lanes[found["main"][i][0]] = (i + 1, 0.0)
         lanes[found["merge"][i + 1][0]] = (i + 1, merge_start)
         lanes[found["after"][i][0]] = (i + 1, after_start)
-        for (name, _), offset in ((onto, main_length), (off, merge_end)):
+        crossings += [onto, off]
+        for (name, _, _), offset in ((onto, main_length), (off, merge_end)):
             if name:
                 lanes[name] = (i + 1, offset)
+    lowest = min(limit for role in ("main", "merge", "after") for _, _, limit in found[role])
     geometry = RoadGeometry(
         merge_start=merge_start,
         merge_end=merge_end,
         road_end=after_start + after_length,
-        speed_limit=min(limit for role in ("main", "merge", "after") for _, _, limit in found[role]),
+        speed_limit=lowest,
         main_lanes=count,
         ramp_start=ramp_start,
         converge=min(100.0, ramp_length),
+        ramp_limit=found["ramp"][0][2],
     )
-    return RoadNetwork(path, dict(edges), geometry, lanes)
+    left_out = _left_out(edges, found, links, crossings, lowest)
+    return RoadNetwork(path, dict(edges), geometry, lanes, _onward(links, edges["after"]), left_out)

@@ -12,7 +12,9 @@ from scenarios.cav_merging.twin.arrays import (
     KRAUSS,
     LENGTH,
     LIMIT,
+    MERGE_START,
     MIN_GAP,
+    RAMP_LIMIT,
     TAU,
     TWO_SQRT,
     Floats,
@@ -59,11 +61,18 @@ def secure_gap(v: float, lead_v: float, driver: Floats) -> float:
     return max(0.0, v * driver[TAU] + v * (v - lead_v) / driver[TWO_SQRT])
 
 
+@njit(error_model="numpy", inline="always")
+def limit_on(lane: int, x: float, driver: Floats, road: Floats) -> float:
+    """The speed that a driver wants to drive at most at x: on a ramp its wish in proportion to the ramp's limit."""
+    if lane == 0 and x < road[MERGE_START]:
+        return min(driver[DESIRED] * (road[RAMP_LIMIT] / road[LIMIT]), road[RAMP_LIMIT])
+    return min(driver[DESIRED], road[LIMIT])
+
+
 @njit(error_model="numpy")
-def following(i: int, p: int, x: Floats, v: Floats, drivers: Floats, road: Floats, dt: float) -> float:
-    """The speed car-following gives driver i behind car p (-1: free road)."""
+def following(i: int, p: int, limit: float, x: Floats, v: Floats, drivers: Floats, dt: float) -> float:
+    """The speed car-following gives driver i behind car p (-1: free road). limit: ``limit_on``."""
     me = drivers[i]
-    limit = min(me[DESIRED], road[LIMIT])
     if me[KRAUSS] > 0.0:
         if p < 0:
             return min(v[i] + me[ACCEL] * dt, limit)

@@ -12,10 +12,8 @@ from marl.compiled import njit
 from scenarios.cav_merging.drivers import EMERGENCY_DECEL
 from scenarios.cav_merging.twin.arrays import (
     DECEL,
-    DESIRED,
     KRAUSS,
     LENGTH,
-    LIMIT,
     MAIN_LANES,
     MERGE_END,
     MERGE_START,
@@ -24,7 +22,7 @@ from scenarios.cav_merging.twin.arrays import (
     Floats,
     Ints,
 )
-from scenarios.cav_merging.twin.car_following import following, idm, krauss
+from scenarios.cav_merging.twin.car_following import following, idm, krauss, limit_on
 from scenarios.cav_merging.twin.lane_changing import ask_for_room, change_lanes, let_in
 from scenarios.cav_merging.twin.neighbours import neighbours_copy
 
@@ -77,9 +75,9 @@ def _move(
         if controlled[i]:
             gained[i] = max(0.0, v[i] + accel[i] * dt)
             continue
-        wish = following(i, lead[i, lane[i]], x, v, drivers, road, dt)
+        limit = limit_on(lane[i], x[i], drivers[i], road)
+        wish = following(i, lead[i, lane[i]], limit, x, v, drivers, dt)
         if lane[i] == 0:
-            limit = min(drivers[i, DESIRED], road[LIMIT])
             left_space = road[MERGE_END] - x[i]
             if drivers[i, KRAUSS] > 0.0:
                 stop = krauss(v[i], left_space, 0.0, drivers[i, DECEL], limit, drivers[i], dt)

@@ -167,8 +167,9 @@ def change_lanes(
         elif lanes > 1:
             goal = lane[i] + (1 if leftwards else -1)
             if 1 <= goal <= lanes:
-                stay = following(i, lead[i, lane[i]], x, v, drivers, road, dt)
-                move = following(i, lead[i, goal], x, v, drivers, road, dt)
+                limit = min(drivers[i, DESIRED], road[LIMIT])
+                stay = following(i, lead[i, lane[i]], limit, x, v, drivers, dt)
+                move = following(i, lead[i, goal], limit, x, v, drivers, dt)
                 if move - stay > MOBIL_GAIN * dt and _accepts(i, lead[i, goal], follow[i, goal], x, v, drivers):
                     target[i] = goal
     for r in range(count):

@@ -83,8 +83,12 @@ class Moment:
         self.traffic = traffic
         self.road = traffic.road
         self.lead, self.follow = neighbours(traffic.x, traffic.lane, traffic.present, lanes)
-        self.limit = torch.minimum(traffic.drivers[..., P.DESIRED], self.road[:, R.LIMIT, None])
         start, end = self.road[:, R.MERGE_START, None], self.road[:, R.MERGE_END, None]
+        limit, ramp_limit = self.road[:, R.LIMIT, None], self.road[:, R.RAMP_LIMIT, None]
+        wish = traffic.drivers[..., P.DESIRED]
+        on_ramp = (traffic.lane == 0) & (traffic.x < start)
+        on_main = torch.minimum(wish, limit)
+        self.limit = torch.where(on_ramp, torch.minimum(wish * (ramp_limit / limit), ramp_limit), on_main)
         self.beside = (traffic.x >= start) & (traffic.x < end) & traffic.present
 
     def gap_to(self, lead: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
+import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from marl.errors import UserError
+from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.sumo.networks import NETWORKS, build_network, find_network, read_network, shipped_networks
+from scenarios.cav_merging.world import CavMerging
 
 MERGE = find_network("merge")
 
@@ -71,6 +75,11 @@ def test_lanes_between_edges_count_towards_the_length(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        (
+            '<connection from="ramp"',
+            '<connection from="merge" to="exit" fromLane="0" toLane="0"/><connection from="ramp"',
+            "leads to the off-ramp 'exit': weaving sections cannot be run",
+        ),
         ('id="after"', 'id="exit"', "no edge 'after'"),
         ("</net>", "", "cannot be read as XML"),
         ('<lane id="ramp_0" index="0"', '<lane id="ramp_0" index="zero"', "without a readable"),
@@ -101,3 +110,45 @@ def test_without_sumo_one_sentence_says_how_to_install_it(monkeypatch, tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"marl-platform\[sumo\]"):
         build_network(NETWORKS["merge"], tmp_path / "merge.net.xml")
+
+
+def test_the_ramp_has_a_limit_of_its_own(tmp_path, needs_sumo):
+    geometry = replace(NETWORKS["merge"], ramp_limit=22.2)
+    path = tmp_path / "slow.net.xml"
+    build_network(geometry, path)
+    read = read_network(path)
+    assert (read.geometry.ramp_limit, read.geometry.speed_limit) == (22.2, 30.0)
+    assert read.left_out == ()
+
+
+def test_what_the_twin_leaves_out_is_named(tmp_path, caplog):
+    text = MERGE.read_text()
+    start = text.index('<lane id="after_0"')
+    text = text[:start] + text[start:].replace('speed="30.00"', 'speed="22.00"', 1)
+    text = text.replace('<connection from="main" to="merge"', '<connection tl="meter" from="main" to="merge"')
+    path = tmp_path / "odd.net.xml"
+    path.write_text(text)
+    limits, light = read_network(path).left_out
+    assert "30 m/s on 'main'" in limits and "22 m/s on 'after'" in limits and "meter" in light
+    CavMerging(CavConfig(net=str(path)), 1)
+    assert "the twin leaves out limits of 30 m/s on 'main'" in caplog.text
+    caplog.clear()
+    CavMerging(CavConfig(net="merge"), 1)
+    assert not caplog.text
+
+
+def test_files_may_be_compressed(tmp_path):
+    path = tmp_path / "merge.net.xml.gz"
+    path.write_bytes(gzip.compress(MERGE.read_bytes()))
+    assert find_network(str(path)) == path
+    assert read_network(path).geometry == read_network(MERGE).geometry
+
+
+def test_another_file_is_named_for_what_it_is(tmp_path):
+    setup = tmp_path / "my.sumocfg"
+    setup.write_text('<sumoConfiguration><input><net-file value="my.net.xml"/></input></sumoConfiguration>')
+    with pytest.raises(UserError, match=r"SUMO configuration, not a network; give --net .*my\.net\.xml"):
+        read_network(find_network(str(setup)))
+    with pytest.raises(UserError, match="file with the root <cars>, not a network"):
+        setup.write_text("<cars/>")
+        read_network(find_network(str(setup)))

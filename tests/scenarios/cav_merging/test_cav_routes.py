@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from marl.errors import UserError
 from scenarios.cav_merging.config import CavConfig
-from scenarios.cav_merging.sumo.networks import OWN_EDGES
+from scenarios.cav_merging.sumo.networks import OWN_EDGES, find_network
 from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.world import CavMerging
 
@@ -29,6 +30,9 @@ def write(tmp_path: Path, text: str) -> Path:
         ('<flow id="a" from="main" begin="0" end="600" number="100"/>', 600, 0),
         ('<route id="r" edges="ramp merge after"/><flow id="a" route="r" perHour="300"/>', 0, 300),
         ('<vehicle depart="0"><route edges="main merge"/></vehicle><trip from="ramp" depart="7.2"/>', 500, 500),
+        # The same at seven in the morning.
+        ('<trip from="main" depart="25200"/><trip from="ramp" depart="7:00:07.2"/>', 500, 500),
+        ('<flow id="a" from="main" begin="25200" end="28800" number="1200"/>', 1200, 0),
     ],
 )
 def test_rates_by_hand(tmp_path: Path, text: str, main: float, ramp: float) -> None:
@@ -45,6 +49,11 @@ def test_rates_by_hand(tmp_path: Path, text: str, main: float, ramp: float) -> N
         ('<flow id="a" from="main" vehsPerHour="many"/>', "vehsPerHour='many'"),
         ('<flow id="a" from="main" period="3" end="60"/><flow id="b" from="ramp" period="3"/>', "different times"),
         ('<trip id="a" from="main" depart="0"/>', "at once"),
+        ('<trip id="a" from="main" depart="triggered"/>', "depart='triggered'"),
+        (
+            '<flow from="main" period="3" end="9"/><trip from="ramp" depart="10"/><trip from="ramp" depart="20"/>',
+            "over when its vehicles depart",
+        ),
         ("<flow", "XML"),
     ],
 )
@@ -52,6 +61,36 @@ def test_what_is_no_constant_demand_is_one_sentence(tmp_path: Path, text: str, s
     with pytest.raises(UserError, match=sentence) as caught:
         read_demand(write(tmp_path, text), OWN_EDGES)
     assert "\n" not in str(caught.value)
+
+
+def test_trips_that_leave_by_an_off_ramp_are_refused(tmp_path: Path) -> None:
+    """They would be driven straight on without a word."""
+    onward = {"after", "city"}
+    for way in ('from="main" to="exit"', 'route="r"'):
+        text = f'<route id="r" edges="ramp merge exit"/><flow id="a" {way} vehsPerHour="1200"/>'
+        with pytest.raises(UserError, match=r"'a' of .* leaves the road for 'exit'"):
+            read_demand(write(tmp_path, text), OWN_EDGES, onward)
+    for to in ("after", "city", "merge"):
+        read_demand(write(tmp_path, f'<flow id="a" from="main" to="{to}" vehsPerHour="1200"/>'), OWN_EDGES, onward)
+
+
+def test_compressed_demand_and_a_network_in_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, '<flow id="a" from="main" vehsPerHour="1200"/>')
+    packed = tmp_path / "demand.rou.xml.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_demand(packed, OWN_EDGES) == read_demand(path, OWN_EDGES)
+    with pytest.raises(UserError, match="a network, not a route file"):
+        read_demand(find_network("merge"), OWN_EDGES)
+
+
+def test_an_episode_without_cars_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, '<flow id="a" from="main" vehsPerHour="20"/>')
+    nobody = {"cavs": 0, "humans": 0, "net": "merge", "routes": str(path), "flow_veh_per_h": 1}
+    with pytest.raises(UserError, match=r"nobody would drive: the demand .* brings 0\.11 cars in the 20 s"):
+        CavMerging(CavConfig(**nobody), 1)
+    with pytest.raises(UserError, match=r"world\.flow_veh_per_h brings"):
+        CavMerging(CavConfig(cavs=0, humans=0, flow_veh_per_h=1), 1)
+    CavMerging(CavConfig(**nobody | {"horizon": 2000}), 1)
 
 
 def test_the_world_takes_the_demand(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from marl.training.run import train
 from marl.training.tracking import read_metrics
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.sumo.backend import SumoBackend
-from scenarios.cav_merging.sumo.networks import find_network, read_network
+from scenarios.cav_merging.sumo.networks import NETWORKS, build_network, find_network, read_network
 from scenarios.cav_merging.sumo.simulator import Column, Command, Op, Status, SumoSimulator
 from scenarios.cav_merging.world import CavMerging
 
@@ -76,6 +77,34 @@ def test_replayed_episode_stays_within_half_a_metre(make):
         worst = torch.maximum(worst, torch.where(both, (sumo.traffic.x - twin.traffic.x).abs(), 0.0).amax(1))
         assert torch.equal(sumo.traffic.lane[both], twin.traffic.lane[both])
     assert float(worst.max()) < 0.5
+
+
+@pytest.mark.parametrize("ramp_limit", [20.0, 29.5])
+@pytest.mark.parametrize("car_following", ["idm", "krauss"])
+def test_a_slow_ramp_is_driven_as_in_sumo(make, tmp_path, ramp_limit, car_following):
+    """Cars on the ramp, the first and those that arrive, keep its limit; the first are where SUMO has them."""
+    net = tmp_path / "slow.net.xml"
+    build_network(replace(NETWORKS["merge"], ramp_limit=ramp_limit), net)
+    options = {"net": str(net), "flow_veh_per_h": 2000, "max_cavs": 20, "max_humans": 20, "drivers": "assertive"}
+    sumo, twin = (make(name, car_following=car_following, **options) for name in ("sumo", "twin"))
+    for world in (sumo, twin):
+        world.hand_over()
+        world.reset(3)
+    first = int(twin.traffic.number[twin.traffic.present].max())
+    seen = set()
+    for _ in range(60):
+        for world in (sumo, twin):
+            world.step(torch.full((2, 20), IDLE))
+        a, b = sumo.traffic, twin.traffic
+        for t in (a, b):
+            ramp = t.present & (t.lane == 0) & (t.x < 320.0)
+            assert bool((t.v <= t.drivers[..., 0] * ramp_limit / 30.0 + 1e-9)[ramp].all())
+            seen |= set(t.number[ramp].tolist())
+        early = ramp & (b.x < 200.0) & (b.number <= first)
+        assert torch.equal(a.number[early], b.number[early])
+        assert float((a.x - b.x)[early].abs().sum()) < 1e-6
+    assert sumo.backend.pool.restarts == 0
+    assert len({number for number in seen if number <= first}) >= 4 and max(seen) > first
 
 
 def test_reset_replays_exactly(make):

@@ -91,17 +91,21 @@ def test_single_lane_car_following_equals_sumo(sumo, tmp_path, car_following):
     assert worst < 1e-6
 
 
-@pytest.mark.parametrize("case", ["timid", "lanes", "flow", "krauss"])
+@pytest.mark.parametrize("case", ["timid", "lanes", "flow", "krauss", "slow ramp"])
 def test_compiled_form_equals_tensor_form(case):
     options = {
         "timid": {},
         "lanes": {"drivers": "mixed", "geometry": {"main_lanes": (1, 3), "merge": (60, 200)}},
         "krauss": {"car_following": "krauss"},
+        "slow ramp": {"drivers": "mixed"},
         "flow": {"flow_veh_per_h": 2500, "max_cavs": 12, "max_humans": 12},
     }[case]
     config = CavConfig(**options)
     key = fold(torch.arange(12), 7)
-    compiled = first_cars(config, key, draw_roads(config, key))
+    road = draw_roads(config, key)
+    if case == "slow ramp":
+        road[:, R.RAMP_LIMIT] = torch.linspace(12.0, 36.0, 12, dtype=torch.float64)
+    compiled = first_cars(config, key, road)
     plain = copy.deepcopy(compiled)
     lanes = config.geometry.main_lanes[1] + 1
     backend = TwinBackend(12, config.vehicles, torch.device("cpu"), lanes)
