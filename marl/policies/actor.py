@@ -13,7 +13,7 @@ from marl.envs.batched import Tree
 from marl.envs.native import choices
 from marl.errors import UserError, nearest
 from marl.policies.config import NetworkConfig
-from marl.policies.encoders import make_encoder
+from marl.policies.encoders import ChoiceEncoder, make_encoder
 from marl.policies.heads import Categorical, Gaussian, Head, MultiCategorical
 from marl.policies.layers import Memory, linear
 
@@ -68,6 +68,8 @@ class Actor(nn.Module):
                     "prior names a column of what is known of each action: set encoder to 'choices' or leave it out"
                 )
             with torch.no_grad():
+                if config.prior.legal is not None:
+                    self.output.weight.zero_()
                 self.output.weight[:, -1] = config.prior.weight
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.zeros(outputs))
@@ -113,8 +115,12 @@ class Actor(nn.Module):
 
     def _scored(self, features: Tensor, observation: Tree) -> Tensor:
         output: Tensor = self.output(features)
-        if self.encoder.choices:
+        if isinstance(self.encoder, ChoiceEncoder):
             output = output.squeeze(-1)
+            legal = self.encoder.legal(observation)
+            if legal is not None:
+                # Finite even after it has been divided by the temperature: -inf would make the entropy 0 * inf.
+                output = output.masked_fill(~legal, -1e9)
         if self._relabel is not None:
             assert isinstance(observation, dict)
             labels = observation[self._relabel]

@@ -16,6 +16,12 @@ class Prior(Frozen):
 
     column: int = Field(ge=0, description="of the Box [actions, F]")
     weight: float = Field(description="of this column in an action's score, at the beginning")
+    legal: int | None = Field(
+        None,
+        ge=0,
+        description="the column that is 0 where an action is impossible: such actions are never taken, and the other "
+        "weights begin at 0, so that an actor begins with exactly this ranking; null: neither",
+    )
 
 
 class NetworkConfig(Frozen):

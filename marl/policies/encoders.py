@@ -191,6 +191,9 @@ class ChoiceEncoder(nn.Module):
             raise UserError(
                 f"prior.column is {self._kept}, but what is known of an action has {size} columns, from 0 on"
             )
+        self._legal = None if config.prior is None else config.prior.legal
+        if self._legal is not None and self._legal >= size:
+            raise UserError(f"prior.legal is {self._legal}, but what is known of an action has {size} columns, from 0 on")
         self.features = config.hidden[-1] + (self._kept is not None)
         self.norm = nn.LayerNorm(size) if config.layer_norm else nn.Identity()
         self.hidden = mlp(size, config.hidden, config.activation, config.layer_norm, generator)
@@ -201,6 +204,10 @@ class ChoiceEncoder(nn.Module):
         if self._kept is not None:
             features = torch.cat((features, rows[..., self._kept : self._kept + 1]), dim=-1)
         return features
+
+    def legal(self, observation: Tree) -> Tensor | None:
+        """Which actions are possible, bool ``[*, A]``; None if no column says so."""
+        return None if self._legal is None else _part(observation, self._path)[..., self._legal] != 0
 
 
 def _chosen(space: spaces.Space[Any], names: tuple[str, ...]) -> spaces.Dict:
