@@ -284,11 +284,11 @@ def demo(
     set_: SetOption = None,
 ) -> None:
     """Train, evaluate and show lifelong path finding in minutes on two cores."""
-    from marl.evaluation.tables import show
+    from marl.evaluation.tables import show_table
     from marl.training.demo import demo as run_demo
 
     done = run_demo(out, set_ or [], _say)
-    show(done.results, _out())
+    show_table(done.headline, _out())
     _out().print(f"open {done.report} in a browser", highlight=False, markup=False, soft_wrap=True)
 
 

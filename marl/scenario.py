@@ -150,6 +150,7 @@ class Scenario:
     instance: (world configuration) -> what distinguishes its instances in tables, such as {"map", "agents"}.
     baselines: name -> builder of a policy that needs no training.
     presets: folder of ``NAME.yaml``, partial run configurations; ``default_preset`` and ``demo_preset`` are in it.
+    demo_rule: the baseline that ``marl demo`` compares with. demo_reading: sentences below its table.
     options: command-line shorthands. system: the system that trains it unless told otherwise.
     recorder: (world) -> Recorder, or None if the world cannot show itself.
     maps: () -> the names of the shipped maps or networks. tunables: by name, for ``marl tune``.
@@ -172,6 +173,8 @@ class Scenario:
     presets: Path
     default_preset: str
     demo_preset: str | None = None
+    demo_rule: str | None = None
+    demo_reading: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     options: Sequence[Option] = ()
     system: str = "mappo"

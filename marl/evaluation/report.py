@@ -26,27 +26,37 @@ def write_report(
     summary: Mapping[str, Any],
     curves: Sequence[Curve] = (),
     results: Results | None = None,
-    animation: str | None = None,
+    animation: str | Mapping[str, str] | None = None,
     reference: str | None = None,
+    headline: Table | None = None,
+    reading: Sequence[str] = (),
 ) -> None:
     """Write the page.
 
     summary: what the reader sees first; a value that is a mapping becomes a folded section of its own, such as
         "configuration" or "provenance".
-    animation: an HTML fragment of a scenario's ``Recorder``, put in as it is; everything else is escaped.
+    animation: an HTML fragment of a scenario's ``Recorder``, put in as it is, or several by title, which stand side by
+        side; everything else is escaped. It comes first.
     reference: the policy that the others are compared with; None is the first.
+    headline: one table of what matters, with ``reading`` as sentences below it; all others are then folded away.
     Raises ``UserError`` if the file cannot be written.
     """
     parts = [f"<header><h1>{escape(title)}</h1>{_cards(summary)}</header>"]
+    if animation is not None:
+        parts.append(_section("Episode", _side_by_side(animation)))
     if curves:
         parts.append(_section("Learning", f"<div class=charts>{''.join(svg(curve) for curve in curves)}</div>"))
     if results is not None:
         tables = "".join(_table(table) for table in tables_of(results, reference))
         scaling = _scaling(results)
         chart = f"<div class=charts>{svg(scaling)}</div>" if scaling else ""
-        parts.append(_section("Evaluation", f"{chart}{tables}<p class=note>{escape(NOTE)}</p>"))
-    if animation is not None:
-        parts.append(_section("Episode", animation))
+        figures = f"{chart}{tables}<p class=note>{escape(NOTE)}</p>"
+        if headline is None:
+            parts.append(_section("Evaluation", figures))
+        else:
+            told = "".join(f"<p class=note>{escape(sentence)}</p>" for sentence in reading)
+            parts.append(_section("What matters", _table(headline) + told))
+            parts.append(f"<details><summary>all figures</summary>{figures}</details>")
     parts += [_details(name, value) for name, value in summary.items() if isinstance(value, Mapping)]
     style = files("marl.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     page = (
@@ -62,6 +72,13 @@ def write_report(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _side_by_side(animation: str | Mapping[str, str]) -> str:
+    if isinstance(animation, str):
+        return animation
+    shown = "".join(f"<div><h3>{escape(title)}</h3>{fragment}</div>" for title, fragment in animation.items())
+    return f"<div class=charts>{shown}</div>"
 
 
 def _section(title: str, body: str) -> str:

@@ -61,33 +61,42 @@ def show(results: Results, console: Console, reference: str | None = None) -> No
         console.print(to_text(results, reference), markup=False, highlight=False, soft_wrap=True)
         return
     for table in tables_of(results, reference):
-        rich_table = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.ROUNDED)
-        for index, name in enumerate(table.header):
-            # Spaces let long names of metrics break over lines.
-            justify: JustifyMethod = "left" if index < table.text_columns else "right"
-            rich_table.add_column(Text(name.replace("_", " ")), justify=justify)
-        for row in table.rows:
-            rich_table.add_row(*(Text(cell.text, _STYLES[cell.mark]) for cell in row))
-        console.print(rich_table)
+        show_table(table, console)
     console.print(Text(NOTE, "dim"))
+
+
+def show_table(table: Table, console: Console) -> None:
+    """Print one table; as aligned plain text if the console is not a terminal."""
+    if not console.is_terminal:
+        console.print(_aligned(table), markup=False, highlight=False, soft_wrap=True)
+        return
+    rich_table = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.ROUNDED)
+    for index, name in enumerate(table.header):
+        # Spaces let long names of metrics break over lines.
+        justify: JustifyMethod = "left" if index < table.text_columns else "right"
+        rich_table.add_column(Text(name.replace("_", " ")), justify=justify)
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell.text, _STYLES[cell.mark]) for cell in row))
+    console.print(rich_table)
 
 
 def to_text(results: Results, reference: str | None = None) -> str:
     """Aligned columns of plain characters."""
-    blocks = []
-    for table in tables_of(results, reference):
-        lines = [table.header, *(tuple(cell.text for cell in row) for row in table.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-        aligned = [
-            "  ".join(
-                text.ljust(width) if i < table.text_columns else text.rjust(width)
-                for i, (text, width) in enumerate(cells)
-            )
-            for cells in (zip(line, widths, strict=True) for line in lines)
-        ]
-        rule = "  ".join("-" * width for width in widths)
-        blocks.append("\n".join([table.title, aligned[0].rstrip(), rule, *(line.rstrip() for line in aligned[1:])]))
-    return "\n\n".join([*blocks, NOTE])
+    return "\n\n".join([*map(_aligned, tables_of(results, reference)), NOTE])
+
+
+def _aligned(table: Table) -> str:
+    lines = [table.header, *(tuple(cell.text for cell in row) for row in table.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    aligned = [
+        "  ".join(
+            text.ljust(width) if i < table.text_columns else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([table.title, aligned[0], rule, *aligned[1:]])
 
 
 def to_markdown(results: Results, reference: str | None = None) -> str:

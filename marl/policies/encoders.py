@@ -193,7 +193,9 @@ class ChoiceEncoder(nn.Module):
             )
         self._legal = None if config.prior is None else config.prior.legal
         if self._legal is not None and self._legal >= size:
-            raise UserError(f"prior.legal is {self._legal}, but what is known of an action has {size} columns, from 0 on")
+            raise UserError(
+                f"prior.legal is {self._legal}, but what is known of an action has {size} columns, from 0 on"
+            )
         self.features = config.hidden[-1] + (self._kept is not None)
         self.norm = nn.LayerNorm(size) if config.layer_norm else nn.Identity()
         self.hidden = mlp(size, config.hidden, config.activation, config.layer_norm, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from marl.config import AnyRunConfig
 from marl.evaluation.charts import Curve, curve_from_csv
 from marl.evaluation.report import write_report
 from marl.evaluation.results import Results
+from marl.evaluation.tables import Table
 from marl.policies.base import BoundPolicy
 from marl.scenario import Recorder, Scenario, load_scenario
 from marl.training.policy import load_policy
@@ -48,6 +49,17 @@ def record(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], 
         env.close()
 
 
+def _episodes(
+    scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], beside: str | None
+) -> str | dict[str, str] | None:
+    """The same episode played by the policy, and by a baseline beside it."""
+    learned = record_episode(scenario, world, build)
+    rule = None if beside is None else record_episode(scenario, world, scenario.baselines[beside])
+    if learned is None or rule is None or beside is None:
+        return learned
+    return {"learned": learned, beside: rule}
+
+
 def learning_curves(folders: Mapping[str, list[Path]], metric: str, levels: Mapping[str, float]) -> list[Curve]:
     """The primary metric and the reward against agent-steps and CPU-minutes; legend -> the folders of its seeds."""
     logs = {legend: [folder / "metrics.csv" for folder in paths] for legend, paths in folders.items()}
@@ -64,8 +76,24 @@ def learning_curves(folders: Mapping[str, list[Path]], metric: str, levels: Mapp
     return curves
 
 
-def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda _: None) -> Path:
-    """Write ``report.html`` into the run's folder; returns its path."""
+def write_run_report(
+    folder: Path,
+    results: Results | None,
+    echo: Echo = lambda _: None,
+    *,
+    beside: str | None = None,
+    headline: Table | None = None,
+    reading: Sequence[str] = (),
+) -> Path:
+    """Write ``report.html`` into the run's folder; returns its path.
+
+    Args:
+        folder: the run.
+        results: an evaluation of its policy, if there is one.
+        echo: gets messages.
+        beside: a baseline that plays the same episode beside the policy.
+        headline: one table of what matters; ``reading``: sentences below it.
+    """
     config: AnyRunConfig = read_config(folder)
     scenario = load_scenario(config.scenario)
     policy = load_policy(folder, echo)
@@ -94,6 +122,8 @@ def write_run_report(folder: Path, results: Results | None, echo: Echo = lambda 
         },
         curves=learning_curves({config.system: [folder]}, metric, levels),
         results=results,
-        animation=record_episode(scenario, world, policy.bind),
+        animation=_episodes(scenario, world, policy.bind, beside),
+        headline=headline,
+        reading=reading,
     )
     return path

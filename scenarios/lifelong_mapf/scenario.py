@@ -54,6 +54,11 @@ SCENARIO = Scenario(
     presets=_PACKAGE / "presets",
     default_preset="default",
     demo_preset="demo",
+    demo_rule="guided_pibt",
+    demo_reading=(
+        "Guidance: guided_pibt is pibt on prices that rise where there is traffic; their difference is what it brings.",
+        "Intent: off; beside guidance it is not seen to change anything on grids (docs/benchmarks/coordination.md).",
+    ),
     baselines=BASELINES,
     options=(
         Option("--map", "world.map", "a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"),

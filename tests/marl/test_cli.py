@@ -99,12 +99,14 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     def run_demo(out: Path | None, overrides: list[str], echo: object) -> module.Demo:
         asked.append((out, overrides))
         results = api.evaluate(SHOWN, ["walk", "stay"], seeds=[0, 1])
-        return module.Demo(Path("run"), results, Path("run/report.html"))
+        return module.Demo(Path("run"), results, module.what_matters(results, "stay"), Path("run/report.html"))
 
     monkeypatch.setattr(module, "demo", run_demo)
     assert main(["demo", "--out", "run", "--set", "copies=2"]) == 0
     assert asked == [(Path("run"), ["copies=2"])]
-    assert "open run/report.html in a browser" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "open run/report.html in a browser" in told
+    assert "against stay" in told
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

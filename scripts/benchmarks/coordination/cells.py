@@ -40,7 +40,7 @@ _SAFE = {"interventions_per_step": ("corrected %", 100.0, 1)}
 WORLDS = {
     "grids": World(
         "lifelong_mapf",
-        "demo",
+        "small",
         (
             "evaluation.seeds=4",
             "world.agents=10",

@@ -23,7 +23,7 @@ from marl.systems.registry import load_system
 from scripts.benchmarks.runner import PAGES
 
 TARGET = PAGES / "coordination_cost.json"
-SCENARIOS = {"grids": ("lifelong_mapf", "demo"), "roads": ("cav_merging", "hard")}
+SCENARIOS = {"grids": ("lifelong_mapf", "small"), "roads": ("cav_merging", "hard")}
 SWITCHES = {name: f"coordination.{name}.enabled" for name in ("guidance", "intent", "safety")}
 LANGUAGE = {**SWITCHES, "guidance": "world.plan"}
 #: Modules by themselves; ``intent, late``: without drafts, because messages take a step.

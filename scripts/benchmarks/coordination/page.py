@@ -195,7 +195,7 @@ def leaning(rows: list[dict[str, Any]]) -> list[str]:
 
 NOTES = """\
 Made by `scripts/reproduce coordination all --minutes 0.42`; single runs: [coordination.json](coordination.json).
-Runs are short, so worlds are small. Grids: preset `demo` of `lifelong_mapf` with 10 agents on maps of 9 cells a side;
+Runs are short, so worlds are small. Grids: preset `small` of `lifelong_mapf` with 10 agents on maps of 9 cells a side;
 roads: preset `hard` of `cav_merging`, in the twin, its curriculum 10 episodes long; language: `m_grpo`, preset `quick`
 with questions of 1 or 2 hops and 180 steps of imitation, with a plan of steps (guidance), the calls above (intent) and
 the guard of calls (safety). All rows of a world make as many agent-steps (tokens); last column: what that took.

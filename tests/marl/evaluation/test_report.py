@@ -11,6 +11,7 @@ from marl.errors import UserError
 from marl.evaluation.charts import Curve
 from marl.evaluation.report import write_report
 from marl.evaluation.results import Pair, Results, Row
+from marl.evaluation.tables import Cell, Table
 
 VOID = {"meta", "wbr", "br", "input", "img"}
 EVIL = "<script>alert(1)</script>&\"'"
@@ -63,12 +64,30 @@ def test_the_page_holds_all_its_parts(tmp_path):
     parser.feed(page)
     assert parser.open == []
     headings = re.findall("<h2>(.*?)</h2>", page)
-    assert headings == ["Learning", "Evaluation", "Episode"]
+    assert headings == ["Episode", "Learning", "Evaluation"]
     assert "<p id=episode>moves</p>" in page
     assert "<dt>seeds</dt><dd>3</dd>" in page
     assert "<dt>exact</dt><dd>yes</dd>" in page
     assert "<th>world.agents</th><td>8</td>" in page
     assert "<td>1.00 ± 0.50</td>" in page
+
+
+def test_a_headline_stands_before_all_other_figures_and_episodes_side_by_side(tmp_path):
+    headline = Table("episodes", ("policy", "score"), ((Cell("a"), Cell("1", "good")),))
+    page = write(
+        tmp_path / "report.html",
+        results=evil_results(),
+        headline=headline,
+        reading=["One <b>sentence</b>."],
+        animation={"learned": "<p id=one>x</p>", "rule": "<p id=two>y</p>"},
+    )
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Episode", "Learning", "What matters"]
+    assert "<h3>learned</h3><p id=one>x</p>" in page
+    assert "<p class=note>One &lt;b&gt;sentence&lt;/b&gt;.</p>" in page
+    assert page.index("What matters") < page.index("<summary>all figures</summary>") < page.index("1.00 ± 0.50")
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path):

@@ -207,3 +207,25 @@ def test_labels_that_do_not_fit_are_refused(part: spaces.Space, action: spaces.S
     space = spaces.Dict(SPACE.spaces if part is None else {**SPACE.spaces, "turned": part})
     with pytest.raises(UserError, match=message):
         Actor(space, action, NetworkConfig.model_validate({"relabel": "turned"}), torch.Generator())
+
+
+def test_impossible_actions_are_never_taken_and_an_actor_begins_with_exactly_its_prior() -> None:
+    """Rows of impossible actions are zeros: by the prior alone such an action would cost nothing and be the best."""
+    space = spaces.Box(-1.0, 1.0, (3, 3), np.float32)
+    prior = {"column": 1, "weight": -3.0, "legal": 0}
+    config = NetworkConfig.model_validate({"encoder": "choices", "temperature": 0.5, "prior": prior})
+    actor = Actor(space, spaces.Discrete(3), config, torch.Generator().manual_seed(0))
+    rows = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.5, 0.3], [1.0, 0.25, -0.7]]])
+    head, _ = actor(rows)
+    expected = torch.log_softmax(torch.tensor([-3.0 * 0.5, -3.0 * 0.25]) / 0.5, 0)
+    torch.testing.assert_close(head.log_probs[0, 1:], expected)
+    assert head.log_probs[0, 0] < -1e8
+    assert torch.isfinite(head.entropy()).all()
+    assert int(head.sample(torch.zeros(1))) == 1  # the least uniform number takes the first possible action
+    with pytest.raises(UserError, match=r"prior\.legal is 3"):
+        Actor(
+            space,
+            spaces.Discrete(3),
+            NetworkConfig.model_validate({"encoder": "choices", "prior": {"column": 1, "weight": -3.0, "legal": 3}}),
+            torch.Generator(),
+        )

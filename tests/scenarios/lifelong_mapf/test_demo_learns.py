@@ -1,4 +1,4 @@
-"""The demo keeps its promise: better than guidance alone, and 90 % of PIBT, on maps that training never met."""
+"""The demo keeps its promise: its policy is better than the rule it began as, on maps that training never met."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from marl.training.demo import LEARNED, demo
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_demo(tmp_path: Path, seed: int) -> None:
     done = demo(tmp_path / "run", [f"seed={seed}"], live=False)
-    rows = {row.policy: row for row in done.results.rows if row.metric == "throughput"}
-    pair = next(
-        pair for pair in done.results.paired if (pair.a, pair.b, pair.metric) == (LEARNED, "follow_path", "throughput")
-    )
-    assert pair.ci_low > 0
-    assert rows[LEARNED].mean >= 0.9 * rows["pibt"].mean
+    (instances, _, _), *_ = done.results.by_instances()
+    assert done.results.difference(LEARNED, "guided_pibt", "throughput", instances).ci_low > 0
+    assert done.results.difference(LEARNED, "pibt", "throughput", instances).ci_low > 0.2
     assert done.report.exists()
