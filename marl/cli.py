@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from marl.cli_words import check_writable, listed_words, named, parse_seeds, scenario_options
+from marl.cli_words import (
+    WITH_SCENARIO_OPTIONS,
+    PresetOption,
+    SetOption,
+    TrustOption,
+    check_writable,
+    listed_words,
+    named,
+    parse_seeds,
+    scenario_options,
+)
+from marl.commands.bench import bench
+from marl.commands.explain import explain
+from marl.commands.output import console, counting, finish_run, line, print_plan, say
+from marl.commands.scenario_help import ScenarioCommand
+from marl.commands.tune import tune
+from marl.commands.watch import watch
 from marl.errors import UserError
 from marl.plugins import trust, trust_named_in
-
-if TYPE_CHECKING:
-    from marl.config import AnyRunConfig
-    from marl.evaluation.runner import Progress as OnProgress
-    from marl.training.tuning import OnGeneration
 
 app = typer.Typer(
     name="marl",
@@ -37,19 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-#: Options of a scenario (`marl list scenarios` shows them) are not known here; they arrive in the context's rest.
-_WITH_SCENARIO_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 #: Typer has its own copy of click, or click itself, by version; the base class of its errors has no public name.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
-
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the configuration; repeatable.")
-]
-PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="See 'marl list presets'.")]
-TrustOption = Annotated[
-    list[str] | None,
-    typer.Option("--trust", metavar="NAME", help="A module or server that the files of a run may name; repeatable."),
-]
 
 
 class Listed(StrEnum):
@@ -70,11 +67,11 @@ def _root(
     if version:
         from importlib.metadata import version as version_of
 
-        _out().print(f"marl {version_of('marl-platform')}", highlight=False)
+        console().print(f"marl {version_of('marl-platform')}", highlight=False)
         raise typer.Exit
 
 
-@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+@app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)
 def train(
     context: typer.Context,
     scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")] = None,
@@ -103,7 +100,7 @@ def train(
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:
             raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
-        _finish_run(run.resume(resume, _say))
+        finish_run(run.resume(resume, say))
         return
     name = named(scenario, "train")
     options = scenario_options(context, name)
@@ -120,15 +117,15 @@ def train(
     ]
     if dry_run:
         for one in configs[:1]:
-            _print_plan(one, len(configs), init is not None)
+            print_plan(one, len(configs), init is not None)
         return
     start = api.run_folder_of(init) if init is not None else None
     for one in configs:
         folder = out / f"seed-{one.seed}" if out is not None and len(configs) > 1 else out
-        _finish_run(run.train(one, folder, _say, init=start))
+        finish_run(run.train(one, folder, say, init=start))
 
 
-@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
+@app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)
 def evaluate(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")],
@@ -158,7 +155,7 @@ def evaluate(
     options = scenario_options(context, scenario, lists=True)
     names = listed_words(policies, "--policies")
     check_writable(json, html)
-    with _counting() as progress:
+    with counting() as progress:
         results = api.evaluate(
             scenario,
             names,
@@ -167,115 +164,20 @@ def evaluate(
             seeds=parse_seeds(seeds),
             overrides=set_ or [],
             progress=progress,
-            echo=_say,
+            echo=say,
             **options,
         )
-    show(results, _out())
+    show(results, console())
     if json is not None:
         results.write_json(json)
     if html is not None:
         summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
         write_report(html, title=f"{scenario}: evaluation", summary=summary, results=results)
-        _say(f"wrote {html}")
+        say(f"wrote {html}")
 
 
-@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
-def tune(
-    context: typer.Context,
-    scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="See 'marl list tunables'.")] = None,
-    tunable: Annotated[str | None, typer.Argument(metavar="TUNABLE", help="What to tune.")] = None,
-    preset: PresetOption = None,
-    set_: SetOption = None,
-    generations: Annotated[int | None, typer.Option(min=1, help="Length of the search.")] = None,
-    population: Annotated[int | None, typer.Option(min=4, help="Candidates of a generation.")] = None,
-    instances: Annotated[int | None, typer.Option(min=1, help="Episodes that each of them plays.")] = None,
-    step: Annotated[
-        float | None, typer.Option(min=1e-3, max=1, help="First step, a share of each range: small from a good start.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder; by default below runs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the tuning in this folder.")] = None,
-    trusted: TrustOption = None,
-) -> None:
-    """Choose a scenario's numbers for your kind of instances. Its options, such as --map, come last."""
-    from marl import api
-    from marl.evaluation.tables import show
-    from marl.training import tuning
-
-    trust(*(trusted or []))
-    search = {"generations": generations, "population": population, "instances": instances, "step": step}
-    with _generations() as on_generation:
-        if resume is not None:
-            others = [scenario, tunable, preset, set_, out, *search.values(), *context.args]
-            if any(other is not None for other in others):
-                raise UserError("--resume DIR continues a tuning as it is: leave the other words out")
-            done = tuning.resume(resume, _say, on_generation)
-        else:
-            name = named(scenario, "tune")
-            if tunable is None:
-                raise UserError(f"tune what? For example: marl tune {name} TUNABLE (see 'marl list tunables')")
-            done = api.tune(
-                name,
-                tunable,
-                preset=preset,
-                overrides=set_ or [],
-                search={key: value for key, value in search.items() if value is not None},
-                out=out,
-                echo=_say,
-                progress=on_generation,
-                **scenario_options(context, name),
-            )
-    show(done.results, _out())
-    _out().print(f"wrote {done.file}", highlight=False, markup=False, soft_wrap=True)
-
-
-@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
-def watch(
-    context: typer.Context,
-    policy: Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a policy of a scenario.")],
-    scenario: Annotated[str | None, typer.Option(metavar="NAME", help="Needed unless a run folder says it.")] = None,
-    preset: PresetOption = None,
-    set_: SetOption = None,
-    seed: Annotated[int, typer.Option(help="The instance to show.")] = 0,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page.")] = None,
-    mp4: Annotated[Path | None, typer.Option("--mp4", metavar="FILE", help="Write a film.")] = None,
-    trusted: TrustOption = None,
-) -> None:
-    """Record one episode as a page that plays in a browser, without a network, or as a film."""
-    from marl import api
-    from marl.evaluation.film import Films, write_mp4
-    from marl.evaluation.report import write_report
-    from marl.scenario import load_scenario
-    from marl.training.report import record
-    from marl.training.run_folder import CONFIG
-
-    trust(*(trusted or []))
-    check_writable(html, mp4)
-    of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
-    name = scenario or api.scenario_of(policy)
-    found = load_scenario(name)
-    config = api.configure(
-        name,
-        preset=preset,
-        config=of_run if preset is None else None,
-        options=scenario_options(context, name),
-        overrides=set_ or [],
-    )
-    world = found.held_out(config.world)
-    recorder = record(found, world, api.policy_builder(found, policy, _say), seed)
-    if mp4 is not None:
-        if not isinstance(recorder, Films):
-            raise UserError(f"{found.name} cannot show itself as a film: leave --mp4 out for a page")
-        write_mp4(mp4, recorder)
-        _out().print(f"wrote {mp4}", highlight=False, markup=False, soft_wrap=True)
-        if html is None:
-            return
-    if recorder is None:
-        raise UserError(f"{found.name} cannot show itself as a page")
-    fragment = recorder.html()
-    target = html or (Path(policy) / "watch.html" if of_run else Path(f"watch-{policy.replace('/', '-')}.html"))
-    summary = {"scenario": found.name, "policy": policy, "seed": seed, **found.instance(world)}
-    write_report(target, title=f"{found.name}: {policy}", summary=summary, animation=fragment)
-    _out().print(f"wrote {target}: open it in a browser", highlight=False, markup=False, soft_wrap=True)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(tune)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(watch)
 
 
 @app.command()
@@ -287,9 +189,9 @@ def demo(
     from marl.evaluation.tables import show_table
     from marl.training.demo import demo as run_demo
 
-    done = run_demo(out, set_ or [], _say)
-    show_table(done.headline, _out())
-    _out().print(f"open {done.report} in a browser", highlight=False, markup=False, soft_wrap=True)
+    done = run_demo(out, set_ or [], say)
+    show_table(done.headline, console())
+    line(f"open {done.report} in a browser")
 
 
 @app.command()
@@ -301,64 +203,13 @@ def check(
     from marl.testing.command import cli_check
 
     report = cli_check(factory, steps)
-    _out().print(str(report), highlight=False, markup=False, soft_wrap=True)
+    line(str(report))
     if not report.ok:
         raise typer.Exit(1)
 
 
-@app.command(context_settings=_WITH_SCENARIO_OPTIONS)
-def bench(
-    context: typer.Context,
-    scenario: Annotated[
-        str | None, typer.Argument(metavar="SCENARIO", help="By default all that are installed.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(metavar="NAME", help="See 'marl list systems'.")] = None,
-    preset: PresetOption = None,
-    set_: SetOption = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = None,
-    parts: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Of world, guidance, intent, safety, policy, update, end.")
-    ] = "world,guidance,intent,safety,policy,update,end",
-    vary: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Run through sizes: copies, or one of the scenario's own.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns of each part; medians are shown.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Length of one turn.")] = 0.3,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
-    trusted: TrustOption = None,
-) -> None:
-    """Measure how fast a world and its training run, part by part, beside the memory's bandwidth."""
-    from marl.bench import bench as measure
-    from marl.bench import show_rows, write_rows
-    from marl.scenario import scenario_names
-
-    trust(*(trusted or []))
-
-    check_writable(json)
-    overrides = [*(set_ or []), *([] if device is None else [f"device={device}"])]
-    rows = []
-    with _counting("measuring") as progress:
-        for name in [scenario] if scenario is not None else scenario_names():
-            try:
-                rows += measure(
-                    name,
-                    preset=preset,
-                    system=system,
-                    options=scenario_options(context, name),
-                    overrides=overrides,
-                    parts=listed_words(parts, "--parts"),
-                    vary=vary,
-                    repeats=repeats,
-                    seconds=seconds,
-                    progress=progress,
-                )
-            except UserError as error:
-                if scenario is not None:
-                    raise
-                _say(f"{name} is left out: {error}")
-    show_rows(rows, _out())
-    if json is not None:
-        write_rows(json, rows)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 
 
 @app.command("list")
@@ -372,73 +223,7 @@ def list_(
     rows = listing(what.value, scenario)
     width = max((len(first) for first, _ in rows), default=0)
     for first, second in rows:
-        _out().print(f"{first:{width}}  {second}".rstrip(), highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_plan(config: AnyRunConfig, runs: int, init: bool) -> None:
-    from marl import api
-    from marl.config import dump
-
-    plan = api.plan(config, init)
-    out = _out()
-    out.print(dump(config), markup=False, highlight=False, soft_wrap=True)
-    lines = {
-        "runs": f"{runs}",
-        "iterations": f"{plan.iterations:,} of {plan.agent_steps_per_iteration:,} agent-steps"
-        f" ({plan.agents} agents x {config.copies} copies)",
-        "parameters": ", ".join(f"{name} {number:,}" for name, number in plan.parameters.items()),
-    }
-    for name, text in lines.items():
-        out.print(f"# {name}: {text}", markup=False, highlight=False, soft_wrap=True)
-    for warning in plan.warnings:
-        _say(f"warning: {warning}")
-
-
-def _finish_run(folder: Path) -> None:
-    """Write the report of a run that has reached its end."""
-    from marl.training.report import write_run_report
-
-    report = write_run_report(folder, None, _say)
-    _out().print(f"trained: {folder} (curves and an episode: {report})", highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _counting(what: str = "evaluating") -> Iterator[OnProgress]:
-    """Shows how many episodes an evaluation, or turns a measurement, has finished, on a terminal only."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-
-        def advance(policy: str, finished: int, total: int) -> None:
-            bar.update(task, description=policy, completed=finished, total=total)
-
-        yield advance
-
-
-@contextmanager
-def _generations() -> Iterator[OnGeneration]:
-    """Shows how far a search is: a bar on a terminal, else a line for each generation."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("tuning", total=None)
-
-        def advance(done: int, total: int, score: float) -> None:
-            bar.update(task, description=f"tuning, score {score:+.3f}", completed=done, total=total)
-            if not console.is_terminal:
-                _say(f"generation {done}/{total}: score {score:+.4f}")
-
-        yield advance
-
-
-def _out() -> Console:
-    return Console()
-
-
-def _say(text: str) -> None:
-    """What the user should know besides the result."""
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+        line(f"{first:{width}}  {second}".rstrip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

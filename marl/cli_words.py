@@ -6,13 +6,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from marl.errors import UserError, nearest
 
 _MAX_SEEDS = 100_000
+
+#: Options of a scenario (`marl list scenarios` shows them) are not known here; they arrive in the context's rest.
+WITH_SCENARIO_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the configuration; repeatable.")
+]
+PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="See 'marl list presets'.")]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="NAME", help="A module or server that the files of a run may name; repeatable."),
+]
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -16,12 +16,12 @@ from enum import Enum
 from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
-from marl.errors import UserError, nearest
+from marl.config_errors import sentence, shown, source_of
+from marl.errors import UserError
 from marl.plugins import check_server
 from marl.yaml_io import dump_yaml, parse_scalar, read_yaml
 
@@ -166,7 +166,7 @@ def assignment(text: str, source: str = "--set") -> Layer:
     """``a.b=value`` as a layer, the value read as YAML. Raises ``UserError``."""
     key, separator, value = text.partition("=")
     if not separator or not all(key.split(".")):
-        raise UserError(f"{source} {_shown(text)} must have the form key=value, such as {source} seed=7")
+        raise UserError(f"{source} {shown(text)} must have the form key=value, such as {source} seed=7")
     return nested(key, parse_scalar(value, f"{source} {key}"), source)
 
 
@@ -192,14 +192,10 @@ def resolve(
     Raises ``UserError`` in one sentence for whatever is wrong.
     """
     named = [layer if isinstance(layer, Layer) else Layer("the configuration", layer) for layer in layers]
-    named += [assignment(text) for text in overrides]
-    values: dict[str, Any] = {"world": {}, "algorithm": {}}
-    origin: dict[tuple[str, ...], str] = {}
-    for layer in named:
-        _merge(values, _plain(layer.values, layer.source), layer.source, origin, ())
+    values, origin = laid([*named, *(assignment(text) for text in overrides)])
     version = values.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        place = _place(["schema_version"], origin)
+        place = source_of(["schema_version"], origin)
         raise UserError(f"{place} was made by a newer marl (schema_version {version}): upgrade marl to read it")
     model = run_config_model(scenario_config, system_config)
     try:
@@ -208,7 +204,20 @@ def resolve(
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         # Keys are the user's own text and may hold line breaks.
-        raise UserError(" ".join(_sentence(model, values, origin, error).split())) from None
+        raise UserError(" ".join(sentence(model, values, origin, error).split())) from None
+
+
+def laid(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """What layers say together, later ones winning, and the source that each key came from last.
+
+    Args:
+        layers: partial configurations with their sources.
+    """
+    values: dict[str, Any] = {"world": {}, "algorithm": {}}
+    origin: dict[tuple[str, ...], str] = {}
+    for layer in layers:
+        _merge(values, _plain(layer.values, layer.source), layer.source, origin, ())
+    return values, origin
 
 
 def read_options(model: type[Options], texts: Iterable[str], source: str) -> Options:
@@ -223,7 +232,7 @@ def read_options(model: type[Options], texts: Iterable[str], source: str) -> Opt
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise UserError(" ".join(_sentence(model, values, origin, error).split())) from None
+        raise UserError(" ".join(sentence(model, values, origin, error).split())) from None
 
 
 @lru_cache(maxsize=64)
@@ -265,16 +274,16 @@ def _plain(value: Any, source: str, depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
-    raise UserError(f"{_shown(value)} in {source} is neither text, a number, a list nor a mapping")
+    raise UserError(f"{shown(value)} in {source} is neither text, a number, a list nor a mapping")
 
 
 def _text(value: Any, source: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"the key {_shown(value)} in {source} is not text")
+        raise UserError(f"the key {shown(value)} in {source} is not text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{_shown(value)} in {source} is not valid Unicode") from None
+        raise UserError(f"{shown(value)} in {source} is not valid Unicode") from None
     return value
 
 
@@ -300,101 +309,3 @@ def _merge(
                 _merge(below[key], value, source, origin, place)
             else:
                 below[key] = value
-
-
-def _sentence(
-    model: type[BaseModel], values: dict[str, Any], origin: Mapping[tuple[str, ...], str], error: ValidationError
-) -> str:
-    """The one sentence for a failed validation. Unknown keys come first: they are often why others are missing."""
-    errors = error.errors(include_url=False)
-    worst = min(errors, key=lambda item: item["type"] != "extra_forbidden")
-    path = _path(values, worst)
-    name, place = ".".join(map(str, path)), _place(path, origin)
-    kind, context = worst["type"], worst.get("ctx", {})
-    if kind == "extra_forbidden":
-        siblings = sorted(_fields(model, worst["loc"][:-1]))
-        prefix = "".join(f"{part}." for part in path[:-1])
-        return f"unknown key '{name}' in {place}" + nearest(str(path[-1]), siblings).replace("'", f"'{prefix}", 1)
-    if kind == "missing":
-        return f"'{name}' is missing in {place}"
-    at = _at(values, path)
-    if kind == "union_tag_invalid":
-        expected = str(context.get("expected_tags", "")).replace("'", "").split(", ")
-        discriminator = str(context.get("discriminator", "")).strip("'")
-        return f"unknown {discriminator} {_shown(context.get('tag'))} for '{name}' in {place}" + nearest(
-            str(context.get("tag")), expected
-        )
-    if kind == "union_tag_not_found":
-        return f"'{name}' in {place} must say its {str(context.get('discriminator', 'kind')).strip(chr(39))}"
-    allowed = worst["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    allowed = allowed.replace("Input should", "it should", 1).replace("an object", "a mapping")
-    # A validator of a whole model has judged how its keys go together: its message names them, the value would not.
-    subject = f"'{name}' is {_shown(at)}" if not isinstance(at, dict) or kind == "dict_type" else f"'{name}'"
-    return f"{subject} in {place}: {allowed[:1].lower()}{allowed[1:]}" if path else f"{place}: {allowed}"
-
-
-def _path(values: Any, error: ErrorDetails) -> tuple[str | int, ...]:
-    """The keys that lead to a fault; pydantic's location also holds names of union members, which are left out."""
-    path: list[str | int] = []
-    location = error["loc"]
-    for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(values, dict) and part in values:
-            values = values[str(part)]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        elif not (last and error["type"] == "missing"):
-            continue
-        path.append(part)
-    return tuple(path)
-
-
-def _at(values: Any, path: Iterable[str | int]) -> Any:
-    for part in path:
-        values = values[part]
-    return values
-
-
-def _place(path: Sequence[str | int], origin: Mapping[tuple[str, ...], str]) -> str:
-    """The source that set the key at ``path``, or the nearest key above it."""
-    for length in range(len(path), 0, -1):
-        source = origin.get(tuple(map(str, path[:length])))
-        if source is not None:
-            return source
-    return "the configuration"
-
-
-def _fields(model: type[BaseModel], location: Sequence[str | int]) -> set[str]:
-    """The keys that are known where ``location`` leads, starting from ``model``."""
-    models = {model}
-    for part in location:
-        below = {m for owner in models if part in owner.model_fields for m in _models(owner.model_fields[str(part)])}
-        # A part that is no field names the member of a union (by class or by tag), or counts a list's items.
-        named = {m for m in models if m.__name__ == part or part in _literals(m)}
-        models = below or named or models
-    return {name for m in models for name in m.model_fields}
-
-
-def _models(field: Any) -> Iterator[type[BaseModel]]:
-    """The model classes in an annotation such as ``list[A | B] | None``."""
-    annotation = getattr(field, "annotation", field)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
-
-
-def _literals(model: type[BaseModel]) -> set[Any]:
-    """The tags of a union's member: the values of its literal fields."""
-    return {
-        value
-        for field in model.model_fields.values()
-        if isinstance(field.annotation, type(Literal[0]))
-        for value in get_args(field.annotation)
-    }
-
-
-def _shown(value: Any) -> str:
-    """A value as errors quote it: on one line, and not too long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""The longer words of the ``marl`` command, one file each; ``marl.cli`` puts them together."""
