@@ -20,6 +20,9 @@ from marl.systems.registry import load_system
 _WORDS = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 _LOWER, _UPPER = {"minimum": ">=", "exclusiveMinimum": ">"}, {"maximum": "<=", "exclusiveMaximum": "<"}
 
+#: Keys in one another that are looked through.
+_DEEPEST = 8
+
 Schema = Mapping[str, Any]
 
 
@@ -98,6 +101,8 @@ class Explained:
         known = self.tree()
         found = [key for key in known if key.name == name or key.name.startswith(f"{name}.")]
         if not found:
+            if name in (elsewhere := dict(self._of_all_kinds((), self._schema))):
+                raise UserError(f"'{name}' is a key only with {elsewhere[name]}")
             part = "world and algorithm are those of a scenario: marl explain SCENARIO KEY"
             hint = f"; {part}" if self._scenario is None and name.startswith(("world", "algorithm")) else ""
             raise UserError(f"there is no key '{name}'{hint or nearest(name, [key.name for key in known])}")
@@ -147,6 +152,16 @@ class Explained:
     def _sets_deeper(self, path: tuple[str, ...]) -> bool:
         """Whether a mapping was set key by key, so that what it leaves out keeps its default."""
         return any(len(known) > len(path) and known[: len(path)] == path for known in self._origin)
+
+    def _of_all_kinds(self, path: tuple[str, ...], schema: Schema, kind: str = "") -> Iterator[tuple[str, str]]:
+        """Every key that there is with some kind of something, and which kind that is."""
+        for name, field in schema.get("properties", {}).items():
+            here = (*path, name)
+            yield ".".join(here), kind
+            for arm in self._arms(field):
+                if "properties" in arm and len(here) < _DEEPEST:
+                    tags = f"{'.'.join(here)}.kind={_tags(arm)[0]}" if _tags(arm) else f"{'.'.join(here)} as a mapping"
+                    yield from self._of_all_kinds(here, arm, tags)
 
     # Schema
 

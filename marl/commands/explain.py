@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 def explain(
     context: typer.Context,
     scenario: Annotated[
-        str | None, typer.Argument(metavar="[SCENARIO]", help="Whose configuration; without it, the platform's keys.")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="Such as coordination.intent.rounds; by default all.")
+        str | None,
+        typer.Argument(
+            metavar="[SCENARIO] [KEY]",
+            help="Whose configuration (without it, the platform's keys), and a key, such as coordination.intent.rounds "
+            "(without it, all).",
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="NAME", help="See 'marl list systems'.")] = None,
     preset: PresetOption = None,
@@ -40,7 +42,7 @@ def explain(
     from marl.scenario import load_scenario
 
     trust(*(trusted or []))
-    name, wanted = _told_apart(scenario, key)
+    name, wanted = _told_apart(scenario, _key(context.args))
     if name is None:
         if preset is not None or config is not None or set_ or context.args:
             raise UserError("values belong to a scenario: marl explain SCENARIO [KEY] --preset ... --set ...")
@@ -59,6 +61,16 @@ def explain(
     for one, row in zip(found, rows, strict=True):
         note = f"{one.meaning} [{one.source}]" if one.source else one.meaning
         line(f"{row:{width}}  # {note}" if note else row)
+
+
+def _key(words: list[str]) -> str | None:
+    """The key among the words that the command did not know, taken out of them: the first or the last one, where that
+    is no option and no value of one."""
+    for place in (0, len(words) - 1):
+        after_flag = place > 0 and words[place - 1].startswith("-") and "=" not in words[place - 1]
+        if words and not words[place].startswith("-") and not after_flag:
+            return words.pop(place)
+    return None
 
 
 def _told_apart(first: str | None, second: str | None) -> tuple[str | None, str | None]:

@@ -39,7 +39,7 @@ class NetworkConfig(Frozen):
         (16, 32), min_length=1, description="cnn: output channels of the 3x3 convolutions of stride 2"
     )
     hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="widths of the fully connected layers")
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh"] = Field("relu", description="between the hidden layers")
     temperature: float = Field(
         1.0,
         gt=0,
@@ -57,7 +57,7 @@ class NetworkConfig(Frozen):
     )
     layer_norm: bool = Field(False, description="LayerNorm on vector inputs, after hidden layers and after the memory")
     recurrent: Literal["none", "gru"] = Field("none", description="memory between the hidden layers and the output")
-    gru_size: Width = 64
+    gru_size: Width = Field(64, description="numbers that the memory holds")
 
 
 DEFAULT_NETWORK = NetworkConfig.model_validate({})

@@ -31,6 +31,7 @@ class AtGrpoConfig(LanguageConfig):
     compare: Literal["turn", "sub_problem"] = "turn"
     """Turns of the same role and number, or rows of the same role and task."""
     scale: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Divide advantages by this constant; null: by the standard deviation of the group."""
     tree: bool = True
     """Try ``group`` candidates at each turn from the same state, not rollouts that agree in the question alone."""
 
@@ -39,7 +40,9 @@ class HierarchicalGrpoConfig(AtGrpoConfig):
     """Options of hierarchical GRPO."""
 
     compare: Literal["turn", "sub_problem"] = "sub_problem"
+    """Turns of the same role and number, or rows of the same role and task."""
     tree: bool = False
+    """Try ``group`` candidates at each turn from the same state."""
 
 
 def player(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolicy], config: LanguageConfig) -> Player:

@@ -31,6 +31,7 @@ class DaggerConfig(MappoConfig):
     expert: str
     """Name of a baseline of the scenario."""
     entropy: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the entropy bonus."""
 
 
 class Dagger(Mappo):

@@ -49,6 +49,7 @@ class EsConfig(Frozen):
     """Let the rate fall linearly to zero over the run."""
     actor: NetworkConfig = DEFAULT_NETWORK
     sharing: Sharing = "group"
+    """Which agents share weights."""
     agent_index: bool = False
     """Append the agent's place in its group to its observation, one-hot."""
     greedy: bool = False

@@ -21,6 +21,7 @@ class FlowGrpoConfig(LanguageConfig):
     """Options of Flow-GRPO."""
 
     loss: Literal["token", "turn"] = "turn"
+    """Mean over all tokens; or over rows, of the mean over turns, of the mean over tokens."""
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:

@@ -26,6 +26,7 @@ class GigpoConfig(LanguageConfig):
     turn_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Of the advantage among turns with the same anchor."""
     scale: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Divide advantages by this constant; null: by the standard deviation of the group."""
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:

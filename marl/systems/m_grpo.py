@@ -25,6 +25,7 @@ class MGrpoConfig(LanguageConfig):
     """Options of M-GRPO."""
 
     scale: Annotated[float, Field(gt=0.0)] | None = 0.25
+    """Divide advantages by this constant; null: by the standard deviation of the group."""
     align: bool = True
     """Duplicate and drop sub-agent rows until every rollout gives as many."""
     target: Annotated[int, Field(ge=1)] | None = None

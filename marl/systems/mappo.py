@@ -46,35 +46,51 @@ class MappoConfig(Frozen):
     rollout: Annotated[int, Field(ge=1, le=4096)] = 64
     """Steps of each copy between two updates."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    """Passes over each batch."""
     minibatches: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Gradient steps of a pass."""
     micro_batch: Annotated[int, Field(ge=1)] = 16384
     """Agent-steps whose gradient is computed at once; changes speed and memory, not the result."""
     actor_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    """Learning rate of the policy."""
     critic_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    """Learning rate of the critic."""
     anneal: bool = False
     """Let both learning rates fall linearly to zero over the run."""
     gamma: Share = 0.99
+    """Discount per step."""
     gae_lambda: Share = 0.95
+    """Of generalised advantage estimation: 0 trusts the critic, 1 the rewards alone."""
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """How far a probability ratio counts beyond 1."""
     entropy: Annotated[float, Field(ge=0.0)] = 0.01
+    """Weight of the entropy bonus."""
     value_loss: Literal["huber", "squared"] = "huber"
+    """Loss of the critic."""
     huber_delta: Annotated[float, Field(gt=0.0)] = 10.0
+    """Error above which the Huber loss is linear."""
     value_clip: Annotated[float, Field(gt=0.0)] | None = None
     """Clip of the value's change, in normalised units; null: none."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 10.0
+    """Gradients are clipped to this norm."""
     value_norm: bool = True
+    """Learn values in units of their running mean and standard deviation."""
     value_norm_beta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999
     """Memory of the value statistics, per update (the original's .99999 counts minibatch steps)."""
     advantage_norm: bool = True
+    """Shift and scale the advantages of a batch to mean 0 and standard deviation 1."""
     target_kl: Annotated[float, Field(gt=0.0)] | None = None
     """Stop the epochs of an update when the approximate KL divergence of a minibatch exceeds this."""
     actor: NetworkConfig = DEFAULT_NETWORK
     critic: NetworkConfig = DEFAULT_NETWORK
     critic_input: CriticInput = "state"
+    """What the critic sees: the shared state, or the observation of its agent."""
     critic_mixer: Mixer = "none"
+    """How values of agents are put together."""
     critic_shared: bool = False
     """One value for all agents of a copy even where they earn differently; needs a state that they share."""
     sharing: Sharing = "group"
+    """Which agents share weights."""
     agent_index: bool = False
     """Append the agent's place in its group to its observation, one-hot."""
     stretch: Annotated[int, Field(ge=1)] = 16
@@ -94,6 +110,7 @@ class IppoConfig(MappoConfig):
     """MAPPO's options with a critic that sees the agent's own observation only."""
 
     critic_input: CriticInput = "observation"
+    """What the critic sees: the shared state, or the observation of its agent."""
 
 
 class Mappo:

@@ -21,6 +21,7 @@ class TurnCriticConfig(CriticConfig):
     """Options of MAPPO on texts: POAD's with one value per turn."""
 
     credit: Literal["token", "turn"] = "turn"
+    """What has a value: each token, or each turn as a whole."""
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:

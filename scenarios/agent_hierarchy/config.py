@@ -72,7 +72,9 @@ class TaskConfig(_Frozen):
     file: Path | None = None
     """A JSON file with questions (and knowledge) to use instead of generated ones."""
     entities: int = Field(24, ge=2, le=1000)
+    """Things that questions are about, e0 and so on."""
     relations: int = Field(8, ge=1, le=100)
+    """Relations between them, r0 and so on."""
     hops: tuple[int, ...] = (1, 2, 3)
     """Numbers of lookups in a question; each entry is equally likely, and one may be named several times."""
     arithmetic: Probability = 0.0
@@ -97,6 +99,7 @@ class CostConfig(_Frozen):
     """What calls cost, and what costs and mistakes do to the reward."""
 
     delegation: Amount = 1.0
+    """Cost of asking a sub-agent."""
     tools: dict[str, Amount] = Field(default_factory=lambda: {"fresh": 0.5, "check": 1.0})
     """Tools that are not named here cost nothing."""
     weight: Amount = 0.03

@@ -26,8 +26,8 @@ class TransformerConfig(Frozen):
     """Sizes of a transformer."""
 
     width: int = Field(default=128, ge=8, le=8192, description="of the residual stream")
-    layers: int = Field(default=2, ge=1, le=64)
-    heads: int = Field(default=4, ge=1, le=128)
+    layers: int = Field(default=2, ge=1, le=64, description="blocks, one after the other")
+    heads: int = Field(default=4, ge=1, le=128, description="heads of queries")
     kv_heads: int = Field(default=2, ge=1, le=128, description="heads of keys and values")
     hidden: int = Field(default=384, ge=8, description="of the feed-forward blocks")
     rope_theta: float = Field(default=10_000.0, gt=0.0, description="base of the rotary positions")

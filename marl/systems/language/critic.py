@@ -24,10 +24,13 @@ class CriticConfig(LanguageConfig):
     credit: Literal["token", "turn"] = "token"
     """What has a value: each token, or each turn as a whole."""
     critic: TransformerConfig = TransformerConfig(width=64, layers=2, heads=2, kv_heads=2, hidden=192)
+    """Sizes of the critic."""
     critic_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Learning rate of the critic."""
     gamma: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """Discount per turn."""
     gae_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    """Of generalised advantage estimation: 0 trusts the critic, 1 the rewards alone."""
     critic_rows: Annotated[int, Field(ge=1)] = 128
     """Rows whose values are computed at once; changes memory, not the result."""
 

@@ -25,7 +25,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 class TinyPolicyConfig(Frozen):
     """A small transformer from scratch."""
 
-    kind: Literal["tiny"] = "tiny"
+    kind: Literal["tiny"] = Field(default="tiny", description="who speaks")
     transformer: TransformerConfig = TransformerConfig()
     max_tokens: int = Field(default=12, ge=1, le=4096, description="tokens of one turn")
     vocabulary: int = Field(default=512, ge=300, le=100_000, description="size of a tokenizer of bytes")
@@ -37,23 +37,23 @@ class TinyPolicyConfig(Frozen):
 class HfPolicyConfig(Frozen):
     """A local folder of weights that transformers can load."""
 
-    kind: Literal["hf"] = "hf"
+    kind: Literal["hf"] = Field(default="hf", description="who speaks")
     folder: Path = Field(description="folder with config.json, weights and tokenizer")
     lora_rank: int | None = Field(default=8, ge=1, le=1024, description="rank of adapters per role; null: all weights")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="numbers it computes in")
     max_tokens: int = Field(default=256, ge=1, le=100_000, description="tokens of one turn")
 
 
 class OpenAIPolicyConfig(Frozen):
     """An OpenAI-compatible server."""
 
-    kind: Literal["openai"] = "openai"
+    kind: Literal["openai"] = Field(default="openai", description="who speaks")
     base_url: str = Field(description="such as http://localhost:8000/v1")
-    model: str
+    model: str = Field(description="name of the model, as the server knows it")
     key_variable: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key")
-    timeout_seconds: Positive = 60.0
-    retries: int = Field(default=3, ge=0, le=20)
-    max_tokens: int = Field(default=256, ge=1, le=100_000)
+    timeout_seconds: Positive = Field(default=60.0, description="of one request")
+    retries: int = Field(default=3, ge=0, le=20, description="of a request that fails")
+    max_tokens: int = Field(default=256, ge=1, le=100_000, description="tokens of one turn")
     require_ids: bool = Field(default=False, description="refuse replies without token ids")
     weights: Path | None = Field(
         default=None, description="folder of the weights it serves: they learn here from the token ids it returns"
@@ -72,7 +72,7 @@ class OpenAIPolicyConfig(Frozen):
 class ScriptedPolicyConfig(Frozen):
     """The world's scripted demonstrator."""
 
-    kind: Literal["scripted"] = "scripted"
+    kind: Literal["scripted"] = Field(default="scripted", description="who speaks")
 
 
 def _tiny_unless_said(value: Any) -> Any:
@@ -96,6 +96,7 @@ class WarmStartConfig(Frozen):
     batch: Annotated[int, Field(ge=1)] = 48
     """Demonstrated episodes per step."""
     rate: Positive = 3e-3
+    """Learning rate of imitation."""
     pretrained_rate: Positive = 2e-4
     """The rate of real weights (kind hf, or openai with weights), and of adapters on them; lower where all learn."""
     warmup: Annotated[int, Field(ge=0)] = 20
@@ -174,16 +175,20 @@ class LanguageConfig(Frozen):
     group: Annotated[int, Field(ge=1)] = 8
     """Rollouts G of the same task; ``copies`` divided by it is the number of tasks per update."""
     rate: Positive = 7e-4
+    """Learning rate of reinforcement."""
     warmup: Annotated[int, Field(ge=0)] = 10
     """Updates until the learning rate is reached."""
     anneal: bool = True
     """Let the learning rate fall linearly to zero over the run."""
     max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 1
     """Gradient steps per batch. With one, the ratio to the sampling policy is taken as 1: ``learn/log_ratio_max_*``
     tells how far from that it was."""
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """How far a probability ratio counts beyond 1."""
     temperature: Positive = 1.0
+    """Of sampling while training."""
     greedy: bool = True
     """Say the most probable tokens when evaluated by ``marl evaluate``, instead of sampling."""
     scale: Positive | None = None
