@@ -1,13 +1,15 @@
-"""Recorded episodes as MP4 files, encoded by the ffmpeg that imageio-ffmpeg brings along."""
+"""Recorded episodes as films: MP4 by the ffmpeg that imageio-ffmpeg brings along, GIF and WebP by Pillow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from marl.errors import UserError
 
@@ -46,3 +48,38 @@ def write_mp4(path: Path, film: Films) -> None:
     finally:
         if writer is not None:
             writer.close()
+
+
+#: Kind of file -> how Pillow is to write it: small rather than true to the last colour.
+_MOVING: dict[str, dict[str, Any]] = {
+    ".webp": {"quality": 60, "method": 4, "minimize_size": True},
+    ".gif": {"optimize": True, "disposal": 1},
+}
+
+
+def write_moving_picture(path: Path, film: Films, seconds: float = 12.0) -> None:
+    """Write a film that plays by itself, again and again, wherever pictures are shown; GIF suits flat colours best.
+
+    Args:
+        path: ends in ``.gif`` or ``.webp``.
+        film: what is shown.
+        seconds: where it is cut off, as it plays.
+
+    Raises:
+        UserError: the file has another ending, or cannot be written.
+    """
+    look = _MOVING.get(path.suffix.lower())
+    if look is None:
+        raise UserError(f"{path}: a moving picture ends in {' or '.join(_MOVING)}")
+    count = max(1, round(seconds * film.frames_per_second))
+    images = [Image.fromarray(frame) for frame in islice(film.frames(), count)]
+    if path.suffix.lower() == ".gif":  # one palette for all, or colours flicker
+        some = images[:: max(1, len(images) // 8)]
+        palette = Image.fromarray(np.concatenate([np.asarray(image) for image in some])).quantize(64)
+        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    try:
+        images[0].save(
+            path, save_all=True, append_images=images[1:], duration=1000.0 / film.frames_per_second, loop=0, **look
+        )
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from marl.envs.batched import TimeStep, Tree
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
+from scenarios.agent_hierarchy.film import FRAMES_PER_SECOND, pictures
 from scenarios.agent_hierarchy.world import Conversation
 
 _PLAYER = Path(__file__).parent / "player.html"
@@ -16,7 +21,9 @@ _FIGURES = ("success", "calls", "optimal_calls", "cost", "optimal_cost", "invali
 
 
 class HierarchyRecorder:
-    """Collects copy 0 of one episode; ``marl.scenario.Recorder``."""
+    """Collects copy 0 of one episode; ``marl.scenario.Recorder`` and ``marl.evaluation.film.Films``."""
+
+    frames_per_second = FRAMES_PER_SECOND
 
     def __init__(self, env: DiscreteHierarchy):
         self._env = env
@@ -64,12 +71,18 @@ class HierarchyRecorder:
         """A self-contained fragment; needs no network. Raises ``ValueError`` if nothing was recorded."""
         if not self._messages:
             raise ValueError("nothing recorded: call add after reset and after each step")
-        shown = [f"{name} {value:.4g}" for name, value in self._figures.items() if math.isfinite(value)]
         data = {
             "messages": self._messages,
-            "figures": " · ".join(shown),
+            "figures": self._shown(),
             "success": self._figures.get("success", 0.0) > 0.0,
         }
         # A script element ends at the first "</script", wherever it stands.
         text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
         return _PLAYER.read_text(encoding="utf-8").replace("/*DATA*/null", text)
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """The conversation as pictures."""
+        return pictures(self._messages, self._shown())
+
+    def _shown(self) -> str:
+        return " · ".join(f"{name} {value:.4g}" for name, value in self._figures.items() if math.isfinite(value))

@@ -69,6 +69,16 @@ class CavRecorder:
             )
         self._frames.append(cars)
 
+    def tracks(self) -> list[tuple[tuple[list[float], list[float]], bool]]:
+        """Of each car (its times in seconds, its places along the road in m), and whether it is automated."""
+        cars: dict[int, tuple[tuple[list[float], list[float]], bool]] = {}
+        for moment, frame in enumerate(self._frames):
+            for number, x, _, _, kind, _, _ in frame:
+                (times, places), _ = cars.setdefault(number, (([], []), kind == 0))
+                times.append(moment / self.frames_per_second)
+                places.append(x)
+        return list(cars.values())
+
     def html(self) -> str:
         """A self-contained fragment; needs no network."""
         data = json.dumps({"road": self._road, "frames": self._frames}, separators=(",", ":")).replace("</", "<\\/")

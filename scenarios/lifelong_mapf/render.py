@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from base64 import b64encode
+from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl.envs.batched import TimeStep, Tree
+from scenarios.lifelong_mapf.film import FLOOR, FRAMES_PER_SECOND, WALL, colour, pictures
 from scenarios.lifelong_mapf.guidance.base import GridWorld
 
 #: Bits of an event: the agent came to its goal in this step; the agent left the grid after this step.
 REACHED, LEFT = 1, 2
-
-_FLOOR, _WALL = (244, 245, 248), (58, 66, 80)
-
-#: Share of a full turn between the hues of consecutive agents, so that neighbours in number look unlike.
-_GOLDEN_TURN = 0.381966
 
 
 class MapfRecorder:
@@ -29,6 +25,8 @@ class MapfRecorder:
 
     The state after the very last step is not shown: a world restarts a copy in the step that ends its episode.
     """
+
+    frames_per_second = FRAMES_PER_SECOND
 
     def __init__(self, env: GridWorld):
         self._env = env
@@ -43,9 +41,29 @@ class MapfRecorder:
         self._over = False
 
     @property
-    def frames(self) -> int:
+    def moments(self) -> int:
         """Moments recorded, the start included."""
         return len(self._positions)
+
+    @property
+    def blocked(self) -> NDArray[np.bool_]:
+        """The map, bool ``[height, width]``, True for walls."""
+        return self._blocked.reshape(self._env.height, self._env.width) != 0
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The metrics of the episode, once it is over."""
+        return dict(self._metrics)
+
+    def visits(self) -> NDArray[np.int64]:
+        """How often an agent came to each cell from another one, ``[height, width]``."""
+        positions = np.stack(self._positions)
+        came = positions[1:][positions[1:] != positions[:-1]]
+        return np.bincount(came, minlength=self._blocked.size).reshape(self._env.height, self._env.width)
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """The recording as pictures (``marl.evaluation.film.Films``)."""
+        return pictures(self._blocked, self._env.width, self._positions, self._goals, self._alive)
 
     def add(self, timestep: TimeStep, actions: Tree | None) -> None:
         """Call after ``reset`` (actions None) and after each step, before the next one."""
@@ -118,13 +136,13 @@ def frame(env: GridWorld, copy: int = 0, cell: int = 12) -> NDArray[np.uint8]:
     across = (np.arange(cell) - (cell - 1) / 2) / cell
     radius = np.hypot(across[:, None], across[None, :])
     disc, ring = radius <= 0.42, (radius <= 0.46) & (radius > 0.28)
-    tiles = np.where(blocked[:, None], _WALL, _FLOOR).astype(np.uint8)
+    tiles = np.where(blocked[:, None], WALL, FLOOR).astype(np.uint8)
     picture = np.repeat(np.repeat(tiles.reshape(env.height, env.width, 3), cell, 0), cell, 1)
     for cells, shape in ((goals, ring), (positions, disc)):
         for agent in np.flatnonzero(alive):
             row, column = divmod(int(cells[agent]), env.width)
             tile = picture[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-            tile[shape] = _colour(int(agent))
+            tile[shape] = colour(int(agent))
     return picture
 
 
@@ -146,9 +164,3 @@ def _read(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
     blocked = np.asarray(env.blocked[int(env.map_index[copy])]) != 0
     return blocked, env.position[copy].cpu().numpy(), env.goal[copy].cpu().numpy(), env.alive[copy].cpu().numpy()
-
-
-def _colour(agent: int) -> tuple[int, int, int]:
-    """The colour that the player in the browser gives the agent, too."""
-    red, green, blue = colorsys.hls_to_rgb(agent * _GOLDEN_TURN % 1.0, 0.52, 0.65)
-    return round(red * 255), round(green * 255), round(blue * 255)

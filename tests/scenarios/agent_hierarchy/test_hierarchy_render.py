@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from marl.training.report import record_episode
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
+from scenarios.agent_hierarchy.film import pictures
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
 from scenarios.agent_hierarchy.render import HierarchyRecorder
 from scenarios.agent_hierarchy.scenario import SCENARIO
@@ -53,3 +55,18 @@ def test_texts_cannot_leave_the_script() -> None:
     recorder.add(env.step(torch.zeros((1, 3), dtype=torch.int64)), torch.zeros((1, 3)))
     page = recorder.html()
     assert page.count("</script") == 1 and "alert(1)" in page
+
+
+def test_a_film_shows_one_more_message_at_each_moment() -> None:
+    said = [
+        {"agent": "planner", "level": 0, "speaker": "user", "text": "how old is a", "frame": 0},
+        {"agent": "north", "level": 1, "speaker": "assistant", "text": "r1 a", "frame": 1},
+    ]
+    frames = list(pictures(said, "success 1"))
+    assert len(frames) == 2 + 2
+    assert all(frame.shape[0] % 16 == frame.shape[1] % 16 == 0 for frame in frames)
+    blue = [int((frame == (214, 228, 252)).all(-1).sum()) for frame in frames]
+    assert blue[0] == 0 < blue[1] == blue[2]
+    # The call is one level deeper: its bubble begins farther right than the question's.
+    white = np.flatnonzero((frames[1] == 255).all(-1).any(0)).min()
+    assert np.flatnonzero((frames[1] == (214, 228, 252)).all(-1).any(0)).min() - white == pytest.approx(44, abs=3)

@@ -48,7 +48,7 @@ def test_watch_writes_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_scenario_without_films_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["watch", "pibt", "--scenario", "lifelong_mapf", "--horizon", "2", "--mp4", "film.mp4"]) == 2
+    assert main(["watch", "walk", "--scenario", "cli_scenario:SHOWN", "--mp4", "film.mp4"]) == 2
     assert "cannot show itself as a film" in capsys.readouterr().err
     assert not Path("film.mp4").exists()
 

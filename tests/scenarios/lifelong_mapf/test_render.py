@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from marl.envs.batched import TimeStep
+from marl.evaluation.film import Films
 from marl.evaluation.report import write_report
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.film import colour
 from scenarios.lifelong_mapf.maps.generators import RandomMap
 from scenarios.lifelong_mapf.render import LEFT, REACHED, MapfRecorder, ansi, frame
 from scenarios.lifelong_mapf.world import LifelongMapf
@@ -99,14 +101,14 @@ def test_the_recording_holds_walls_moves_and_events():
 
 def test_recording_ends_with_the_episode_and_shows_its_figures():
     recorder = recorded()
-    assert recorder.frames == 5
+    assert recorder.moments == 5
     assert "throughput 0.6" in recorder.html()
 
 
 def test_a_reset_begins_a_new_recording():
     recorder, grid = recorded(), Grid()
     recorder.add(grid.timestep(), None)
-    assert recorder.frames == 0 + 1
+    assert recorder.moments == 0 + 1
     assert "throughput 0.6" not in recorder.html()
 
 
@@ -148,7 +150,7 @@ def test_the_goals_shown_are_the_goals_paid(on_target):
     data = data_of(recorder.html())
     bits = data["events"][3::4]
     assert sum(bit & REACHED for bit in bits) == paid > 0
-    assert len(data["moves"]) == 6 * (recorder.frames - 1)
+    assert len(data["moves"]) == 6 * (recorder.moments - 1)
     if on_target == "finish":
         assert all(bit == REACHED | LEFT for bit in bits)
     assert frame(env).shape == (8 * 12, 9 * 12, 3)
@@ -233,3 +235,23 @@ def test_the_episode_plays_in_a_browser(chromium, tmp_path):
     assert '<b class="step">4 / 4</b>' in shown
     assert "Agent 0 at (1, 2), goal (1, 2), goals reached: 2" in shown
     assert "data-error" not in shown
+
+
+def test_a_film_shows_agents_where_they_are_and_glides_between_cells():
+    recorder = recorded()
+    assert isinstance(recorder, Films)
+    frames = list(recorder.frames())
+    parts = round(recorder.frames_per_second / 6.0)
+    assert len(frames) == 4 * parts + 1
+    assert all(frame.shape == frames[0].shape and not np.mod(frame.shape[:2], 16).any() for frame in frames)
+    cell = 480 // max(HEIGHT, WIDTH)
+
+    def column(frame: np.ndarray, agent: int) -> float:
+        return float(np.flatnonzero((frame == colour(agent)).all(-1).any(0)).mean()) / cell
+
+    # Agent 1 walks from column 3 of the last row to column 2; its goal, a ring of the same colour, is in column 0.
+    assert column(frames[0][2 * cell :, 2 * cell :], 1) + 2 == pytest.approx(3.5, abs=0.1)
+    assert column(frames[1][2 * cell :, 2 * cell :], 1) + 2 == pytest.approx(3.5 - 1 / parts, abs=0.1)
+    assert recorder.visits().sum() == 3 + 3
+    assert recorder.blocked.sum() == 1
+    assert recorder.figures == {"throughput": pytest.approx(0.6)}
