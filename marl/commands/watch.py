@@ -24,18 +24,21 @@ def watch(
     seed: Annotated[int, typer.Option(help="The instance to show.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page.")] = None,
     mp4: Annotated[Path | None, typer.Option("--mp4", metavar="FILE", help="Write a film.")] = None,
+    gif: Annotated[
+        Path | None, typer.Option("--gif", metavar="FILE", help="Write a moving picture, .gif or .webp.")
+    ] = None,
     trusted: TrustOption = None,
 ) -> None:
     """Record one episode as a page that plays in a browser, without a network, or as a film."""
     from marl import api
-    from marl.evaluation.film import Films, write_mp4
+    from marl.evaluation.film import Films, write_moving_picture, write_mp4
     from marl.evaluation.report import write_report
     from marl.scenario import load_scenario
     from marl.training.report import record
     from marl.training.run_folder import CONFIG
 
     trust(*(trusted or []))
-    check_writable(html, mp4)
+    check_writable(html, mp4, gif)
     of_run = Path(policy) / CONFIG if (Path(policy) / CONFIG).is_file() else None
     name = scenario or api.scenario_of(policy)
     found = load_scenario(name)
@@ -48,13 +51,16 @@ def watch(
     )
     world = found.held_out(config.world)
     recorder = record(found, world, api.policy_builder(found, policy, say), seed)
-    if mp4 is not None:
+    films = {"--mp4": (mp4, write_mp4), "--gif": (gif, write_moving_picture)}
+    for option, (path, write) in films.items():
+        if path is None:
+            continue
         if not isinstance(recorder, Films):
-            raise UserError(f"{found.name} cannot show itself as a film: leave --mp4 out for a page")
-        write_mp4(mp4, recorder)
-        line(f"wrote {mp4}")
-        if html is None:
-            return
+            raise UserError(f"{found.name} cannot show itself as a film: leave {option} out for a page")
+        write(path, recorder)
+        line(f"wrote {path}")
+    if html is None and (mp4 or gif):
+        return
     if recorder is None:
         raise UserError(f"{found.name} cannot show itself as a page")
     fragment = recorder.html()

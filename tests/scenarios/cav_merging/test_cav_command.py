@@ -47,6 +47,16 @@ def test_watch_writes_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"wrote {film}\n"
 
 
+def test_watch_writes_a_moving_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.gif"
+    words = ["watch", "fifo_merge", "--scenario", "cav_merging", "--horizon", "5", "--gif"]
+    assert main([*words, str(film)]) == 0
+    assert film.read_bytes()[:4] == b"GIF8"
+    assert capsys.readouterr().out == f"wrote {film}\n"
+    assert main([*words, str(tmp_path / "film.png")]) == 2
+    assert "a moving picture ends in" in capsys.readouterr().err
+
+
 def test_a_scenario_without_films_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", "walk", "--scenario", "cli_scenario:SHOWN", "--mp4", "film.mp4"]) == 2
     assert "cannot show itself as a film" in capsys.readouterr().err
