@@ -20,6 +20,19 @@ class UserError(Exception):
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
+class NotFiniteError(UserError):
+    """A number is NaN or infinite where learning or judging needs one.
+
+    Args:
+        what: which number, and where it was met.
+        mend: what to do about it.
+    """
+
+    def __init__(self, what: str, mend: str):
+        super().__init__(f"{what}: {mend}")
+        self.what, self.mend = what, mend
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """The end of an error sentence about an unknown name: '; did you mean ...?', or the list of what there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

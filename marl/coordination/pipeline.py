@@ -152,6 +152,10 @@ class Pipeline:
         """What modules have learned, as a tree of tensors; empty if none does."""
         return {"predictor": self._predictor.state()} if self._predictor else {}
 
+    def parameters(self) -> list[Tensor]:
+        """Of what modules learn."""
+        return self._predictor.parameters() if self._predictor else []
+
     def load_learned(self, state: Mapping[str, Any]) -> None:
         """Put ``learned`` back. Raises ``KeyError`` or ``RuntimeError`` if it does not fit."""
         if self._predictor:

@@ -126,6 +126,10 @@ class Predictor:
                 self._adam.step()
         return figures
 
+    def parameters(self) -> list[Tensor]:
+        """Of the network."""
+        return list(self._network.parameters())
+
     def state(self) -> dict[str, Any]:
         """Weights and moments, as a tree of tensors."""
         return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}

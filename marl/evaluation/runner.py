@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Metric
-from marl.errors import UserError
+from marl.errors import NotFiniteError, UserError
 from marl.evaluation.results import Pair, Results, Row
 from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
 from marl.policies.base import Accounts, BoundPolicy
+from marl.rollout.finite import MEND_WORLD, Watch
 from marl.scenario import Scenario
 
 #: Builds a policy for one world; called twice per world, once for a warm-up.
@@ -71,7 +72,8 @@ def run_policy(
 
     seeds: int64 ``[B]``, one instance per copy; a copy's later episodes follow from its seed as well.
     on_finished: told how many of the wanted episodes ended, after each step in which some did.
-    Raises ``RuntimeError`` if a copy does not finish within its horizon.
+    Raises ``RuntimeError`` if a copy does not finish within its horizon, ``NotFiniteError`` if a reward, an observation
+    or a metric is none; a metric may be NaN where it is not defined.
     """
     clock = _Clock(env.device)
     names = [*env.spec.metrics, *_own_metrics(policy)]
@@ -79,8 +81,10 @@ def run_policy(
     counts = np.zeros(env.copies, np.int64)
     steps, act_seconds = 0, 0.0
     began = time.perf_counter()
+    watch = Watch(env.spec, lambda copy: f"the instance of seed {int(seeds[copy])}")
     with torch.no_grad():
         timestep = env.reset(seeds)
+        watch.see(timestep)
         while int(counts.min()) < episodes:
             if steps == episodes * env.spec.horizon:
                 raise RuntimeError(f"{type(env).__name__} has not finished {episodes} episode(s) in {steps} steps")
@@ -89,6 +93,7 @@ def run_policy(
             act_seconds += clock() - before
             timestep = env.step(actions)
             steps += 1
+            watch.see(timestep)
             before = clock()
             accounted = policy.account(timestep) if isinstance(policy, Accounts) else timestep
             act_seconds += clock() - before
@@ -99,6 +104,8 @@ def run_policy(
                 counts[ended] += 1
                 if on_finished is not None:
                     on_finished(len(ended))
+    watch.check()
+    _check_metrics(figures, seeds)
     return EpisodeFigures(
         metrics={name: values.reshape(-1) for name, values in figures.items()},
         decisions=steps * env.copies,
@@ -164,6 +171,15 @@ def evaluate(
         paired=tuple(paired),
         raw={key: value.metrics for key, value in figures.items()},
     )
+
+
+def _check_metrics(figures: Mapping[str, Array], seeds: Tensor) -> None:
+    """An infinite metric has neither a mean nor an interval."""
+    for name, values in figures.items():
+        copies = np.flatnonzero(np.isinf(values).any(1))
+        if len(copies):
+            seed = int(seeds[copies[0]])
+            raise NotFiniteError(f"the metric '{name}' of the instance of seed {seed} is infinite", MEND_WORLD)
 
 
 class _Clock:

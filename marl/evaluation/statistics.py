@@ -78,8 +78,14 @@ _T_QUANTILE = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval by Student's t, for a few independent runs; NaN for a single one."""
+    """Mean and half width of its 95 % interval by Student's t, for a few independent runs; NaN for a single one.
+
+    Values that are NaN (undefined) are left out; both are NaN if none is left.
+    """
     given = np.asarray(values, np.float64)
+    given = given[~np.isnan(given)]
+    if not len(given):
+        return math.nan, math.nan
     if len(given) < 2:
         return float(given.mean()), math.nan
     return float(given.mean()), float(_t_quantile(len(given)) * given.std(ddof=1) / math.sqrt(len(given)))

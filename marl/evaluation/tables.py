@@ -135,7 +135,7 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
     by_policy: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_policy.setdefault(row.policy, {})[row.metric] = row
-    defined = {row.metric for row in rows if row.n > 0}
+    defined = {row.metric for row in rows if row.n > 0} | {results.primary_metric}
     # Policies may have metrics of their own, such as how often they were corrected.
     names = [name for name in dict.fromkeys(name for own in by_policy.values() for name in own) if name in defined]
     best = {name: _best([row for row in rows if row.metric == name], _metric(results, name)) for name in names}
@@ -149,7 +149,7 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
             row = of_policy[name]
             half = (row.ci_high - row.ci_low) / 2
             text = number(row.mean, half if row.n > 1 else 0.0)
-            if name == results.primary_metric and row.n > 1:
+            if name == results.primary_metric and row.n > 1 and math.isfinite(half):
                 text += f" ± {number(half, half)}"
             cells.append(Cell(text, "good" if row.mean == best[name] else ""))
         body.append((*cells, Cell(number(ms := next(iter(of_policy.values())).ms_per_step, ms))))
@@ -178,7 +178,7 @@ def _differences(results: Results, reference: str, instances: Mapping[str, Any],
 def _difference(pair: Pair, metric: Metric) -> list[Cell]:
     half = (pair.ci_high - pair.ci_low) / 2 if pair.n > 1 else 0.0
     value = ("+" if pair.difference > 0 else "") + number(pair.difference, half)
-    if pair.n < 2:
+    if pair.n < 2 or not math.isfinite(half):
         return [Cell(pair.metric), Cell(value), Cell(number(math.nan)), Cell(str(pair.n))]
     mark: Literal["", "good", "bad"] = ""
     if metric.better != "neither" and (pair.ci_low > 0 or pair.ci_high < 0):

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.errors import NotFiniteError
+
 Array = NDArray[np.float64]
 
 
@@ -51,8 +53,14 @@ class Cma:
         return np.array(self._search.ask())
 
     def tell(self, points: Array, scores: Array) -> None:
-        """Take in the scores ``[population]`` of the points last asked for; higher is better."""
-        self._search.tell(list(points), list(-scores))
+        """Take in the scores ``[population]`` of the points last asked for; higher is better.
+
+        Equal scores tell nothing, and the search stays where it is: by itself it would drift with the noise. Raises
+        ``NotFiniteError``.
+        """
+        check_scores(torch.from_numpy(scores), "candidate")
+        if scores.min() < scores.max():
+            self._search.tell(list(points), list(-scores))
 
     @property
     def mean(self) -> Array:
@@ -63,12 +71,22 @@ class Cma:
 def centred_ranks(fitness: Tensor) -> Tensor:
     """Scores ``[P]`` by rank, from -.5 for the worst to .5 for the best; P at least 2.
 
-    Equal scores share the mean of their ranks, so that where all are equal nothing is learned; NaN is worst.
+    Equal scores share the mean of their ranks, so that where all are equal nothing is learned. Raises
+    ``NotFiniteError`` for scores that are none.
     """
-    fitness = fitness.nan_to_num(nan=-torch.inf)
+    check_scores(fitness, "member")
     worse = (fitness.unsqueeze(0) < fitness.unsqueeze(1)).sum(1)
     equal = (fitness.unsqueeze(0) == fitness.unsqueeze(1)).sum(1)
     return (worse + (equal - 1) / 2) / (len(fitness) - 1) - 0.5
+
+
+def check_scores(scores: Tensor, what: str) -> None:
+    """Raise ``NotFiniteError`` for the first of some scores ``[P]`` that is NaN or infinite; ``what`` they are of."""
+    wrong = (~scores.isfinite()).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        value = "NaN" if bool(scores[index].isnan()) else "infinite"
+        raise NotFiniteError(f"the score of {what} {index} is {value}", "mend the metric that it is made of")
 
 
 def mirrored(noise: Tensor) -> Tensor:

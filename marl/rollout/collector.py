@@ -11,9 +11,11 @@ from torch import Tensor
 
 from marl.coordination.pipeline import Memory, Pipeline, starts
 from marl.envs.batched import TimeStep, Tree
+from marl.envs.waiting import any_or_unknown
 from marl.policies.base import BoundPolicy
 from marl.policies.joint import JointPolicy
 from marl.rollout.batch import Batch, Transitions
+from marl.rollout.finite import check_transitions
 
 
 class Values(Protocol):
@@ -38,11 +40,6 @@ class NoValues:
         self, observation: Tree, state: Tree | None, alive: Tensor, hidden: dict[str, Tensor], start: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return torch.zeros(alive.shape, device=alive.device), {}
-
-
-def any_or_unknown(flags: Tensor) -> bool:
-    """True if any flag is set. On a GPU always True: reading the flags would force a host-device synchronisation."""
-    return flags.device.type != "cpu" or bool(flags.any())
 
 
 class EpisodeMeans:
@@ -152,7 +149,12 @@ class Collector:
                 with self._phase("expert"):
                     advice = self._expert.act(timestep)
             with self._phase("world"):
-                after = self._pipeline.env.step(decision.executed)
+                try:
+                    after = self._pipeline.env.step(decision.executed)
+                except Exception:
+                    # What the world cannot take may come of a number that is none, and then that is the reason.
+                    check_transitions(rows, timestep, self._pipeline.env.spec)
+                    raise
             with self._phase("guidance"):
                 after = self._pipeline.view(after)
             ended = after.terminated | after.truncated

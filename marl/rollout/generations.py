@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from marl.coordination.pipeline import Pipeline
+from marl.envs.waiting import any_or_unknown
 from marl.errors import UserError
 from marl.policies.population import Population
-from marl.rollout.collector import EpisodeMeans, any_or_unknown
+from marl.rollout.collector import EpisodeMeans
+from marl.rollout.finite import Watch
 
 
 @dataclass
@@ -70,7 +72,8 @@ class Generations:
         """Play a generation. Returns it and the means of its episodes, the first of each copy, lost ones among them.
 
         seeds: int64 ``[B / P]``, of the instances. Members meet the same worlds and draw with the same random numbers.
-        Raises ``RuntimeError`` if a copy does not finish within its horizon, ``UserError`` if all episodes are lost.
+        Raises ``RuntimeError`` if a copy does not finish within its horizon, ``UserError`` if all episodes are lost,
+        ``NotFiniteError`` if a reward or an observation is none.
         """
         pipeline, env = self._pipeline, self._pipeline.env
         members = self._members(number)
@@ -83,6 +86,8 @@ class Generations:
         playing = torch.ones(env.copies, dtype=torch.bool, device=env.device)
         counts = torch.zeros_like(playing)
         episodes = EpisodeMeans()
+        watch = Watch(env.spec, lambda copy: f"copy {copy}, of member {copy // self.instances},")
+        watch.see(timestep)
         for _ in range(self.steps):
             with self._phase("policy"):
                 decision = pipeline.act(members, timestep, memory, self._greedy)
@@ -90,6 +95,7 @@ class Generations:
                 after = env.step(decision.executed)
             with self._phase("guidance"):
                 after = pipeline.view(after)
+            watch.see(after)
             acting = timestep.alive & playing.unsqueeze(1)
             earned += torch.where(acting, after.reward, 0.0).sum(1)
             decisions += acting.sum(1)
@@ -100,6 +106,7 @@ class Generations:
             timestep, memory, playing = after, decision.memory, playing & ~first
             if not any_or_unknown(playing):
                 break
+        watch.check()
         if bool(playing.any()):
             raise RuntimeError(f"{type(env).__name__} has not finished an episode of each copy in {self.steps} steps")
         if not bool(counts.any()):

@@ -100,20 +100,23 @@ class Es:
         number: of the generation, as ``members`` was told. fraction: the part of the run that is done.
         """
         fitness = generation.fitness
-        uphill = evolution_gradient(centred_ranks(fitness), self._noise(number), self.config.sigma)
+        ranks = centred_ranks(fitness)
+        plus, minus = fitness.chunk(2)
+        figures = {
+            "fitness_best": float(fitness.max()),
+            "fitness_std": float(fitness.std()),
+            "pair_difference": float((plus - minus).abs().mean()),
+            "gradient_norm": 0.0,
+        }
+        if not bool(ranks.any()):  # all are equal: not even the momentum of earlier steps is a reason to move
+            return figures
+        uphill = evolution_gradient(ranks, self._noise(number), self.config.sigma)
         parameters = list(self.policy.parameters())
         parts = torch.split(uphill, [parameter.numel() for parameter in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = -part.view_as(parameter)
         self._adam.schedule(fraction)
-        norm = self._adam.step()
-        plus, minus = fitness.chunk(2)
-        return {
-            "fitness_best": float(fitness.max()),
-            "fitness_std": float(fitness.std()),
-            "pair_difference": float((plus - minus).abs().mean()),
-            "gradient_norm": float(norm),
-        }
+        return figures | {"gradient_norm": float(self._adam.step())}
 
     def _weights(self) -> Tensor:
         """All weights, ``[D]``."""

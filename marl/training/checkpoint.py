@@ -95,6 +95,26 @@ def load(folder: Path) -> tuple[Tree, dict[str, Any]]:
         return _decode(tree, tensors), info
 
 
+def broken_weight(tree: Tree) -> str | None:
+    """The name of the first tensor with a NaN among what a run learned, or None: such weights decide nothing.
+
+    tree: of a run: its policy, its critic, and what coordination modules learned are looked at.
+    """
+    algorithm = tree.get("algorithm", {}) if isinstance(tree, dict) else {}
+    parts = {name: algorithm.get(name) for name in ("policy", "critic")} if isinstance(algorithm, dict) else {}
+    modules = tree.get("modules") if isinstance(tree, dict) else None
+    named = [pair for name, part in (parts | {"modules": modules}).items() for pair in _named_tensors(part, name)]
+    return next((name for name, x in named if x.is_floating_point() and bool(x.isnan().any())), None)
+
+
+def _named_tensors(node: Tree, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(node, Tensor):
+        yield name, node
+    elif isinstance(node, dict):
+        for key, branch in node.items():
+            yield from _named_tensors(branch, f"{name}.{key}")
+
+
 class CheckpointStore:
     """The checkpoints of one run: ``checkpoints/00001200`` after iteration 1200, the newest ``keep`` of them.
 
@@ -128,7 +148,9 @@ class CheckpointStore:
         return path
 
     def latest(self, report: Callable[[str], None]) -> tuple[Tree, dict[str, Any], Path]:
-        """The newest checkpoint that loads. Each broken one is named to ``report`` in one sentence and passed over.
+        """The newest checkpoint that loads and whose weights are numbers.
+
+        Each broken one is named to ``report`` in one sentence and passed over.
 
         Raises ``UserError`` if none loads.
         """
@@ -137,6 +159,8 @@ class CheckpointStore:
             path = self.path(step)
             try:
                 tree, info = load(path)
+                if (name := broken_weight(tree)) is not None:
+                    _refuse(path, f"its weights '{name}' hold NaN, from a run whose numbers were none")
             except UserError as error:
                 report(f"{error}; the one before it is tried")
                 continue

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from marl.config import AnyRunConfig
 from marl.envs.chat import ConversationResult, LanguageWorld
 from marl.errors import UserError
 from marl.policies.language.scripted import ScriptedPolicy
+from marl.rollout.language.finite import check_episodes
 from marl.rollout.language.turns import Episode, TurnPlayer
 from marl.scenario import Scenario, load_scenario
 from marl.seeding import Stream, fold_int
@@ -158,6 +160,9 @@ class LanguageTrainer(Loop):
         """Whether a resumed run equals an uninterrupted one."""
         return self.learner.exchange is None or bool(self.learner.exchange.exact)
 
+    def _networks(self) -> Iterator[tuple[str, Iterable[Tensor]]]:
+        yield from self.learner.networks()
+
     # Loop
 
     def run(self, progress: Progress, tracker: Tracker) -> bool:
@@ -223,6 +228,7 @@ class LanguageTrainer(Loop):
         seeds = [first + i // group for i in range(config.copies)]
         with self._clock.phase("rollout"):
             episodes = self._player.play(seeds, self._key(number, Stream.TRAIN), seeds)
+        check_episodes(episodes)
         fraction = min(self._tokens / self.total_agent_steps, 1.0)
         options = config.algorithm.warm_start
         replays = self._imitates() and options.replayed(fraction) > 0.0

@@ -8,14 +8,18 @@ uninterrupted one on the same device. What is learned, and in what kind of world
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from marl.config import AnyRunConfig
-from marl.errors import UserError
+from marl.errors import NotFiniteError, UserError
+from marl.rollout.finite import MEND_LEARNING, peak
 from marl.training.checkpoint import CheckpointStore
 from marl.training.progress import PhaseClock, Progress
 from marl.training.run_folder import RunFolder
@@ -35,9 +39,9 @@ class Loop(ABC):
     weights_depend_on = "network"
 
     def __init__(self, config: AnyRunConfig, folder: RunFolder, echo: Echo):
-        self.config, self._echo = config, echo
+        self.config, self._echo, self._folder = config, echo, folder
         self._clock = PhaseClock()
-        self._iteration = 0
+        self._iteration = self._current = 0  # done, and under way
         self._episodes = 0
         self._cpu_before, self._cpu_began = 0.0, time.process_time()
         self._store = CheckpointStore(folder.path, config.checkpoint.keep)
@@ -92,6 +96,10 @@ class Loop(ABC):
     def close(self) -> None:
         """Release worlds and processes."""
 
+    @abstractmethod
+    def _networks(self) -> Iterator[tuple[str, Iterable[Tensor]]]:
+        """What learns, by name: its parameters, of which every number has to be finite."""
+
     def _counters(self) -> dict[str, Any]:
         """Counters of the trainer's own, for a checkpoint."""
         return {}
@@ -132,9 +140,14 @@ class Loop(ABC):
         self._cpu_before = counters["cpu_seconds"]
         self._put(tree)
         self._echo(f"resumed from {path.name} at {self.agent_steps:,} {self.unit}")
+        if self._folder.stopped is not None:
+            self._echo(f"this run stopped in {self._folder.stopped}; it will again unless that was mended")
 
     def save(self) -> None:
-        """Write a checkpoint of the present moment."""
+        """Write a checkpoint of the present moment; weights that are none raise ``NotFiniteError`` instead."""
+        for name, parameters in self._networks():
+            if not all(bool(peak(x).isfinite()) for x in parameters if x.numel()):
+                raise NotFiniteError(f"the {name} has weights that are not finite", MEND_LEARNING)
         counters = {"iteration": self._iteration, "episodes": self._episodes, "cpu_seconds": self._cpu_seconds()}
         tree = {**self._state(), "counters": counters | self._counters()}
         self._store.save(self._iteration, tree, self._manifest())
@@ -145,7 +158,16 @@ class Loop(ABC):
     # Loop
 
     def run(self, progress: Progress, tracker: Tracker) -> bool:
-        """Train to the end. Returns False if a signal asked to stop; the run is saved in either case."""
+        """Train to the end. Returns False if a signal asked to stop; the run is saved in either case.
+
+        Raises ``UserError`` where a number is none: nothing of it is saved, and the last checkpoint stays the good one.
+        """
+        try:
+            return self._run(progress, tracker)
+        except NotFiniteError as error:
+            raise self._stopped(error) from error
+
+    def _run(self, progress: Progress, tracker: Tracker) -> bool:
         tracker.truncate_after(self._iteration)
         every = self.config.checkpoint.every_iterations
         saved = self._iteration if self._iteration else -1
@@ -164,11 +186,31 @@ class Loop(ABC):
                 self.save()
         return self._complete
 
+    def _stopped(self, error: NotFiniteError) -> UserError:
+        """What to tell of a number that is none, and of the way back; it is noted in the folder as well."""
+        where = f"iteration {self._current}: {error.what}"
+        self._folder.note_stop(where)
+        *_, last = self._store.steps()
+        kept = f"the last good checkpoint, {self._store.path(last)}, is kept"
+        if error.mend == MEND_LEARNING:
+            return UserError(
+                f"{where}: nothing was saved since, {kept}; {error.mend}, in a new run that goes on from it with "
+                f"--init {self._folder.path}"
+            )
+        return UserError(
+            f"{where}: nothing was saved since, {kept}; {error.mend}, then go on with "
+            f"'marl train --resume {self._folder.path}'"
+        )
+
     def _iterate(self) -> Figures:
         """One iteration with its figures; none if there was nothing to learn from yet."""
+        self._current = self._iteration + 1
         learned = self._learn()
         if not learned:
             return {}
+        for name, value in learned.items():
+            if name.startswith("learn/") and not math.isfinite(value):
+                raise NotFiniteError(f"the figure {name} of the update is {value}", MEND_LEARNING)
         self._iteration += 1
         figures: Figures = {
             "iteration": self._iteration,

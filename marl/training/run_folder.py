@@ -61,11 +61,12 @@ def read_provenance(path: Path) -> dict[str, Any]:
 class RunFolder:
     """A run folder that this process holds the lock of; a context manager that gives it back.
 
-    path, config: where it is and what is run in it.
+    path, config: where it is and what is run in it. stopped: why the run stopped by itself when it was last started, if
+    it did.
     """
 
-    def __init__(self, path: Path, config: AnyRunConfig, lock: TextIO):
-        self.path, self.config, self._lock = path, config, lock
+    def __init__(self, path: Path, config: AnyRunConfig, lock: TextIO, stopped: str | None = None):
+        self.path, self.config, self._lock, self.stopped = path, config, lock, stopped
 
     @classmethod
     def create(cls, config: AnyRunConfig, out: Path | None = None) -> Self:
@@ -95,7 +96,9 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run folder {path} cannot be opened: {error.strerror or error}") from None
         try:
-            folder = cls(path, read_config(path), lock)
+            starts = read_provenance(path)["starts"]
+            reason = starts[-1].get("stopped") if starts and isinstance(starts[-1], dict) else None
+            folder = cls(path, read_config(path), lock, reason if isinstance(reason, str) else None)
             folder._note_start()
         except UserError:
             lock.close()
@@ -123,9 +126,16 @@ class RunFolder:
 
     def _note_start(self) -> None:
         """Add this process to ``provenance.json``: one entry for the first start and one for each resumption."""
+        self._write_starts([*read_provenance(self.path)["starts"], provenance(self.config)])
+
+    def note_stop(self, reason: str) -> None:
+        """Keep with this start why the run stopped by itself, for who continues it."""
+        *before, last = read_provenance(self.path)["starts"]
+        self._write_starts([*before, {**last, "stopped": reason}])
+
+    def _write_starts(self, starts: list[dict[str, Any]]) -> None:
         file = self.path / PROVENANCE
-        starts = read_provenance(self.path)["starts"]
-        record = {"schema_version": 1, "starts": [*starts, provenance(self.config)]}
+        record = {"schema_version": 1, "starts": starts}
         try:
             replace_text(file, json.dumps(record, indent=2) + "\n")
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,9 +14,11 @@ from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv, Snapshots
 from marl.errors import UserError, nearest
 from marl.evaluation.runner import run_policy
+from marl.learning.evolution import check_scores
 from marl.policies.base import BoundPolicy
 from marl.rollout.collector import Collector, EpisodeMeans
-from marl.rollout.generations import Generations
+from marl.rollout.finite import check_batch
+from marl.rollout.generations import Generation, Generations
 from marl.scenario import Scenario, find_baseline
 from marl.seeding import Stream, fold_int, seeds_of
 from marl.systems.system import Algorithm, Evolves, System
@@ -49,6 +51,7 @@ class Trainer(Loop):
         self._iterations = max(1, -(-config.total_steps // self._agent_steps_each))
         self._exact = isinstance(self._env, Snapshots) and expert is None
         self._watch = StillWatch()
+        self._equal = False  # the members of the last generation scored the same
 
     @property
     def agent_steps(self) -> int:
@@ -120,12 +123,15 @@ class Trainer(Loop):
             assert isinstance(self.algorithm, Evolves)
             seeds = self._instances(self._collector.instances)
             generation, episodes = self._collector.collect(self._iteration, seeds)
+            self._judge(generation)
             reward = generation.mean_reward
             with self._clock.phase("update"):
                 learned = self.algorithm.update(generation, self._iteration, fraction)
         else:
             assert not isinstance(self.algorithm, Evolves)
             batch, episodes = self._collector.collect(self._rollout)
+            with self._clock.phase("check"):
+                check_batch(batch, self._env.spec)
             reward = batch.mean_reward
             with self._clock.phase("update"):
                 learned = self.algorithm.update(batch, self._iteration, fraction)
@@ -135,6 +141,25 @@ class Trainer(Loop):
             self._echo(f"warning: {still}")
         self._episodes += episodes.count
         return {"reward": reward, **prefixed("episode", self._metrics(episodes)), **prefixed("learn", learned)}
+
+    def _judge(self, generation: Generation) -> None:
+        """Refuse scores that are none, and say where they tell nothing."""
+        scores = generation.fitness
+        check_scores(scores, "member")
+        equal = bool(scores.min() == scores.max())
+        if equal and not self._equal:
+            self._echo(
+                f"generation {self._current}: all {len(scores)} members score {float(scores[0]):.4g} in "
+                f"{self.primary_metric}, so nothing is learned from it: a wider algorithm.sigma or easier worlds help"
+            )
+        self._equal = equal
+
+    def _networks(self) -> Iterator[tuple[str, Iterable[Tensor]]]:
+        yield "policy", self.algorithm.policy.parameters()
+        critic = getattr(self.algorithm, "critic", None)
+        if isinstance(critic, torch.nn.Module):
+            yield "critic", critic.parameters()
+        yield "predictor", self._pipeline.parameters()
 
     def _metrics(self, episodes: EpisodeMeans) -> Figures:
         means = episodes.means()

@@ -27,11 +27,11 @@ from pydantic import Field, ValidationError
 
 from marl.config import AnyRunConfig, Frozen, dump, resolve
 from marl.envs.batched import BatchedEnv
-from marl.errors import UserError, nearest
+from marl.errors import NotFiniteError, UserError, nearest
 from marl.evaluation.results import Results
 from marl.evaluation.runner import evaluate, run_policy
 from marl.files import read_text
-from marl.learning.evolution import Cma
+from marl.learning.evolution import Cma, check_scores
 from marl.policies.base import Baseline
 from marl.scenario import Parameter, Scenario, Tunable, load_scenario
 from marl.seeding import Stream, fold_int
@@ -159,6 +159,7 @@ def _run(path: Path, config: AnyRunConfig, settings: _Settings, echo: Echo, on_g
     evolution = Cma(begin, search.step, search.population, seed=fold_int(config.seed, Stream.INIT) & (2**31 - 1))
     done = _known(path / GENERATIONS, search)
     judge = _Judge(scenario, tunable, parameters, worlds, config.seed, search)
+    told = False  # that scores are equal
     try:
         with (path / GENERATIONS).open("a", encoding="utf-8") as log:
             for generation in range(search.generations):
@@ -167,7 +168,15 @@ def _run(path: Path, config: AnyRunConfig, settings: _Settings, echo: Echo, on_g
                     scores = np.array(done[generation])
                 else:
                     scores = judge.scores(generation, points)
+                    _refuse_none(generation, scores, path)
                     _append(log, {"generation": generation, "scores": scores.tolist()})
+                equal = scores.min() == scores.max()
+                if equal and not told:
+                    echo(
+                        f"generation {generation + 1}: all {len(scores)} candidates score {float(scores[0]):.4g}, so "
+                        f"nothing is learned from it: a wider --step, more --instances or other worlds tell them apart"
+                    )
+                told = equal
                 evolution.tell(points, scores)
                 on_generation(generation + 1, search.generations, float(scores.mean()))
     finally:
@@ -177,6 +186,16 @@ def _run(path: Path, config: AnyRunConfig, settings: _Settings, echo: Echo, on_g
     file = path / f"{settings.tunable}.yaml"
     replace_text(file, _result(scenario, tunable, config, settings, values, results))
     return Tuned(file, values, results)
+
+
+def _refuse_none(generation: int, scores: NDArray[np.float64], path: Path) -> None:
+    """Raise ``UserError`` for scores that are none; the generations before are kept."""
+    try:
+        check_scores(torch.from_numpy(scores), "candidate")
+    except NotFiniteError as error:
+        raise UserError(
+            f"generation {generation + 1}: {error.what}; {error.mend}, then go on with 'marl tune --resume {path}'"
+        ) from None
 
 
 class _Judge:

@@ -19,8 +19,10 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]
 
 
 def spread(value: float, half: float = math.nan, digits: int = 2, scale: float = 1.0) -> str:
-    """``value ± half``; the value alone if there is no interval."""
-    interval = "" if math.isnan(half) else f" ± {half * scale:.{digits}f}"
+    """``value ± half``; the value alone if there is no interval, a dash if there is no value."""
+    if math.isnan(value):
+        return "-"
+    interval = "" if not math.isfinite(half) else f" ± {half * scale:.{digits}f}"
     return f"{value * scale:.{digits}f}{interval}"
 
 

@@ -94,6 +94,10 @@ class Critic:
         target = advantage + before.detach()
         return advantage, 0.5 * (before - target).square().sum()
 
+    def parameters(self) -> list[Tensor]:
+        """Of the network."""
+        return list(self._network.parameters())
+
     def state(self) -> dict[str, Any]:
         return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}
 

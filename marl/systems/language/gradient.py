@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from marl.errors import NotFiniteError
 from marl.learning.language.token_trees import TokenRow
 from marl.learning.learner import ClippedAdam
 from marl.learning.surrogates import ppo_clip
+from marl.rollout.finite import MEND_LEARNING
 from marl.systems.language.likelihood import LogRatio, log_probs
 from marl.systems.language.options import LanguageConfig
 from marl.systems.language.speakers import Unit
@@ -54,6 +57,9 @@ def gradient_step(
         normaliser: the sum over all tokens is divided by it.
         config: clip, temperature, and how much is computed at once.
         on_policy: the rows were sampled by these very weights, or are demonstrations: the ratio is 1.
+
+    Raises:
+        NotFiniteError: the loss or the norm of its gradient is none.
     """
     adam.zero()
     on_policy = on_policy and not getattr(unit.model, "sampled_elsewhere", False)
@@ -71,7 +77,12 @@ def gradient_step(
         loss = loss.sum()
         torch.autograd.backward(loss / normaliser)
         total += float(loss.detach()) / normaliser
-    return Step(total, float(adam.step()), apart)
+    if not math.isfinite(total):  # before the step: what would follow may be handed to another process or server
+        raise NotFiniteError(f"the loss of '{unit.name}' is {total}", MEND_LEARNING)
+    norm = float(adam.step())
+    if not math.isfinite(norm):
+        raise NotFiniteError(f"the norm of the gradient of '{unit.name}' is {norm}", MEND_LEARNING)
+    return Step(total, norm, apart)
 
 
 class Reinforcement:

@@ -6,16 +6,16 @@ planner and sub-agents); this class keeps them together, and their state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from marl.envs.chat import LanguageEnv, LanguageWorld
-from marl.errors import UserError
+from marl.errors import NotFiniteError, UserError
 from marl.policies.language.base import LanguagePolicy
-from marl.rollout.language.token_batch import token_batch
+from marl.rollout.language.token_batch import TokenBatch, token_batch
 from marl.rollout.language.turns import Episode
 from marl.rollout.traces import write_traces
 from marl.seeding import Stream, fold_int
@@ -26,6 +26,7 @@ from marl.systems.language.gradient import Reinforcement
 from marl.systems.language.imitation import Imitation, demonstrated
 from marl.systems.language.options import (
     AdvantageFunction,
+    Advantages,
     Context,
     LanguageConfig,
     LanguageRecipe,
@@ -101,6 +102,7 @@ class LanguageLearner:
             return {"empty_batches": 1.0}
         key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
         advantages = self._recipe.advantages(batch, self.config, Context(fraction, key, self._critic))
+        _check_advantages(advantages, batch)
         figures = dict(advantages.figures)
         reward = row_reward(batch, self.config, fraction)
         if trace is not None:
@@ -130,6 +132,13 @@ class LanguageLearner:
         for policy in self.policies.values():
             policy.forget()
 
+    def networks(self) -> Iterator[tuple[str, list[Tensor]]]:
+        """What learns, by name: its parameters."""
+        for unit in self._taught:
+            yield f"policy of '{unit.name}'", list(unit.model.parameters_of(unit.key))
+        if self._critic is not None:
+            yield "critic", self._critic.parameters()
+
     def state(self) -> dict[str, Any]:
         """Everything that the next update depends on."""
         tokenizer = self.speakers.tokenizer
@@ -156,6 +165,20 @@ class LanguageLearner:
             self._critic.load_state(state["critic"])
         if self.exchange is not None:
             self.exchange.load_state(state["exchange"])
+
+
+def _check_advantages(advantages: Advantages, batch: TokenBatch) -> None:
+    """Raise ``NotFiniteError`` for the first row whose advantages a recipe made into no numbers."""
+    wrong = ~advantages.weight.isfinite()
+    wrong[batch.turn_row[~advantages.turn.isfinite()]] = True
+    for number, token in enumerate(advantages.token or ()):
+        wrong[number] |= ~token.isfinite().all()
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise NotFiniteError(
+            f"an advantage of agent '{batch.rows[row].agent}' in episode {int(batch.episode[row])} is not finite",
+            "mend the recipe's advantages",
+        )
 
 
 def language_system(

@@ -13,7 +13,7 @@ from torch import Tensor
 from marl.envs.batched import Metric
 from marl.envs.sumo.install import sumo_home
 from marl.envs.workers import Array, WorkerPool
-from marl.errors import UserError
+from marl.errors import NotFiniteError, UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
 from scenarios.cav_merging.geometry import RoadGeometry
@@ -21,7 +21,7 @@ from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.sumo import exchange
 from scenarios.cav_merging.sumo.gui import GuiSimulator, screen
 from scenarios.cav_merging.sumo.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
-from scenarios.cav_merging.sumo.simulator import Command, Op, SumoSimulator
+from scenarios.cav_merging.sumo.simulator import Column, Command, Op, SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin.backend import Outcome
 
@@ -145,6 +145,10 @@ class SumoBackend:
         self._remember(self._everybody)
         lost = self.pool.step()
         cars, collisions = self.pool.outputs["cars"], self.pool.outputs["hits"]
+        if not np.isfinite(cars).all():  # here, since what agents see is held in bounds, and NaN becomes one of them
+            copy, car, column = np.argwhere(~np.isfinite(cars))[0]
+            what = f"SUMO's {Column(column).name} of car {car} in copy {copy} is {cars[copy, car, column]}"
+            raise NotFiniteError(what, "mend the network or the demand that SUMO was given")
         read = (traffic.x, traffic.v, traffic.gained, traffic.lane, traffic.present)
         arrays = [_host(tensor) for tensor in read]
         crashed, left = np.empty_like(self._pending), np.empty_like(self._pending)

@@ -207,3 +207,39 @@ def test_nothing_to_play_is_a_sentence(change, sentence):
     }
     with pytest.raises(UserError, match=sentence):
         evaluate(TINY, **{**asked, **change})
+
+
+class Spoiled(TinyWorld):
+    """What is none, and in which copy: not always the first step's."""
+
+    part, value, copy = "reward", np.nan, 1
+
+    def step(self, actions):
+        after = super().step(actions)
+        if not bool((self._time == 5).any()) and self.part != "metric":
+            return after
+        if self.part == "metric":
+            figures = {**after.metrics, "length_steps": torch.full((self.copies,), self.value)}
+            return after._replace(metrics=figures)
+        whole = getattr(after, self.part).clone()
+        whole[self.copy, 0] = self.value
+        return after._replace(**{self.part: whole})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["reward", "observation", "state"])
+def test_an_evaluation_of_numbers_that_are_none_is_refused(part, value, monkeypatch):
+    """It would print an interval of nothing: a policy that sees NaN does the same in every episode."""
+    monkeypatch.setattr(Spoiled, "part", part)
+    monkeypatch.setattr(Spoiled, "value", value)
+    words = "NaN" if np.isnan(value) else "infinite"
+    with pytest.raises(UserError, match=f"the {part} of agent 'agent_0' in the instance of seed 7 is {words}: mend"):
+        run_policy(Spoiled(3), Walk(), torch.tensor([4, 7, 9]), 1)
+
+
+def test_an_infinite_metric_is_refused_and_one_that_is_undefined_is_not(monkeypatch):
+    monkeypatch.setattr(Spoiled, "part", "metric")
+    assert np.isnan(run_policy(Spoiled(3), Walk(), torch.tensor([4, 7, 9]), 1).metrics["length_steps"]).all()
+    monkeypatch.setattr(Spoiled, "value", -np.inf)
+    with pytest.raises(UserError, match="the metric 'length_steps' of the instance of seed 4 is infinite"):
+        run_policy(Spoiled(3), Walk(), torch.tensor([4, 7, 9]), 1)

@@ -126,3 +126,10 @@ def test_intervals_of_many_runs_and_of_shares() -> None:
     assert low == 0.0
     assert high == pytest.approx(0.003796, abs=2e-6)
     assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_runs_without_a_figure_make_neither_a_mean_nor_an_interval():
+    assert over_seeds([1.0, math.nan, 3.0]) == over_seeds([1.0, 3.0])
+    assert all(math.isnan(figure) for values in ([], [math.nan]) for figure in over_seeds(values))
+    mean, half = over_seeds([math.nan, 4.0])
+    assert mean == 4.0 and math.isnan(half)

@@ -2,14 +2,17 @@
 
 import io
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from marl.envs.batched import Metric
 from marl.errors import UserError
+from marl.evaluation.report import write_report
 from marl.evaluation.results import Pair, Results, Row
-from marl.evaluation.tables import number, show, tables_of, to_markdown, to_text
+from marl.evaluation.tables import NOTE, number, show, tables_of, to_markdown, to_text
 
 SMALL, LARGE = {"map": "maze", "agents": 8}, {"map": "maze", "agents": 16}
 
@@ -147,3 +150,25 @@ def test_a_metric_that_only_one_policy_has_is_blank_for_the_others():
     column = figures.header.index("corrected")
     assert [row[column].text for row in figures.rows] == ["-", "0.250"]
     assert "corrected" not in {row[1].text for row in differences.rows}
+
+
+@pytest.mark.parametrize(("low", "high", "n"), [(math.nan, math.nan, 0), (2.0, 2.0, 1), (math.nan, math.nan, 16)])
+def test_no_interval_is_made_of_nothing(low, high, n):
+    """No value, a single one, or figures made elsewhere: in all forms a figure stands alone or is a dash."""
+    value = 2.0 if n else math.nan
+    rows = [Row(policy, SMALL, "throughput", value, low, high, n, 0.1) for policy in ("mine", "pibt")]
+    pairs = [Pair("mine", "pibt", SMALL, "throughput", value, low, high, n)]
+    found = Results("grid", "throughput", {"throughput": Metric("1/step", "higher")}, tuple(rows), tuple(pairs))
+    figures, differences = tables_of(found)
+    assert [row[1].text for row in figures.rows] == [number(value)] * 2
+    assert [row[3].text for row in differences.rows] == ["-"]
+    for text in (to_text(found), to_markdown(found), page_of(found)):
+        body = text.replace(NOTE, "")
+        assert "±" not in body and "nan" not in body.lower()
+    assert [row["ci_low"] for row in found.to_json()["rows"]] == [None if math.isnan(low) else low] * 2
+
+
+def page_of(found: Results) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(Path(folder) / "report.html", title="t", summary={}, results=found)
+        return (Path(folder) / "report.html").read_text("utf-8")

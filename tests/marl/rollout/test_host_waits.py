@@ -10,6 +10,7 @@ from marl.config import CoordinationConfig
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
 from marl.rollout.collector import Collector
+from marl.rollout.finite import Watch, check_batch
 from marl.rollout.generations import Generations
 from marl.systems.es import Es, EsConfig
 from marl.systems.mappo import Mappo, MappoConfig
@@ -57,7 +58,7 @@ def test_a_rollout_with_ends_of_episodes_waits_for_nothing(make: object, monkeyp
     monkeypatch.setattr(Traffic, "compiled", False)
     made, _ = collector(make("cpu"))  # type: ignore[operator]
     # Where nobody waits the collector asks whether anything ended or is to be bootstrapped from, which saves work.
-    monkeypatch.setattr("marl.rollout.collector.any_or_unknown", lambda flags: True)
+    monkeypatch.setattr("marl.envs.waiting.is_at_hand", lambda x: False)
     assert host_waits(lambda: made.collect(SMALL.rollout)) == {}
 
 
@@ -73,17 +74,28 @@ def test_an_update_waits_for_its_figures_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_generation_waits_at_its_end_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether all finished, whether anything counts, who had nothing that does, and the reward."""
+    """Whether all was numbers, all finished, anything counts, who had nothing that does, and the reward."""
     monkeypatch.setattr(Traffic, "compiled", False)
-    for module in ("collector", "generations"):
-        monkeypatch.setattr(f"marl.rollout.{module}.any_or_unknown", lambda flags: True)
+    monkeypatch.setattr("marl.envs.waiting.is_at_hand", lambda x: False)
     env = CavMerging(CavConfig(horizon=12), 4)
     pipeline = Pipeline(env, OFF)
     learner = Es(env.spec, pipeline.observation_space, EsConfig(population=2), 0, env.device)
     generations = Generations(pipeline, learner.members, learner.population)
     seeds = torch.arange(2)
     generations.collect(0, seeds)
-    assert sum(host_waits(lambda: generations.collect(1, seeds)).values()) <= 5
+    assert sum(host_waits(lambda: generations.collect(1, seeds)).values()) <= 6
+
+
+def test_the_check_of_a_rollout_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many columns it has; a watch waits at its end only."""
+    made, _ = collector(TinyWorld(3, 2, mortal=True))
+    env = made._pipeline.env
+    batch, _ = made.collect(SMALL.rollout)
+    assert host_waits(lambda: check_batch(batch, env.spec)) == {"_local_scalar_dense.default": 1}
+    monkeypatch.setattr("marl.envs.waiting.is_at_hand", lambda x: False)
+    watch, view = Watch(env.spec), env.reset(0)
+    assert host_waits(lambda: watch.see(view)) == {}
+    assert sum(host_waits(watch.check).values()) <= 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from marl import api
@@ -135,6 +138,40 @@ def test_users_mistakes_end_in_one_sentence(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert reason in err
+
+
+def test_a_score_that_is_none_stops_and_what_was_played_is_kept(
+    tmp_path: Path, whole: tuning.Tuned, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the score is mended the tuning goes on to the same end."""
+    folder, original = tmp_path / "t", tuning._Judge.scores
+
+    def spoiled(self: tuning._Judge, generation: int, points: Any) -> Any:
+        scores = original(self, generation, points)
+        scores[4] = math.nan if generation == 2 else scores[4]
+        return scores
+
+    words = ["--generations", "5", "--population", "6", "--instances", "2", "--out", str(folder), "--set", "seed=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning._Judge, "scores", spoiled)
+        assert main(["tune", SHOWN, "pace", *words]) == 2
+        *_, error = capsys.readouterr().err.splitlines()
+        assert "generation 3: the score of candidate 4 is NaN; mend the metric" in error
+        assert error.endswith(f"then go on with 'marl tune --resume {folder}'")
+    assert len((folder / tuning.GENERATIONS).read_text().splitlines()) == 2
+    assert tuning.resume(folder).values == whole.values
+
+
+def test_equal_scores_are_told_once_and_the_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning._Judge, "scores", lambda self, generation, points: np.full(len(points), 0.5))
+    heard: list[str] = []
+    done = api.tune(SHOWN, "pace", search=FIVE, out=tmp_path / "t", echo=heard.append)
+    (line,) = [line for line in heard if "candidates" in line]
+    assert line.startswith("generation 1: all 6 candidates score 0.5, so nothing is learned from it")
+    start = {
+        parameter.name: parameter.start for parameter in api.load_scenario(SHOWN).tunables["pace"].parameters(None)
+    }
+    assert done.values == pytest.approx(start, rel=1e-3)
 
 
 def test_a_tuning_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The SUMO backend: same world, same episodes, and what happens when SUMO is not there, dies, or is asked too much."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from marl.api import configure
+from marl.envs.workers import WorkerPool
 from marl.errors import UserError
+from marl.training import checkpoint
+from marl.training.checkpoint import CheckpointStore, broken_weight
 from marl.training.run import train
 from marl.training.tracking import read_metrics
 from scenarios.cav_merging.config import CavConfig
@@ -330,3 +334,33 @@ def test_training_goes_on_when_a_process_is_killed(tmp_path, monkeypatch):
     # In the second iteration one copy ended an episode, and the other lost its own.
     assert next(row["episode/lost"] for row in rows if "episode/lost" in row) == 0.5
     assert len({id(backend) for backend in calls}) == 1 and calls[0].pool.restarts == 1
+
+
+@pytest.mark.parametrize("part", ["reward", "speed"])
+def test_a_number_that_is_none_stops_training(tmp_path, part, monkeypatch):
+    """A car's speed as SUMO gives it, or a reward: named, and the checkpoints before it are kept."""
+    steps = 0
+    owner = CavMerging if part == "reward" else WorkerPool
+    original = owner.step
+
+    def spoiling(self, *arguments):
+        nonlocal steps
+        after = original(self, *arguments)
+        steps += 1
+        if part == "reward" and steps == 14:
+            after.reward[1, 2] = np.nan
+        if part == "speed" and steps == 90:
+            self.outputs["cars"][1, 2, Column.V] = np.nan
+        return after
+
+    monkeypatch.setattr(owner, "step", spoiling)
+    overrides = ["copies=2", "total_steps=10000", "algorithm.rollout=6", "checkpoint.every_iterations=1"]
+    overrides += ["world.backend=sumo", "evaluation.every_iterations=0"]
+    with pytest.raises(UserError) as caught:
+        train(configure("cav_merging", overrides=overrides), tmp_path / "run", live=False)
+    said = str(caught.value)
+    what = {"reward": "the reward of agent '", "speed": "SUMO's V of car 2"}[part]
+    assert re.search(f"iteration [1-9][0-9]*: {what}.* in copy 1 is (NaN|nan)", said) and "--resume" in said
+    store = CheckpointStore(tmp_path / "run")
+    assert len(store.steps()) > 1
+    assert all(broken_weight(checkpoint.load(store.path(step))[0]) is None for step in store.steps())
