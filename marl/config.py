@@ -238,7 +238,7 @@ def read_options(model: type[Options], texts: Iterable[str], source: str) -> Opt
 @lru_cache(maxsize=64)
 def run_config_model(scenario_config: type[BaseModel], system_config: type[BaseModel]) -> type[AnyRunConfig]:
     """The class of run configurations for a scenario and a system."""
-    return RunConfig[scenario_config, system_config]  # type: ignore[valid-type]
+    return RunConfig[scenario_config, system_config]  # type: ignore[valid-type]  # classes as values
 
 
 def dump(config: AnyRunConfig) -> str:

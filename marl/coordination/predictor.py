@@ -160,6 +160,7 @@ def _rows(tree: dict[str, Tree], rows: Tensor) -> dict[str, Tree]:
 
 def _flat(trees: list[Tree]) -> Tree:
     """T trees of ``[B, N, *]`` -> one of ``[T * B * N, *]``."""
-    if isinstance(trees[0], dict):
-        return {name: _flat([tree[name] for tree in trees]) for name in trees[0]}  # type: ignore[index]
-    return torch.stack(trees).flatten(0, 2)  # type: ignore[arg-type]
+    first = trees[0]
+    if isinstance(first, dict):
+        return {name: _flat([tree[name] for tree in trees if isinstance(tree, dict)]) for name in first}
+    return torch.stack([tree for tree in trees if isinstance(tree, Tensor)]).flatten(0, 2)

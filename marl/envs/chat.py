@@ -134,7 +134,7 @@ class Outcome(NamedTuple):
     metrics: dict[str, float]
 
 
-class LanguageEnv(AECEnv):  # type: ignore[misc]
+class LanguageEnv(AECEnv):  # type: ignore[misc]  # pettingzoo has no types
     """A turn-based world of talking agents. Its agents are roles; several conversations of one may be open at once.
 
     ``copy.deepcopy`` of a world in mid-episode is the same moment once more: systems that try several candidates for a

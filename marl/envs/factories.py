@@ -27,4 +27,5 @@ def import_factory(spec: str) -> Callable[..., Any]:
         target = getattr(target, part)
     if not callable(target):
         raise UserError(f"'{spec}' is not callable: it has to be a function or class that makes an environment")
-    return target  # type: ignore[no-any-return]
+    factory: Callable[..., Any] = target
+    return factory

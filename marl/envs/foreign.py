@@ -58,7 +58,7 @@ def from_parallel(
     pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
     foreign: ForeignSpec = pool.layout.info
     kind = with_abilities(ReplayableForeignEnv if deterministic else ForeignEnv, foreign.abilities)
-    return kind(pool, foreign, torch.device(device), metrics)  # type: ignore[call-arg]
+    return kind(pool, foreign, torch.device(device), metrics)  # type: ignore[call-arg]  # mixed of two classes
 
 
 class ForeignEnv(BatchedEnv):
@@ -205,7 +205,9 @@ class ForeignEnv(BatchedEnv):
                     *parents, leaf = name[len(root) + 1 :].split("/")
                     place = tree
                     for parent in parents:
-                        place = place.setdefault(parent, {})  # type: ignore[assignment]
+                        inner = place.setdefault(parent, {})
+                        assert isinstance(inner, dict)
+                        place = inner
                     place[leaf] = self._tensor(name)
             groups[group] = tree
         return groups if len(groups) > 1 else next(iter(groups.values()))

@@ -24,7 +24,7 @@ __all__ = ["ForeignEnv", "ParallelFace", "from_parallel"]
 Observation = Any
 
 
-class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
+class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # pettingzoo has no types
     """One copy of a batched world as a PettingZoo ``ParallelEnv``, equal to it step by step.
 
     env: a world with ``copies=1``. augment: adds to a time step what coordination modules know (``Pipeline.view``);

@@ -126,6 +126,14 @@ def number(value: float, spread: float = 0.0) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0 makes -0.0 into 0.0
 
 
+def with_interval(row: Row, shown: bool = True) -> str:
+    """``mean ± half``; the mean alone where no interval can be told, or none is to be ``shown``; a dash for neither."""
+    half = (row.ci_high - row.ci_low) / 2
+    known = row.n > 1 and math.isfinite(half)
+    text = number(row.mean, half if known else 0.0)
+    return f"{text} ± {number(half, half)}" if shown and known else text
+
+
 def describe(instances: Mapping[str, Any]) -> str:
     """``map warehouse, agents 128``."""
     return ", ".join(f"{key} {value}" for key, value in instances.items() if value is not None)
@@ -147,10 +155,7 @@ def _figures(results: Results, instances: Mapping[str, Any], rows: Sequence[Row]
                 cells.append(Cell(number(math.nan)))
                 continue
             row = of_policy[name]
-            half = (row.ci_high - row.ci_low) / 2
-            text = number(row.mean, half if row.n > 1 else 0.0)
-            if name == results.primary_metric and row.n > 1 and math.isfinite(half):
-                text += f" ± {number(half, half)}"
+            text = with_interval(row, name == results.primary_metric)
             cells.append(Cell(text, "good" if row.mean == best[name] else ""))
         body.append((*cells, Cell(number(ms := next(iter(of_policy.values())).ms_per_step, ms))))
     episodes = max(row.n for row in rows)

@@ -261,7 +261,8 @@ class JointPolicy(nn.Module):
             mask = self._mask(unit, action_mask, 2)
             actor = self.actor(unit)
             if unit.name in hidden:
-                head, _ = actor.unroll(seen, hidden[unit.name], unit.take_agents(start, 2), mask)  # type: ignore[operator]
+                begins = unit.take_agents(start, 2)
+                head, _ = actor.unroll(seen, hidden[unit.name], begins, mask)  # type: ignore[operator]  # has hidden_size
             else:
                 head, _ = actor(seen, None, mask)
             yield unit, head

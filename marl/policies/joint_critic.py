@@ -110,7 +110,7 @@ class JointCritic(nn.Module):
         values, after = self._evaluate(observation, state, alive.unsqueeze(0), hidden, start.unsqueeze(0))
         values = values.squeeze(0)
         if self.value_norm is not None:
-            norm: Denormalizes = self.value_norm  # type: ignore[assignment]
+            norm: Denormalizes = self.value_norm  # type: ignore[assignment]  # a module to torch
             values = norm.denormalize(values)
         return values, after
 
@@ -151,14 +151,14 @@ class JointCritic(nn.Module):
     def _indexed_state(self, state: Tree) -> Tree:
         agents = self.spec.n_agents
         own = state if isinstance(state, dict) else {"state": state}
-        shape = next(iter(own.values())).shape[:2]  # type: ignore[union-attr]
         spread = {
             name: map_tree(lambda x: x.unsqueeze(2).expand(*x.shape[:2], agents, *x.shape[2:]), part)
             for name, part in own.items()
         }
         some = next(iter(own.values()))
         assert isinstance(some, Tensor)
-        return {**spread, "agent_index": torch.eye(agents, device=some.device).expand(*shape, agents, agents)}
+        index = torch.eye(agents, device=some.device).expand(*some.shape[:2], agents, agents)
+        return {**spread, "agent_index": index}
 
 
 def _with_index(space: spaces.Space[Any], agents: int) -> spaces.Dict:

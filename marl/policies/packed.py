@@ -139,5 +139,5 @@ def packed_linear(rows: Tensor, weight: Tensor, layout: PackedLayout) -> Tensor:
     """
     if rows.device.type != "cpu" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return F.linear(layout.unpack(rows), weight)
-    out: Tensor = _PackedLinear.apply(rows.contiguous(), weight, layout)  # type: ignore[no-untyped-call]
+    out: Tensor = _PackedLinear.apply(rows.contiguous(), weight, layout)  # type: ignore[no-untyped-call]  # torch types it not
     return out

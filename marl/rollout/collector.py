@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from marl.coordination.pipeline import Memory, Pipeline, starts
-from marl.envs.batched import TimeStep, Tree
+from marl.envs.batched import Snapshots, TimeStep, Tree
 from marl.envs.waiting import any_or_unknown
 from marl.policies.base import BoundPolicy
 from marl.policies.joint import JointPolicy
@@ -122,13 +122,14 @@ class Collector:
             "modules": self._pipeline.state(),
         }
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``; the world has been restored before."""
         env = self._pipeline.env
-        self._pipeline.load_state(state["modules"])  # type: ignore[arg-type]
-        self._timestep = self._pipeline.view(env.current())  # type: ignore[attr-defined]
-        self._memory = Memory(state["hidden"], state["start"], state["agent_id"])  # type: ignore[arg-type]
-        self._critic_hidden = state["critic_hidden"]  # type: ignore[assignment]
+        self._pipeline.load_state(state["modules"])
+        assert isinstance(env, Snapshots)
+        self._timestep = self._pipeline.view(env.current())
+        self._memory = Memory(state["hidden"], state["start"], state["agent_id"])
+        self._critic_hidden = state["critic_hidden"]
 
     @torch.no_grad()
     def collect(self, steps: int) -> tuple[Batch, EpisodeMeans]:

@@ -61,7 +61,7 @@ def openenv_environment(
         messages = [{"role": m["role"], "content": m["content"]} for m in result.observation]
         return heard(messages=messages, tools=tools, done=result.done, reward=result.reward, metadata=figures)
 
-    class LanguageEnvironment(core.Environment):  # type: ignore[misc, name-defined]
+    class LanguageEnvironment(core.Environment):  # type: ignore[misc, name-defined]  # openenv is an extra
         """Seeds choose the task; an episode that is over asks for a reset."""
 
         SUPPORTS_CONCURRENT_SESSIONS = True

@@ -85,7 +85,7 @@ def _method(function: Mapping[str, Any]) -> Callable[..., str]:
     call.__name__ = call.__qualname__ = name
     call.__doc__ = _docstring(function["description"], properties)
     call.__annotations__ = {**hints, "return": str}
-    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362 allows it
     return call
 
 

@@ -84,9 +84,9 @@ class Es:
         """Weights and moments, as a tree of tensors."""
         return {"policy": dict(self.policy.state_dict()), "adam": self._adam.state()}
 
-    def load_state(self, state: dict[str, object]) -> None:
-        self.policy.load_state_dict(state["policy"])  # type: ignore[arg-type]
-        self._adam.load_state(state["adam"])  # type: ignore[arg-type]
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self._adam.load_state(state["adam"])
 
     def members(self, number: int) -> Population:
         """The population of a generation, around the present policy."""

@@ -159,11 +159,11 @@ class Mappo:
             "critic_adam": self._critic_adam.state(),
         }
 
-    def load_state(self, state: dict[str, object]) -> None:
-        self.policy.load_state_dict(state["policy"])  # type: ignore[arg-type]
-        self.critic.load_state_dict(state["critic"])  # type: ignore[arg-type]
-        self._actor_adam.load_state(state["actor_adam"])  # type: ignore[arg-type]
-        self._critic_adam.load_state(state["critic_adam"])  # type: ignore[arg-type]
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self._actor_adam.load_state(state["actor_adam"])
+        self._critic_adam.load_state(state["critic_adam"])
 
     def update(self, batch: Batch, number: int, fraction: float) -> dict[str, float]:
         """Learn from one batch.

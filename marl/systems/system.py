@@ -42,7 +42,7 @@ class Algorithm(Protocol):
     def state(self) -> dict[str, object]:
         """Everything that the next update depends on, as a tree of tensors."""
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Put ``state`` back."""
 
 
@@ -67,7 +67,7 @@ class Evolves(Protocol):
     def state(self) -> dict[str, object]:
         """As ``Algorithm``'s."""
 
-    def load_state(self, state: dict[str, object]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Put ``state`` back."""
 
 

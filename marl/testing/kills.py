@@ -173,7 +173,7 @@ def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> str:
         raise
     text = said.decode(errors="replace")
     if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, process.args))} ended with {process.returncode}: {text}")  # type: ignore[arg-type]
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}: {text}")
     return text
 
 

@@ -16,7 +16,7 @@ from marl.envs.native import MASK, flat_mask, mask_in, to_native
 from marl.envs.pettingzoo import ParallelFace
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
-from marl.policies.joint import JointPolicy, Unit, noise
+from marl.policies.joint import JointPolicy, Unit, noise, of_group
 from marl.seeding import Stream, fold, fold_int
 
 Spaces = Mapping[str, spaces.Space[Any]]
@@ -151,7 +151,7 @@ class OnFace:
         self._memory = decision.memory
         actions: dict[str, Any] = {}
         for group, members in spec.groups.items():
-            executed = decision.executed if len(spec.groups) == 1 else decision.executed[group]  # type: ignore[index]
+            executed = of_group(spec, decision.executed, group)
             assert isinstance(executed, Tensor)
             own = executed[0].cpu().numpy()
             rows = {slot: row for row, slot in enumerate(members)}
@@ -168,7 +168,7 @@ class OnFace:
         present = self._face.present.observation
         trees: dict[str, Tree] = {}
         for group, members in spec.groups.items():
-            tree = present if len(spec.groups) == 1 else present[group]  # type: ignore[index]
+            tree = of_group(spec, present, group)
             names = {members.index(slot): name for name, slot in slots.items() if slot in members}
             if not names:
                 trees[group] = tree

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +14,7 @@ from marl.config import AnyRunConfig, read_layer, resolve
 from marl.coordination.safety import METRICS as SAFETY_METRICS
 from marl.evaluation.results import Results, Row
 from marl.evaluation.runner import PolicyBuilder, evaluate
-from marl.evaluation.tables import Cell, Table, number
+from marl.evaluation.tables import Cell, Table, number, with_interval
 from marl.scenario import Scenario, load_scenario
 from marl.systems.registry import load_system
 from marl.training.loop import Echo
@@ -92,8 +95,7 @@ def what_matters(results: Results, rule: str | None) -> Table:
     body = []
     for policy, figures in by_policy.items():
         row = figures[primary]
-        half = (row.ci_high - row.ci_low) / 2
-        cells = [Cell(policy), Cell(f"{number(row.mean, half)} ± {number(half, half)}")]
+        cells = [Cell(policy), Cell(with_interval(row))]
         if rule is not None:
             cells.append(_against(results, policy, rule, instances))
         share = figures.get(corrected)
@@ -104,12 +106,14 @@ def what_matters(results: Results, rule: str | None) -> Table:
     return Table(f"{episodes} held-out episodes, the same for all; 95 % intervals", header, tuple(body))
 
 
-def _against(results: Results, policy: str, rule: str, instances: object) -> Cell:
+def _against(results: Results, policy: str, rule: str, instances: Mapping[str, Any]) -> Cell:
     """The paired difference of the primary metric, marked if its interval leaves out zero."""
     if policy == rule:
         return Cell("")
-    pair = results.difference(policy, rule, results.primary_metric, instances)  # type: ignore[arg-type]  # of the rows
+    pair = results.difference(policy, rule, results.primary_metric, instances)
     half = (pair.ci_high - pair.ci_low) / 2
+    if pair.n < 2 or not math.isfinite(half):
+        return Cell(number(pair.difference))
     sure = pair.ci_low > 0 or pair.ci_high < 0
     better = (pair.difference > 0) == (results.metrics[results.primary_metric].better == "higher")
     text = f"{pair.difference:+.3g} [{number(pair.ci_low, half)}, {number(pair.ci_high, half)}]"

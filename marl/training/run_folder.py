@@ -25,7 +25,6 @@ from marl.training.provenance import provenance
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.csv"
-REPORT = "report.html"
 _LOCK = ".lock"
 _MAX_PROVENANCE = 10_000_000
 

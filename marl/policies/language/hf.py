@@ -98,7 +98,7 @@ class HfPolicy:
 
     def _select(self, role: str) -> None:
         if self._own:
-            self.module.set_adapter(self._names[role])  # type: ignore[operator]
+            self.module.set_adapter(self._names[role])  # type: ignore[operator]  # of peft's models
             # Selecting an adapter freezes the others; each role's own optimiser decides what is learned.
             for parameters in self._own.values():
                 for parameter in parameters.values():
@@ -115,7 +115,8 @@ class HfPolicy:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self._causal.get_input_embeddings().weight.dtype  # type: ignore[no-any-return]
+        dtype: torch.dtype = self._causal.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def adapters(self) -> bool:
@@ -133,7 +134,8 @@ class HfPolicy:
                 self._causal.save_pretrained(folder)
             for role, adapter in self._names.items():
                 path = self.folder_of(folder, role)
-                self.module.peft_config[adapter].save_pretrained(path)  # type: ignore[index,union-attr]
+                config: Any = self.module.peft_config
+                config[adapter].save_pretrained(path)
                 state = {name: value.contiguous() for name, value in self.state_of(role).items()}
                 safetensors.torch.save_file(state, path / "adapter_model.safetensors", metadata={"format": "pt"})
         except OSError as error:

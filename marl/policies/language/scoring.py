@@ -84,13 +84,15 @@ class Scorer:
             with self.head_at(at) as shaped:
                 masks = self._masks(position, mask)
                 out = self._model(input_ids=token, position_ids=position, attention_mask=masks, use_cache=False)
-                return shaped(out.logits)  # type: ignore[no-any-return]
+                logits: Tensor = shaped(out.logits)
+                return logits
         order = torch.arange(token.shape[1], device=token.device)
         if bool(((position != order) & (position != 0)).any()):
             raise ValueError(f"{self.architecture} scores one sequence a row: its layers carry a state along")
         # Padding stands behind the tokens, where a causal model does not see it.
         with self.head_at(at) as shaped:
-            return shaped(self._model(input_ids=token, use_cache=False).logits)  # type: ignore[no-any-return]
+            alone: Tensor = shaped(self._model(input_ids=token, use_cache=False).logits)
+            return alone
 
     @contextmanager
     def head_at(self, at: Tensor) -> Iterator[Any]:

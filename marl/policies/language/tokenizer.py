@@ -42,10 +42,12 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
     """One token per word; words that are not in the list are unknown."""
     library = _library()
     known = dict.fromkeys([*SPECIAL, *words])
-    tokenizer = library.Tokenizer(library.models.WordLevel({w: i for i, w in enumerate(known)}, unk_token=UNKNOWN))
+    tokenizer: Tokenizer = library.Tokenizer(
+        library.models.WordLevel({w: i for i, w in enumerate(known)}, unk_token=UNKNOWN)
+    )
     tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(list(SPECIAL))
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def byte_tokenizer(corpus: Sequence[str], size: int) -> Tokenizer:
@@ -55,7 +57,7 @@ def byte_tokenizer(corpus: Sequence[str], size: int) -> Tokenizer:
     parts of a call in JSON, and of instructions, become a few tokens.
     """
     library = _library()
-    tokenizer = library.Tokenizer(library.models.BPE(unk_token=None))
+    tokenizer: Tokenizer = library.Tokenizer(library.models.BPE(unk_token=None))
     pre = library.pre_tokenizers
     tokenizer.pre_tokenizer = pre.Sequence(
         [pre.Split(library.Regex(r"\w*\d\w*"), "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -69,7 +71,7 @@ def byte_tokenizer(corpus: Sequence[str], size: int) -> Tokenizer:
         min_frequency=2,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 class ChatTokenizer:

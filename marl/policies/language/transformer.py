@@ -58,7 +58,7 @@ def weight_of(layer: nn.Module) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     for name in getattr(layer, "active_adapters", ()):
-        weight = weight + layer.get_delta_weight(name)  # type: ignore[operator]
+        weight = weight + layer.get_delta_weight(name)  # type: ignore[operator]  # of peft's layers
     return weight
 
 
@@ -85,7 +85,8 @@ class _Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """``[B, L, width]``; mask: additive float ``[B, 1, L, S]``."""
-        return self.o_proj(self.mixed(q, k, v, mask))  # type: ignore[no-any-return]
+        projected: Tensor = self.o_proj(self.mixed(q, k, v, mask))
+        return projected
 
     def mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """What ``attend`` projects, ``[B, L, heads * D]``."""
@@ -150,7 +151,8 @@ class _FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.hidden, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+        projected: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return projected
 
 
 class Block(nn.Module):
@@ -169,7 +171,8 @@ class Block(nn.Module):
         if at is not None:
             x, mixed = x.flatten(0, 1).index_select(0, at), mixed.flatten(0, 1).index_select(0, at)
         x = x + attention.o_proj(mixed)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+        added: Tensor = self.mlp(self.post_attention_layernorm(x))
+        return x + added
 
 
 class _Model(nn.Module):
@@ -227,7 +230,8 @@ class Transformer(nn.Module):
         for number, block in enumerate(self.model.layers, start=1):
             # What the last block makes of places that nobody asks for is not needed.
             x = block(x, cos, sin, seen, at if number == len(self.model.layers) else None)
-        return self.model.norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = self.model.norm(x)
+        return normed
 
     @property
     def blocks(self) -> list[Block]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from marl.errors import UserError
 
@@ -40,21 +40,8 @@ class Waiting(NamedTuple):
     dropped: int
 
 
-class Store(Protocol):
-    """What both stores can do. topic: whose batches they are."""
-
-    def put(self, topic: str, batch: Mapping[str, Any]) -> None:
-        """Add a batch behind the others; the oldest of the topic are dropped where there are too many."""
-
-    def fetch(self, topic: str) -> dict[str, Any] | None:
-        """Take the oldest batch out, or None."""
-
-    def waiting(self, topic: str) -> Waiting:
-        """How many wait, and how many were dropped so far."""
-
-
 class LocalStore:
-    """A store in this process. ``state`` and ``load_state`` make it part of a checkpoint."""
+    """A store in this process. ``state`` and ``load_state`` make it part of a checkpoint. topic: whose batches."""
 
     def __init__(self, capacity: int = 64):
         self._capacity = capacity
@@ -62,6 +49,7 @@ class LocalStore:
         self._dropped: dict[str, int] = {}
 
     def put(self, topic: str, batch: Mapping[str, Any]) -> None:
+        """Add a batch behind the others; the oldest of the topic are dropped where there are too many."""
         queue = self._batches.setdefault(topic, [])
         queue.append(json.dumps(batch))
         while len(queue) > self._capacity:
@@ -69,10 +57,12 @@ class LocalStore:
             self._dropped[topic] = self._dropped.get(topic, 0) + 1
 
     def fetch(self, topic: str) -> dict[str, Any] | None:
+        """Take the oldest batch out, or None."""
         queue = self._batches.get(topic, [])
         return dict(json.loads(queue.pop(0))) if queue else None
 
     def waiting(self, topic: str) -> Waiting:
+        """How many wait, and how many were dropped so far."""
         return Waiting(len(self._batches.get(topic, [])), self._dropped.get(topic, 0))
 
     def state(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 import torch
 
-from marl.learning.regularizers import entropy_bonus, masked_mean
+from marl.learning.regularizers import masked_mean
 
 MASK = torch.tensor([True, False, True])
 
@@ -15,7 +15,3 @@ def test_masked_mean_leaves_masked_entries_out_and_without_gradient():
 
 def test_masked_mean_of_nothing_is_zero():
     assert masked_mean(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 0
-
-
-def test_entropy_bonus_lowers_the_loss_of_random_policies():
-    assert entropy_bonus(torch.tensor([1.0, 9.0, 3.0]), MASK, 0.1).isclose(torch.tensor(-0.2))
