@@ -168,6 +168,8 @@ def evaluate(
     trust_named_in([scenario, *overrides])
     found = load_scenario(scenario)
     builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
+    if not builders:
+        raise UserError("no policy is named, so there is nothing to compare: name one at least")
     worlds = []
     device = torch.device("cpu")
     base = (
@@ -336,4 +338,7 @@ def _combinations(scenario: Scenario, options: Mapping[str, Any]) -> list[dict[s
         else [value]
         for name, value in options.items()
     ]
+    for name, listed in zip(options, values, strict=True):
+        if not listed:
+            raise UserError(f"'{name}' is an empty list, which leaves nothing to play: name one value at least")
     return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*values)]

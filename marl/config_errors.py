@@ -35,6 +35,8 @@ def sentence(
         )
     if kind == "union_tag_not_found":
         return f"'{name}' in {place} must say its {str(context.get('discriminator', 'kind')).strip(chr(39))}"
+    if kind == "too_short" and not at:
+        return f"'{name}' in {place} is empty: it needs one entry at least"
     allowed = worst["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     allowed = allowed.replace("Input should", "it should", 1).replace("an object", "a mapping")
     # A validator of a whole model has judged how its keys go together: its message names them, the value would not.

@@ -65,9 +65,11 @@ def run_layers(
     layers += base
     if config is not None:
         layers.append(read_layer(Path(config)))
+    files = len(layers)
     if system is not None:
         layers.append(Layer("--system", {"system": system}))
     layers += said_layers(found, options or {}, overrides)
+    layers = give_way(layers, files, found.gives_way)
     for layer in layers:
         if layer.values.get("scenario", scenario) != scenario:
             raise UserError(
@@ -79,6 +81,38 @@ def run_layers(
 def system_of(layers: Sequence[Layer]) -> System:
     """The system that layers choose in the end. Raises ``UserError``."""
     return load_system(str([layer.values["system"] for layer in layers if "system" in layer.values][-1]))
+
+
+def give_way(layers: Sequence[Layer], files: int, keys: Mapping[str, Sequence[str]]) -> list[Layer]:
+    """The layers without what gives way to a later one.
+
+    Args:
+        layers: partial configurations, later ones winning.
+        files: how many of the first of them were written for many uses (presets, files): only those give way.
+        keys: a dotted key -> the dotted keys that give way where it is set.
+    """
+    kept = list(layers)
+    for key, others in keys.items():
+        for number, layer in enumerate(layers):
+            if _at(layer.values, key.split(".")) is not None:
+                kept[: min(number, files)] = [_without(lower, others) for lower in kept[: min(number, files)]]
+    return kept
+
+
+def _without(layer: Layer, keys: Sequence[str]) -> Layer:
+    values = layer.values
+    for key in keys:
+        values = _cut(values, key.split("."))
+    return Layer(layer.source, values)
+
+
+def _cut(values: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """``values`` without the entry at the end of ``path``."""
+    first, *rest = path
+    inner = values.get(first)
+    if not rest:
+        return {name: value for name, value in values.items() if name != first}
+    return {**values, first: _cut(inner, rest)} if isinstance(inner, Mapping) else values
 
 
 def said_layers(scenario: Scenario, options: Mapping[str, Any], overrides: Sequence[str]) -> list[Layer]:

@@ -152,6 +152,8 @@ class Scenario:
     presets: folder of ``NAME.yaml``, partial run configurations; ``default_preset`` and ``demo_preset`` are in it.
     demo_rule: the baseline that ``marl demo`` compares with. demo_reading: sentences below its table.
     options: command-line shorthands. system: the system that trains it unless told otherwise.
+    gives_way: key -> keys whose values from a preset or a file are forgotten where it is set above them, such as the
+        number of agents where a file of tasks has its own.
     recorder: (world) -> Recorder, or None if the world cannot show itself.
     maps: () -> the names of the shipped maps or networks. tunables: by name, for ``marl tune``.
     held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of
@@ -177,6 +179,7 @@ class Scenario:
     demo_reading: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     options: Sequence[Option] = ()
+    gives_way: Mapping[str, Sequence[str]] = field(default_factory=dict)
     system: str = "mappo"
     recorder: Callable[[BatchedEnv], Recorder] | None = None
     maps: Callable[[], list[str]] = list

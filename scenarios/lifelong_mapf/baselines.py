@@ -7,6 +7,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from marl.compiled import njit
@@ -19,6 +20,7 @@ from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES
 from scenarios.lifelong_mapf.pibt.near_rule import NearPibt
 from scenarios.lifelong_mapf.pibt.rule import Pibt
+from scenarios.lifelong_mapf.pibt.swap import Swap
 from scenarios.lifelong_mapf.search.guided_search import GuidedSearchConfig, guided_search
 from scenarios.lifelong_mapf.search.windowed import Windowed, WindowedConfig
 
@@ -36,6 +38,14 @@ class LifelongWorld(GridWorld, Protocol):
 
     config: _Config
     steps: Tensor
+
+
+class PibtConfig(BaseModel):
+    """Options of ``pibt`` and ``guided_pibt``: ``--policies pibt:swap=false``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    swap: bool = Field(True, description="agents that block each other in a corridor swap places where there is room")
 
 
 class Random:
@@ -87,17 +97,19 @@ def _first_moves(
 class FieldPibt:
     """PIBT on the fields that ``guidance`` asks for (its weights; ``kind`` does not matter).
 
-    near: know fields around the agents' ways only; default: on maps of more than ``NEAR_CELLS`` cells.
+    near: know fields around the agents' ways only; default: on maps of more than ``NEAR_CELLS`` cells. swap: play the
+    swap rule.
     """
 
-    def __init__(self, world: LifelongWorld, guidance: GuidanceConfig, near: bool | None = None):
+    def __init__(self, world: LifelongWorld, guidance: GuidanceConfig, near: bool | None = None, swap: bool = True):
         self._world = world
+        how = Swap(swap, world.config.on_target == "nothing")
         self._parts: tuple[NearPibt] | tuple[GoalFields, Pibt]
         if world.height * world.width > NEAR_CELLS if near is None else near:
-            self._parts = (NearPibt(world, guidance),)
+            self._parts = (NearPibt(world, guidance, swap=how),)
         else:
             fields = GoalFields(world, guidance)
-            self._parts = (fields, Pibt(world, fields))
+            self._parts = (fields, Pibt(world, fields, how))
 
     def act(self, timestep: TimeStep) -> Tensor:
         fresh = self._world.steps == 0
@@ -127,15 +139,15 @@ def follow_path(env: BatchedEnv) -> BoundPolicy:
     return FollowPath(_world(env))
 
 
-def pibt(env: BatchedEnv) -> BoundPolicy:
+def pibt(env: BatchedEnv, options: PibtConfig) -> BoundPolicy:
     """PIBT on plain distances."""
-    return FieldPibt(_world(env), _PLAIN)
+    return FieldPibt(_world(env), _PLAIN, swap=options.swap)
 
 
-def guided_pibt(env: BatchedEnv) -> BoundPolicy:
+def guided_pibt(env: BatchedEnv, options: PibtConfig) -> BoundPolicy:
     """PIBT on the guided distances of the world's configuration."""
     world = _world(env)
-    return FieldPibt(world, world.config.guidance)
+    return FieldPibt(world, world.config.guidance, swap=options.swap)
 
 
 def windowed(env: BatchedEnv, options: WindowedConfig) -> BoundPolicy:
@@ -151,8 +163,8 @@ def searching(env: BatchedEnv, options: GuidedSearchConfig) -> BoundPolicy:
 BASELINES: dict[str, Baseline] = {
     "random": random,
     "follow_path": follow_path,
-    "pibt": pibt,
-    "guided_pibt": guided_pibt,
+    "pibt": TunableBaseline(PibtConfig, pibt),
+    "guided_pibt": TunableBaseline(PibtConfig, guided_pibt),
     "windowed": TunableBaseline(WindowedConfig, windowed),
     "guided_search": TunableBaseline(GuidedSearchConfig, searching),
 }

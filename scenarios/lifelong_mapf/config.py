@@ -55,4 +55,9 @@ class MapfConfig(BaseModel):
     bound_share: bool = Field(
         False, description="restart: compare each episode with its collision-free bound (a search per goal: slow)"
     )
+    supervisor_swap: bool | None = Field(
+        None,
+        description="safety: agents that block each other in a corridor swap places; default: where they stay on their "
+        "goals (on_target: nothing)",
+    )
     guidance: GuidanceConfig = Field(default_factory=GuidanceConfig, description="how agents are guided, if they are")

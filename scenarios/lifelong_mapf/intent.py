@@ -13,35 +13,13 @@ from torch import Tensor
 
 from marl.compiled import njit
 from marl.envs.abilities import Prediction
-from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, best_neighbour, present
+from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, best_neighbour, present
+from scenarios.lifelong_mapf.guidance.paths import PathFields
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import neighbour
 
 #: The action of agents that carry on: the first move of their path.
 CARRY_ON = -1
-
-_PLAIN = GuidanceConfig(vector="plain")
-
-
-class PathFields:
-    """Plain distances to the goals of all agents, brought up to date when they are asked for.
-
-    They are a function of map and goal alone, so a world may be reset or restored without telling.
-    """
-
-    def __init__(self, world: GridWorld):
-        self._world = world
-        self._fields = GoalFields(world, _PLAIN)
-        self._maps = np.full(world.copies, NONE, np.int32)
-
-    def current(self) -> GoalFields:
-        """The fields of the present moment."""
-        maps = self._world.map_index.cpu().numpy()
-        if not np.array_equal(maps, self._maps):
-            self._fields.planned[maps != self._maps] = NONE
-            self._maps = maps.copy()
-        self._fields.advance()
-        return self._fields
 
 
 class Announcer:

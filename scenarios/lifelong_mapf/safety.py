@@ -2,9 +2,10 @@
 
 What agents propose are their preferences in priority inheritance with backtracking (``pibt``): each gets the best move
 that those before it leave, and may push along whoever stands there. Those who wait longest for their goal come first.
-The rules of the world refuse more than collisions (``collision``): ``block_both`` every move into an occupied cell,
-``priority`` those into the cell of an agent with a higher index, which has not moved yet. Such moves are closed to PIBT
-as walls are, so no executed move is refused.
+Those who block each other in a corridor swap (``pibt.swap``) where the configuration says so. The rules of the world
+refuse more than collisions (``collision``): ``block_both`` every move into an occupied cell, ``priority`` those into
+the cell of an agent with a higher index, which has not moved yet. Such moves are closed to PIBT as walls are, so no
+executed move is refused.
 """
 
 from __future__ import annotations
@@ -19,13 +20,26 @@ from torch import Tensor
 from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, present
+from scenarios.lifelong_mapf.guidance.paths import PathFields
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour, open_moves_of
+from scenarios.lifelong_mapf.pibt.near_fields import NearFields
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
-from scenarios.lifelong_mapf.pibt.rule import PibtTable, leads_to, pibt_table, put_agents, settle_moves, sort_by_urgency
+from scenarios.lifelong_mapf.pibt.rule import (
+    NOT_NEAR,
+    PibtTable,
+    leads_to,
+    pibt_table,
+    put_agents,
+    settle_moves,
+    sort_by_urgency,
+)
+from scenarios.lifelong_mapf.pibt.swap import Swap, Ways
 
 
 class _Config(Protocol):
     collision: Literal["priority", "soft", "block_both"]
+    on_target: str
+    supervisor_swap: bool | None
 
 
 class CollidingWorld(GridWorld, Protocol):
@@ -44,6 +58,9 @@ class Resolver:
         self._exits = open_moves_of(world.blocked, world.height, world.width)
         self._order = np.tile(np.arange(agents, dtype=np.int32), (copies, 1))
         self._table = pibt_table(world.height * world.width, agents)
+        stay, asked = world.config.on_target == "nothing", world.config.supervisor_swap
+        self._swap = Swap(stay if asked is None else asked, stay)
+        self._paths: PathFields | None = None
 
     def resolve(
         self, key: Tensor, proposed: Tensor, scores: Tensor | None, urgency: NDArray[np.int64] | None = None
@@ -66,10 +83,20 @@ class Resolver:
             world.age.cpu().numpy().astype(np.int64) if urgency is None else urgency,
             self._order,
             liking,
+            self._swap,
+            self._distances(),
+            NOT_NEAR,
             self._table,
             executed,
         )
         return torch.from_numpy(executed).to(proposed.device)
+
+    def _distances(self) -> NDArray[np.int32]:
+        """int32 ``[B, N, cells]``, steps to the goals, where the swap rule asks for them."""
+        if not self._swap.active:
+            return np.zeros((*self._order.shape, 0), np.int32)
+        self._paths = self._paths or PathFields(self._world)
+        return self._paths.current().field
 
 
 @njit
@@ -81,6 +108,9 @@ def _resolve(
     waited: NDArray[np.int64],
     order: NDArray[np.int32],
     liking: NDArray[np.float32],
+    swap: Swap,
+    distances: NDArray[np.int32],
+    not_near: NearFields,
     table: PibtTable,
     executed: NDArray[np.int64],
 ) -> None:
@@ -98,7 +128,8 @@ def _resolve(
                 _score_moves(
                     n, executed[b, n], liking[b, n], position[n], exits, now.width, block_both, by_index, table
                 )
-        settle_moves(key[b], position, alive, exits, now.width, order[b], table, executed[b])
+        ways = Ways(swap, now.goal[b], distances[b], not_near, b)
+        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, executed[b])
 
 
 @njit

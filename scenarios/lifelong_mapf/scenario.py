@@ -70,6 +70,7 @@ SCENARIO = Scenario(
         ),
         Option("--horizon", "world.horizon", "steps of an episode"),
     ),
+    gives_way={"world.tasks": ("world.agents",)},
     system="mappo",
     recorder=_recorder,
     maps=shipped_maps,

@@ -21,7 +21,7 @@ from scenarios.lifelong_mapf.step import reference
 from scenarios.lifelong_mapf.step.bound import collision_free_goals
 from scenarios.lifelong_mapf.step.engines import CompiledEngine, Engine, TorchEngine, View
 from scenarios.lifelong_mapf.step.instances import load_instances
-from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, State
+from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, Goals, State, draw_distinct_goals
 from scenarios.lifelong_mapf.step.pool import MapPool
 from scenarios.lifelong_mapf.views.agent_plan import AgentPlan
 
@@ -64,7 +64,8 @@ class LifelongMapf(BatchedEnv):
         nothing: after its last goal the agent stays on the board, where it may move on; the episode terminates when all
             agents stand on their last goals;
         finish: at its last goal the agent terminates and leaves the board.
-    One-shot agents have one random goal, or those of the task file. At the horizon an episode is truncated.
+    One-shot agents have one random goal, or those of the task file; those that stay have one that no other has. At the
+    horizon an episode is truncated.
 
     What an episode consists of (its map, starts, and the k-th goal of each agent) is a function of the copy's seed and
     the number of the episode: it depends neither on actions nor on other copies. Of the task files in a folder, episode
@@ -73,7 +74,8 @@ class LifelongMapf(BatchedEnv):
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
-    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given; alive, refused
+    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given (one-shot: since the
+    agent last stood on its last goal, once it has); alive, refused
     bool [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
     with every step: read, do not write.
     """
@@ -88,6 +90,8 @@ class LifelongMapf(BatchedEnv):
         self.height, self.width = self._pool.height, self._pool.width
         self.blocked: NDArray[np.uint8] = self._pool.blocked.numpy()
         self._lifelong = config.on_target == "restart"
+        # Who stays on its goal needs one of its own. Task files have been looked at.
+        self._distinct_goals = config.on_target == "nothing" and instances.starts is None
         self.spec = self._make_spec(instances.agents)
 
         self._state = _allocate(copies, instances.agents, config.horizon, self.device)
@@ -262,13 +266,12 @@ class LifelongMapf(BatchedEnv):
         key = fold(fold(state.seed[copies], Stream.EPISODE), state.episode[copies])
         if self._starts is None:
             map_index = below(fold(key, MAP), len(self._pool.maps)).int()
-            start = self._pool.draw_starts(key, map_index, self.spec.n_agents)
+            start = self._pool.draw_starts(key, map_index, self.spec.n_agents, self._distinct_goals)
         else:
             # Given instances are played in turn, so that consecutive seeds play each of them once.
             map_index = ((state.seed[copies] + state.episode[copies]) % len(self._pool.maps)).int()
             start = self._starts[map_index]
-        first = torch.zeros_like(start)
-        goal = reference.draw_goal(self._goals, key, map_index, start, first).int()
+        goal = self._first_goals(key, map_index, start)
         if self._goals.task.shape[2]:
             given = self._goals.task_count[map_index] > 0
             goal = torch.where(given, self._goals.task[map_index, :, 0], goal)
@@ -289,6 +292,15 @@ class LifelongMapf(BatchedEnv):
         state.position[copies] = start
         state.goal[copies] = goal
         state.alive[copies] = True
+
+    def _first_goals(self, key: Tensor, map_index: Tensor, start: Tensor) -> Tensor:
+        """Random goals int32 [K, N] of episodes that begin: key int64 [K], map_index int32 [K], start int32 [K, N]."""
+        if not self._distinct_goals:
+            return reference.draw_goal(self._goals, key, map_index, start, torch.zeros_like(start)).int()
+        drawn = np.empty(start.shape, np.int32)
+        goals = Goals(*(table.numpy() for table in self._cpu_goals))
+        draw_distinct_goals(goals, key.cpu().numpy(), map_index.cpu().numpy(), start.cpu().numpy(), drawn)
+        return torch.from_numpy(drawn).to(self.device)
 
     def _terminated(self, acting: Tensor) -> tuple[Tensor, Tensor]:
         """Whose episode the task itself ended in this step: agents, bool [B, N], and whole copies, bool [B]."""

@@ -115,8 +115,25 @@ class GridMap:
         return cls(name, blocked, ~blocked, ~blocked)
 
 
-def check_capacity(grid: GridMap, n_agents: int) -> None:
-    """``UserError`` if the map has fewer start cells than agents."""
+def check_capacity(grid: GridMap, n_agents: int, distinct_goals: bool = False) -> None:
+    """``UserError`` if the map has fewer start cells than agents.
+
+    Args:
+        grid: the map.
+        n_agents: how many agents start on it.
+        distinct_goals: every agent also needs a goal cell of its own within reach.
+    """
     free = int(grid.starts.sum())
     if n_agents > free:
         raise UserError(f"map '{grid.name}' has {free} free start cells, {n_agents} agents asked: use at most {free}")
+    if distinct_goals:
+        sizes = (
+            np.bincount(grid.component[cells], minlength=int(grid.component.max()) + 1)
+            for cells in (grid.starts, grid.goals)
+        )
+        served = int(np.minimum(*sizes).sum())
+        if n_agents > served:
+            raise UserError(
+                f"map '{grid.name}' has starts and goals of their own for {served} agents that stay on their goals, "
+                f"{n_agents} asked: use at most {served}"
+            )

@@ -92,6 +92,23 @@ class Tasks:
             tuple(np.array([row * grid.width + col for row, col in sequence], np.int32) for sequence in goals),
         )
 
+    def check_distinct_ends(self, source: str) -> None:
+        """``UserError`` if two agents have the same last goal, where both are to stay.
+
+        Args:
+            source: what the sentence calls the tasks.
+        """
+        ends: dict[int, int] = {}
+        for agent, goals in enumerate(self.goals):
+            end = int(goals[-1])
+            if end in ends:
+                cell = _show((end // self.grid.width, end % self.grid.width))
+                raise UserError(
+                    f"{source}, agent {agent}: the last goal {cell} is also that of agent {ends[end]}, and only one "
+                    "can stay there (on_target=nothing): move one of them, or let agents leave with on_target=finish"
+                )
+            ends[end] = agent
+
     def save(self, path: Path, map_spec: str | None = None) -> None:
         """Write a task file; ``map_spec`` is what it says about the map (default: the map's name)."""
 
@@ -189,6 +206,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     location = list(first["loc"])
     message = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] == "too_short":
+        message = "there are none, write one at least"
     if first["type"] == "extra_forbidden":
         known = (_Agent if len(location) > 1 else _File).model_fields
         return f"'{location[-1]}' is not a known key{nearest(str(location[-1]), list(known))}"

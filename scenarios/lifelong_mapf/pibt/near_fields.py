@@ -98,6 +98,13 @@ def near_fields(world: GridWorld, units: int, slack: int = SLACK, trust: float =
     return NearFields(table, stock, spare, np.zeros(2, np.int32), across, planned, units, slack * units, trust)
 
 
+def no_fields() -> NearFields:
+    """In the place of fields where there are none."""
+    nothing = np.empty(0, np.int32)
+    table, stock = np.empty((0, 0, 0), np.int32), np.empty((0, _TILE), np.int32)
+    return NearFields(table, stock, nothing, nothing, 0, np.empty((0, 0), np.int32), 1, 0, 0.0)
+
+
 def near_scratch(cells: int, directed: bool) -> NearScratch:
     """Scratch for searches on ``cells`` cells."""
     return NearScratch(
@@ -162,7 +169,7 @@ def _average_cost(exits: NDArray[np.uint8], cost: NDArray[np.int32]) -> float:
 
 
 @njit(inline="always")
-def _known(fields: NearFields, b: int, n: int, width: int, cell: int) -> int:
+def known_value(fields: NearFields, b: int, n: int, width: int, cell: int) -> int:
     """The value at a cell, ``NONE`` if it is not known."""
     row, column = cell // width, cell % width
     tile = fields.table[b, n, (row >> SIDE) * fields.across + (column >> SIDE)]
@@ -182,7 +189,7 @@ def _read(
         if move and target == cell:
             scores[move] = NO_WAY
             continue
-        value = _known(fields, b, n, width, target)
+        value = known_value(fields, b, n, width, target)
         if value == NONE:
             complete = False
             value = UNREACHED

@@ -11,9 +11,12 @@ from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, present
 from scenarios.lifelong_mapf.guidance.shared import Prices, SharedCosts
-from scenarios.lifelong_mapf.pibt.near_fields import TRUST, near_fields, near_scratch, write_near_scores
+from scenarios.lifelong_mapf.pibt.near_fields import TRUST, NearFields, near_fields, near_scratch, write_near_scores
 from scenarios.lifelong_mapf.pibt.preferences import Scale, add_prices, scale_of
 from scenarios.lifelong_mapf.pibt.rule import PibtTable, pibt_table, put_agents, settle_moves, sort_by_urgency
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap, Ways
+
+_NO_FIELD = np.empty((0, 0), np.int32)
 
 
 class NearPibt:
@@ -22,7 +25,8 @@ class NearPibt:
     Call ``restart``, ``advance`` and ``act`` as those of ``GoalFields`` and ``Pibt``.
     """
 
-    def __init__(self, world: GridWorld, config: GuidanceConfig, trust: float = TRUST):
+    def __init__(self, world: GridWorld, config: GuidanceConfig, trust: float = TRUST, swap: Swap = NO_SWAP):
+        self._swap = swap
         self._world = world
         self._costs = SharedCosts(world, config)
         copies, agents = world.position.shape
@@ -53,7 +57,8 @@ class NearPibt:
     def act(self, key: Tensor) -> Tensor:
         """Actions int64 ``[B, N]`` at the present positions; key: int64 ``[B]``. Call once per step."""
         goal = self._world.goal.cpu().numpy()
-        self._age = np.where(goal == self._goal, self._age + 1, 0).astype(np.int32)
+        away = self._world.position.cpu().numpy() != goal
+        self._age = np.where((goal == self._goal) & away, self._age + 1, 0).astype(np.int32)
         self._goal = goal.copy()
         actions = np.zeros(goal.shape, np.int64)
         now, prices = present(self._world, self._costs.exits), self._costs.prices()
@@ -61,6 +66,9 @@ class NearPibt:
         _decide(
             fold(key, Stream.POLICY).cpu().numpy(),
             now,
+            self._swap,
+            self._fields,
+            _NO_FIELD,
             prices,
             self._scale,
             self._age,
@@ -84,6 +92,9 @@ class NearPibt:
 def _decide(
     key: NDArray[np.int64],
     now: Present,
+    swap: Swap,
+    near: NearFields,
+    no_field: NDArray[np.int32],
     prices: Prices,
     scale: Scale,
     age: NDArray[np.int32],
@@ -104,4 +115,5 @@ def _decide(
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
         add_prices(position, alive, exits, now.width, prices, m, b, scale, table.here, wanted, table.scores)
-        settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])
+        ways = Ways(swap, now.goal[b], no_field, near, b)
+        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, actions[b])

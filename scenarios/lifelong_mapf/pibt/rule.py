@@ -21,6 +21,7 @@ from marl.seeding import Stream, fold, fold_numba
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, move_between, present
 from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
 from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.pibt.near_fields import NearFields, no_fields
 from scenarios.lifelong_mapf.pibt.preferences import (
     NO_WAY,
     Scale,
@@ -29,18 +30,21 @@ from scenarios.lifelong_mapf.pibt.preferences import (
     write_preferences,
     write_urgency,
 )
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap, Ways, swap_partner
 
 
 class Pibt:
     """PIBT for all copies of ``world``, on the fields of ``GoalFields``.
 
-    Priority: the sum of the steps since the goal was given and, weighted by ``closer_first``, of minus the guided
-    distance; most first, then the lower index. Preference: smaller score (``preferences``), then cells where nobody
-    stands now, then by chance (by counter, from the step's key).
+    Priority: the sum of the steps since the goal was given (0 for those who stay on theirs) and, weighted by
+    ``closer_first``, of minus the guided distance; most first, then the lower index. Preference: smaller score
+    (``preferences``), then cells where nobody stands now, then by chance (by counter, from the step's key). swap:
+    whether and how the swap rule is played.
     """
 
-    def __init__(self, world: GridWorld, fields: GoalFields):
+    def __init__(self, world: GridWorld, fields: GoalFields, swap: Swap = NO_SWAP):
         self._world = world
+        self._swap = swap
         self._fields = fields
         copies, agents = world.position.shape
         cells = world.height * world.width
@@ -66,12 +70,15 @@ class Pibt:
         """Actions int64 ``[B, N]`` at the present positions; key: int64 ``[B]``. Call once per step."""
         world = self._world
         goal = world.goal.cpu().numpy()
-        self._age = np.where(goal == self._goal, self._age + 1, 0).astype(np.int32)
+        away = world.position.cpu().numpy() != goal
+        self._age = np.where((goal == self._goal) & away, self._age + 1, 0).astype(np.int32)
         self._goal = goal.copy()
         actions = np.zeros(goal.shape, np.int64)
         _decide(
             fold(key, Stream.POLICY).cpu().numpy(),
             present(world, self._fields.exits),
+            self._swap,
+            NOT_NEAR,
             self._fields.field,
             self._fields.prices(),
             self._scale,
@@ -93,6 +100,7 @@ class PibtTable(NamedTuple):
     choices: int32 ``[N, 5]``, cells that an agent can go to, best first; cursor: int32 ``[N, 2]``, the next of them to
     try and their number. ranks: int64 ``[5]``, by which one agent's choices are sorted.
     scores: int32 ``[N, 5]``, how much an agent dislikes each move, ``NO_WAY`` where there is none.
+    partner: int32 ``[N]``, with whom an agent changes places, or ``NONE``.
     """
 
     here: NDArray[np.int32]
@@ -103,6 +111,11 @@ class PibtTable(NamedTuple):
     cursor: NDArray[np.int32]
     ranks: NDArray[np.int64]
     scores: NDArray[np.int32]
+    partner: NDArray[np.int32]
+
+
+#: In the ``Ways`` of those who know whole fields.
+NOT_NEAR = no_fields()
 
 
 def pibt_table(cells: int, agents: int) -> PibtTable:
@@ -116,6 +129,7 @@ def pibt_table(cells: int, agents: int) -> PibtTable:
         np.empty((agents, 2), np.int32),
         np.empty(len(MOVES), np.int64),
         np.empty((agents, len(MOVES)), np.int32),
+        np.full(agents, NONE, np.int32),
     )
 
 
@@ -123,6 +137,8 @@ def pibt_table(cells: int, agents: int) -> PibtTable:
 def _decide(
     key: NDArray[np.int64],
     now: Present,
+    swap: Swap,
+    not_near: NearFields,
     field: NDArray[np.int32],
     prices: Prices,
     scale: Scale,
@@ -142,7 +158,8 @@ def _decide(
         write_preferences(
             position, alive, exits, now.width, field[b], prices, m, b, scale, table.here, wanted, table.scores
         )
-        settle_moves(key[b], position, alive, exits, now.width, order[b], table, actions[b])
+        ways = Ways(swap, now.goal[b], field[b], not_near, b)
+        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, actions[b])
 
 
 @njit
@@ -152,6 +169,7 @@ def settle_moves(
     alive: NDArray[np.bool_],
     exits: NDArray[np.uint8],
     width: int,
+    ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
     actions: NDArray[np.int64],
@@ -160,7 +178,7 @@ def settle_moves(
 
     An action that leads to the agent's target stays as it is, also one into a wall.
     """
-    settle_targets(key, position, alive, exits, width, order, table)
+    settle_targets(key, position, alive, exits, width, ways, order, table)
     for n in range(order.size):
         if alive[n] and leads_to(actions[n], position[n], exits, width) != table.target[n]:
             actions[n] = move_between(position[n], table.target[n], width)
@@ -180,7 +198,7 @@ def joint_targets(
     alive: NDArray[np.bool_],
     exits: NDArray[np.uint8],
     width: int,
-    field: NDArray[np.int32],
+    ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
 ) -> None:
@@ -191,8 +209,8 @@ def joint_targets(
     put_agents(position, alive, table)
     for n in range(order.size):
         if alive[n]:
-            write_field_scores(position[n], exits, width, field[n], table.scores[n])
-    settle_targets(key, position, alive, exits, width, order, table)
+            write_field_scores(position[n], exits, width, ways.field[n], table.scores[n])
+    settle_targets(key, position, alive, exits, width, ways, order, table)
 
 
 @njit
@@ -210,6 +228,7 @@ def settle_targets(
     alive: NDArray[np.bool_],
     exits: NDArray[np.uint8],
     width: int,
+    ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
 ) -> None:
@@ -220,7 +239,7 @@ def settle_targets(
     for rank in range(order.size):
         n = order[rank]
         if alive[n] and table.target[n] == NONE:
-            _move_line(key, n, position, exits, width, table)
+            _move_line(key, n, position, exits, width, ways, table)
 
 
 @njit
@@ -252,13 +271,14 @@ def _move_line(
     position: NDArray[np.int32],
     exits: NDArray[np.uint8],
     width: int,
+    ways: Ways,
     table: PibtTable,
 ) -> None:
     """Find a target for agent ``first`` and for all whom it has to push."""
     line, cursor, target = table.line, table.cursor, table.target
     length = 1
     line[0] = first
-    _rank_choices(key, first, position[first], exits, width, table)
+    _rank_choices(key, first, position[first], exits, width, ways, table)
     while length:
         agent = line[length - 1]
         if cursor[agent, 0] == cursor[agent, 1]:
@@ -276,14 +296,34 @@ def _move_line(
         target[agent] = cell
         if occupant == NONE or target[occupant] != NONE:
             # The last of the line has its cell, and with it everybody who waited for that.
+            if ways.swap.active:
+                _pull_partners(length, position, exits, width, table)
             return
         line[length] = occupant
         length += 1
-        _rank_choices(key, occupant, cell, exits, width, table)
+        _rank_choices(key, occupant, cell, exits, width, ways, table)
 
 
 @njit
-def _rank_choices(key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, table: PibtTable) -> None:
+def _pull_partners(
+    length: int, position: NDArray[np.int32], exits: NDArray[np.uint8], width: int, table: PibtTable
+) -> None:
+    """Let those with whom agents of the line swap follow into the cells that they leave, the last of the line first."""
+    for place in range(length - 1, -1, -1):
+        agent = table.line[place]
+        partner, cell = table.partner[agent], position[agent]
+        first_choice = table.cursor[agent, 0] == 1
+        if partner == NONE or not first_choice or table.target[partner] != NONE or table.there[cell] != NONE:
+            continue
+        if table.scores[partner, move_between(position[partner], cell, width)] != NO_WAY:
+            table.there[cell] = partner
+            table.target[partner] = cell
+
+
+@njit
+def _rank_choices(
+    key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, ways: Ways, table: PibtTable
+) -> None:
     """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
     choices, ranks, scores = table.choices[agent], table.ranks, table.scores[agent]
     chance = np.uint64(fold_numba(key, np.int64(agent)))
@@ -304,3 +344,9 @@ def _rank_choices(key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8]
         choices[place] = option
         count += 1
     table.cursor[agent, 0], table.cursor[agent, 1] = 0, count
+    table.partner[agent] = NONE
+    if ways.swap.active:
+        table.partner[agent] = swap_partner(agent, cell, choices[0], exits, width, ways, table.here, table.target)
+        if table.partner[agent] != NONE:
+            for i in range(count // 2):
+                choices[i], choices[count - 1 - i] = choices[count - 1 - i], choices[i]

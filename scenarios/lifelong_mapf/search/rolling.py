@@ -14,6 +14,7 @@ from scenarios.lifelong_mapf.guidance.shared import Prices, extra_price, reverse
 from scenarios.lifelong_mapf.maps.fields import BUCKETS, neighbour
 from scenarios.lifelong_mapf.pibt.preferences import Scale
 from scenarios.lifelong_mapf.pibt.rule import PibtTable, forget_targets, joint_targets, sort_by_urgency
+from scenarios.lifelong_mapf.pibt.swap import Ways
 from scenarios.lifelong_mapf.search.neighbourhoods import Ground, Plans, reserve
 from scenarios.lifelong_mapf.search.space_time import plan_delay
 
@@ -62,15 +63,16 @@ def roll(
     urgency: NDArray[np.int64],
     scale: Scale,
     ground: Ground,
+    ways: Ways,
     plans: Plans,
     table: PibtTable,
 ) -> None:
     """Bring the plans up to the present ``position`` (int32 ``[N]``) and to their full length, and reserve them.
 
     begun: whether a new episode did. Then, or if the world did not carry out the last moves, plans are made anew.
-    known, age, order: int32 ``[N]``, the goals of the step before, the steps since each was given, and the agents by
-    urgency, the oldest goal first, near goals favoured as in ``Pibt``; kept from step to step. urgency: int64 ``[N]``,
-    scratch.
+    known, age, order: int32 ``[N]``, the goals of the step before, the steps since each was given (0 for those on
+    theirs), and the agents by urgency, the oldest goal first, near goals favoured as in ``Pibt``; kept from step to
+    step. urgency: int64 ``[N]``, scratch.
     """
     plan = plans.plan
     agents, length = plan.shape
@@ -88,7 +90,7 @@ def roll(
     count = 0
     for n in range(agents):
         fresh = begun or ground.goal[n] != known[n]
-        age[n] = 0 if fresh else age[n] + 1
+        age[n] = 0 if fresh or position[n] == ground.goal[n] else age[n] + 1
         known[n] = ground.goal[n]
         if fresh and ground.alive[n]:
             plans.fresh[2 + count] = n
@@ -101,7 +103,7 @@ def roll(
     sort_by_urgency(urgency, order)
     for time in range(ready, length - 1):
         ends = plan[:, time]
-        joint_targets(key, ends, ground.alive, ground.exits, ground.width, ground.field, order, table)
+        joint_targets(key, ends, ground.alive, ground.exits, ground.width, ways, order, table)
         for n in range(agents):
             if ground.alive[n]:
                 plan[n, time + 1] = table.target[n]

@@ -29,7 +29,8 @@ from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES
 from scenarios.lifelong_mapf.maps.kinds import Kind, kind_of_map
 from scenarios.lifelong_mapf.pibt.preferences import scale_of
-from scenarios.lifelong_mapf.pibt.rule import pibt_table
+from scenarios.lifelong_mapf.pibt.rule import NOT_NEAR, pibt_table
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Ways
 from scenarios.lifelong_mapf.search.neighbourhoods import FEATURES, Choice, Ground, Plans, improve, party
 from scenarios.lifelong_mapf.search.rolling import carry_out, roll, write_costs
 from scenarios.lifelong_mapf.search.space_time import MAX_WINDOW, search_scratch
@@ -162,6 +163,7 @@ class Windowed:
                 self._urgency,
                 self._scale,
                 ground,
+                Ways(NO_SWAP, now.goal[b], fields.field[b], NOT_NEAR, b),
                 plans,
                 self._pibt,
             )

@@ -50,7 +50,7 @@ def load_instances(config: MapfConfig) -> Instances:
     agents = number_of_agents(config)
     maps = tuple(load_maps(config.map)) if config.map is not None else tuple(_generate(config))
     for grid in maps:
-        check_capacity(grid, agents)
+        check_capacity(grid, agents, distinct_goals=config.on_target == "nothing")
     no_count = torch.zeros(len(maps), agents, dtype=torch.int32)
     return Instances(maps, agents, None, torch.zeros(len(maps), agents, 0, dtype=torch.int32), no_count)
 
@@ -62,7 +62,11 @@ def _generate(config: MapfConfig) -> list[GridMap]:
 
 def _given(config: MapfConfig, spec: str) -> Instances:
     grid = None if config.map is None else load_map(config.map)
-    several = load_equal_tasks(task_files(spec), grid, config.agents)
+    files = task_files(spec)
+    several = load_equal_tasks(files, grid, config.agents)
+    if config.on_target == "nothing":
+        for file, tasks in zip(files, several, strict=True):
+            tasks.check_distinct_ends(file)
     width = max(tasks.grid.width for tasks in several)
     counts = np.array([[goals.size for goals in tasks.goals] for tasks in several], np.int32)
     table = np.zeros((*counts.shape, counts.max()), np.int32)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marl.compiled import njit
 from marl.seeding import Stream, below_numba, fold_numba
@@ -45,7 +46,7 @@ class State(NamedTuple):
     position: Any  # int32 [B, N]
     goal: Any  # int32 [B, N]
     goals_done: Any  # int32 [B, N], goals reached, and so the number k of the present goal
-    age: Any  # int32 [B, N], steps since the present goal was given
+    age: Any  # int32 [B, N], steps since the present goal was given, or since the agent last stood on its last one
     alive: Any  # bool [B, N]
     refused: Any  # bool [B, N], the last move led to a free cell and was not made because of other agents
     hidden: Any  # bool [B, N], missing from the agents plane (POGEMA's observation fault)
@@ -87,6 +88,54 @@ def draw_goal(goals: Goals, key: np.int64, map_index: int, cell: int, agent: int
         if drawn >= rank:
             drawn += 1
     return goals.cells[map_index, goals.base[map_index, cell] + drawn]
+
+
+@njit
+def draw_distinct_goals(
+    goals: Goals, keys: NDArray[np.int64], maps: NDArray[np.int32], start: NDArray[np.int32], drawn: NDArray[np.int32]
+) -> None:
+    """Write one goal for each agent into ``drawn``, no two alike and none the agent's own start, all within reach.
+
+    For K episodes: keys int64 ``[K]``, of the episodes; maps int32 ``[K]``; start, drawn int32 ``[K, N]``. Agents draw
+    in turn, uniformly from what is left of their component. Of each component at most as many agents may start as it
+    has goal cells (``MapPool.draw_starts``).
+    """
+    cells_of_map = goals.cells.shape[1]
+    cells, place = np.empty(cells_of_map, np.int32), np.empty(goals.base.shape[1], np.int32)
+    taken, last = np.empty(cells_of_map, np.int32), np.empty(cells_of_map, np.int32)
+    for e in range(start.shape[0]):
+        m = maps[e]
+        # The goal cells of a component: those already given come first. ``place`` finds a cell among them.
+        cells[:] = goals.cells[m]
+        place[:] = goals.rank[m]
+        taken[:] = 0
+        for n in range(start.shape[1]):
+            here = start[e, n]
+            base, count = goals.base[m, here], goals.count[m, here]
+            first = taken[base]
+            left = count - first
+            if place[here] >= first:
+                # Its own start is kept out of the draw, as the last of those that are left.
+                _exchange(cells, place, base, place[here], count - 1)
+                left -= 1
+            if left:
+                key = fold_numba(fold_numba(fold_numba(keys[e], np.int64(GOALS)), np.int64(n)), np.int64(0))
+                _exchange(cells, place, base, first, first + below_numba(key, np.int64(left)))
+                drawn[e, n] = cells[base + first]
+            else:
+                # Only its own start is left: whoever drew last takes that and gives its own goal for it.
+                drawn[e, n] = drawn[e, last[base]]
+                drawn[e, last[base]] = here
+            taken[base] = first + 1
+            last[base] = n
+
+
+@njit
+def _exchange(cells: NDArray[np.int32], place: NDArray[np.int32], base: int, one: int, other: int) -> None:
+    """Let two cells of the component that begins at ``base`` change their places in it."""
+    first, second = cells[base + one], cells[base + other]
+    cells[base + one], cells[base + other] = second, first
+    place[first], place[second] = other, one
 
 
 @njit
@@ -272,6 +321,7 @@ def step(
                 continue
             k = goals_done[i] + 1
             if on_target != RESTART and k > max(goals.task_count[m, i], 1):
+                age[i] = 0
                 continue
             reward[b, i] = 1.0
             state.latency[b, age[i]] += 1

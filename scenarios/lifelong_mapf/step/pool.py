@@ -81,11 +81,12 @@ class MapPool:
         """The tables of where goals come from, with given goals ``task`` int32 [M, N, K] and ``task_count`` [M, N]."""
         return Goals(self.goal_cells, self.goal_base, self.goal_count, self.goal_rank, task, task_count)
 
-    def draw_starts(self, key: Tensor, map_index: Tensor, n: int) -> Tensor:
+    def draw_starts(self, key: Tensor, map_index: Tensor, n: int, distinct_goals: bool = False) -> Tensor:
         """n distinct start cells for each episode: uniform, a function of the episode's key alone.
 
         key int64 [K], map_index int [K] -> int32 [K, n], on the device of the key. These are the cells with the n
-        smallest of independent random numbers.
+        smallest of independent random numbers. distinct_goals: of each component at most as many cells as it has goal
+        cells.
         """
         if self.start_cells.device != key.device:
             self.start_cells, self.start_count = self.start_cells.to(key.device), self.start_count.to(key.device)
@@ -95,8 +96,20 @@ class MapPool:
         drawn = []
         for keys, maps in zip(fold(key, STARTS).split(chunk), map_index.long().split(chunk), strict=True):
             numbers = fold(keys.unsqueeze(1), places).masked_fill(places >= count[maps].unsqueeze(1), _LAST)
+            if distinct_goals:
+                numbers = self._leave_room(numbers, maps)
             drawn.append(cells[maps].gather(1, numbers.topk(n, largest=False, sorted=True).indices))
         return torch.cat(drawn)
+
+    def _leave_room(self, numbers: Tensor, maps: Tensor) -> Tensor:
+        """The random ``numbers`` int64 [K, S] of start cells, the largest where a component has no goal cells left."""
+        cells = self.start_cells[maps].long()
+        base, count = (table.to(cells.device)[maps].gather(1, cells) for table in (self.goal_base, self.goal_count))
+        by_number = numbers.argsort(1)
+        group, by_group = base.gather(1, by_number).sort(dim=1, stable=True)
+        order = by_number.gather(1, by_group)
+        nth = torch.arange(order.shape[1], device=cells.device) - torch.searchsorted(group, group)
+        return numbers.scatter(1, order, numbers.gather(1, order).masked_fill(nth >= count.gather(1, order), _LAST))
 
     def obstacle_rows(self, radius: int) -> Tensor:
         """int16 [M, W, H + 2 R]: the row of an obstacle window at each column and padded row, bit j = column - R + j.

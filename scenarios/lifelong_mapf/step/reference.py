@@ -129,7 +129,7 @@ def step(
         state.goal.copy_(torch.where(paid & ~given, drawn, state.goal))
     elif on_target == FINISH:
         state.alive.logical_and_(~(paid & ~given))
-    state.age.mul_(~paid)
+    state.age.mul_(~on_goal)
     return paid.float()
 
 

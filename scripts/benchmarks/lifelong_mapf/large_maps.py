@@ -1,6 +1,6 @@
 """Lifelong path finding on 256 x 256 cells with 1,000 and 10,000 agents: docs/benchmarks/mapf_large.json.
 
-    .venv/bin/python scripts/reproduce mapf_large [--policies pibt,guided_pibt] [--agents 1000,10000] [--steps 100]
+    .venv/bin/python scripts/reproduce mapf_large [--policies NAME,NAME] [--agents 1000,10000] [--steps 100]
 
 Each row runs in a process of its own. first: the first decision, when every agent needs the way to its goal; ms: CPU
 time of the policy for all agents and one step, the median over the later steps, one thread; world: that of the world's
@@ -78,7 +78,7 @@ def measure(policy: str, kind: str, agents: int, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policies", default="pibt,guided_pibt")
+    parser.add_argument("--policies", default="pibt:swap=false,guided_pibt:swap=false")
     parser.add_argument("--maps", default=",".join(MAPS))
     parser.add_argument("--agents", default="1000,10000")
     parser.add_argument("--steps", type=int, default=100)

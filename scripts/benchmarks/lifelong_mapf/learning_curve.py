@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from marl.api import policy_builder
 from marl.cli import parse_seeds
 from marl.evaluation.runner import evaluate
 from marl.evaluation.statistics import estimate
@@ -54,9 +55,10 @@ def main() -> None:
     config = read_config(folders[0])
     world = scenario.held_out(config.world)
     learned = {f"mappo, seed {seed}": load_policy(folder).bind for seed, folder in zip(seeds, folders, strict=True)}
-    results = evaluate(
-        scenario, {**learned, **scenario.baselines}, [(scenario.instance(world), world)], range(config.evaluation.seeds)
-    )
+    # The stored curve is beside the rules without swaps.
+    rules = {name: policy_builder(scenario, f"{name}:swap=false") for name in ("pibt", "guided_pibt")}
+    policies = {**learned, **scenario.baselines, **rules}
+    results = evaluate(scenario, policies, [(scenario.instance(world), world)], range(config.evaluation.seeds))
     rows = {row.policy: row for row in results.rows if row.metric == METRIC}
     over_seeds = estimate(np.array([rows[name].mean for name in learned]))
     pibt = rows["pibt"].mean

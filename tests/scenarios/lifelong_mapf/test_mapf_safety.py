@@ -23,7 +23,7 @@ UP, DOWN, LEFT, RIGHT = 1, 2, 3, 4
 
 def world(drawing, places, rules="soft", age=None):
     made = StubWorld(drawing, places, places)
-    made.config = SimpleNamespace(collision=rules)
+    made.config = SimpleNamespace(collision=rules, on_target="restart", supervisor_swap=None)
     made.age = torch.zeros_like(made.position) if age is None else torch.tensor([age], dtype=torch.int32)
     return made
 

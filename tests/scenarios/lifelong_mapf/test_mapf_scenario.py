@@ -8,7 +8,9 @@ import torch
 from pettingzoo.test import parallel_api_test
 from pydantic import BaseModel
 
+from marl.api import configure, evaluate, make
 from marl.config import assignment, read_layer, resolve
+from marl.errors import UserError
 from marl.scenario import load_scenario
 from marl.testing import check_parallel
 from scenarios.lifelong_mapf import LifelongMapf, MapfConfig, parallel_env
@@ -79,3 +81,39 @@ def test_the_pettingzoo_face_renders() -> None:
         assert isinstance(env.render(), kind)
     with pytest.raises(ValueError, match="ansi"):
         parallel_env("human")
+
+
+def test_a_file_of_tasks_brings_its_number_of_agents(tmp_path: Path) -> None:
+    """It goes before a preset's and a file's; what the user asks for beside it goes before all."""
+    agents = [{"start": [0, column], "goals": [[1, column]]} for column in range(3)]
+    (tmp_path / "hall.map").write_text("type octile\nheight 2\nwidth 4\nmap\n....\n....\n")
+    tasks = tmp_path / "three.json"
+    tasks.write_text(json.dumps({"schema_version": 1, "map": "hall.map", "agents": agents}))
+    run = tmp_path / "run.yaml"
+    run.write_text("world: {agents: 7, horizon: 9}\n")
+
+    def count(**how) -> int:
+        world = configure("lifelong_mapf", **how).world
+        return SCENARIO.instance(world)["agents"]
+
+    asked = {"tasks": str(tasks)}
+    assert count(preset="one_shot") == 64
+    assert count(preset="one_shot", options=asked) == 3
+    assert count(preset="one_shot", overrides=[f"world.tasks={tasks}"]) == 3
+    assert count(config=run, options=asked) == 3
+    assert count(preset="one_shot", options={"agents": 2, **asked}) == 2
+    assert count(preset="one_shot", options={**asked, "agents": 2}) == 2
+    assert configure("lifelong_mapf", config=run, options=asked).world.horizon == 9
+    run.write_text(f"world: {{agents: 2, tasks: {tasks}}}\n")
+    assert count(preset="one_shot", config=run) == 2
+    with pytest.raises(UserError, match="has tasks for 3 agents, 5 asked: use at most 3"):
+        make("lifelong_mapf", preset="one_shot", agents=5, **asked)
+
+
+def test_nothing_to_play_is_said_before_it_is_played() -> None:
+    with pytest.raises(UserError, match="'agents' is an empty list"):
+        evaluate("lifelong_mapf", ["pibt"], agents=[])
+    with pytest.raises(UserError, match="no policy is named"):
+        evaluate("lifelong_mapf", [])
+    with pytest.raises(UserError, match=r"'world\.generator' in generator is empty: it needs one entry at least"):
+        make("lifelong_mapf", generator=[])

@@ -28,10 +28,10 @@ def exact(monkeypatch):
     monkeypatch.setattr(baselines, "NearPibt", partial(NearPibt, trust=0.0))
 
 
-def play(guidance, near, generator, agents, steps=60, horizon=40):
+def play(guidance, near, generator, agents, steps=60, horizon=40, swap=False):
     world = LifelongMapf(MapfConfig(generator=generator, map_pool=2, agents=agents, horizon=horizon), 2)
     timestep = world.reset(3)
-    policy = FieldPibt(world, guidance, near)
+    policy = FieldPibt(world, guidance, near, swap)
     actions = []
     for _ in range(steps):
         actions.append(policy.act(timestep))
@@ -54,6 +54,14 @@ def test_where_prices_are_constant_all_decisions_are_the_same(name, generator, a
     assert taken <= 2 * agents * height * width
     tiles = rule._fields.table[rule._fields.table >= 0]
     assert np.unique(tiles).size == tiles.size  # no two agents share a tile
+
+
+def test_agents_swap_on_known_distances_as_well():
+    """Dead ends that are shorter than what is known around a way: all decisions are the same."""
+    whole, without = (play(CONSTANT["plain"], False, RandomMap(size=20), 60, swap=swap)[0] for swap in (True, False))
+    near = play(CONSTANT["plain"], True, RandomMap(size=20), 60, swap=True)[0]
+    assert torch.equal(near, whole)
+    assert not torch.equal(whole, without)
 
 
 def test_plain_distances_are_exact_with_estimates_as_well():

@@ -1,32 +1,41 @@
 import numpy as np
-import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stub_world import StubWorld, random_drawing
 
 from marl.seeding import Stream, fold_int
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.pibt.reference import PlainPibt
 from scenarios.lifelong_mapf.pibt.rule import Pibt, sort_by_urgency
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap
 
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
 
 
-def rule(world, config=PLAIN):
+def rule(world, config=PLAIN, swap=NO_SWAP):
     fields = GoalFields(world, config)
     fields.restart(np.ones(world.copies, bool))
-    pibt = Pibt(world, fields)
+    pibt = Pibt(world, fields, swap)
     pibt.restart(np.ones(world.copies, bool))
     return fields, pibt
 
 
-def recursive_pibt(field, exits, width, position, order, key):
-    """Algorithm 1 of the paper, word for word: the oracle."""
-    agents = len(position)
-    now = {int(cell): n for n, cell in enumerate(position)}
-    target, taken = [None] * agents, {}
+def paper_pibt(field, exits, goal, width, position, order, key, swap):
+    """``PlainPibt`` with the kernel's candidates: by distance, then free cells, then by chance."""
+    now = {int(cell) for cell in position}
+    neigh = {
+        cell: [
+            cell + down * width + right
+            for move, (down, right) in enumerate(MOVES)
+            if move and exits[cell] >> move - 1 & 1
+        ]
+        for cell in range(len(exits))
+    }
 
-    def choices(n):
+    def candidates(n):
         cell = int(position[n])
         chance = fold_int(key, n) & (2**64 - 1)
         ranked = []
@@ -36,22 +45,7 @@ def recursive_pibt(field, exits, width, position, order, key):
                 ranked.append((field[n][option], move > 0 and option in now, chance >> 8 * move & 255, move, option))
         return [option for *_, option in sorted(ranked)]
 
-    def decide(n):
-        for cell in choices(n):
-            other = now.get(cell)
-            if cell in taken or (other is not None and other != n and target[other] == position[n]):
-                continue
-            taken[cell], target[n] = n, cell
-            if other is not None and target[other] is None and not decide(other):
-                continue
-            return True
-        taken[int(position[n])], target[n] = n, int(position[n])
-        return False
-
-    for n in order:
-        if target[n] is None:
-            decide(n)
-    return target
+    return PlainPibt(neigh, lambda n, cell: field[n][cell], goal, swap).step(position, order, candidates)
 
 
 def random_world(seed, height, width, density, share, copies=1):
@@ -76,34 +70,40 @@ def check_moves(world, actions):
     return after
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize(("height", "width", "density"), [(7, 9, 0.0), (8, 8, 0.3), (12, 1, 0.0), (1, 9, 0.0)])
-def test_joint_moves_are_legal_and_equal_the_recursive_form(share, height, width, density):
-    for seed in range(4):
-        rng, cells, world = random_world(seed, height, width, density, share)
-        fields, pibt = rule(world)
-        age = np.zeros(world.position.shape[1], int)
-        for step in range(25):
-            key = torch.tensor([1000 * seed + step])
-            actions = pibt.act(key)
-            age += 1
-            order = sorted(range(age.size), key=lambda n: (-age[n], n))
-            oracle = recursive_pibt(
-                fields.field[0],
-                fields.exits[0],
-                world.width,
-                world.position[0].tolist(),
-                order,
-                fold_int(int(key), Stream.POLICY),
-            )
-            after = check_moves(world, actions)
-            assert after.tolist() == oracle
-            world.position[0] = torch.from_numpy(after)
-            arrived = np.flatnonzero(after == world.goal[0].numpy())
-            for n in arrived:
-                world.goal[0, n] = int(rng.choice(cells[cells != after[n]])) if cells.size > 1 else world.goal[0, n]
-            age[arrived] = -1 if cells.size > 1 else age[arrived]
-            fields.advance()
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.sampled_from([(7, 9, 0.0), (8, 8, 0.3), (9, 9, 0.45), (12, 1, 0.0), (1, 9, 0.0), (3, 8, 0.4)]),
+    share=st.sampled_from([0.1, 0.3, 0.5, 0.9, 1.0]),
+    swap=st.sampled_from([NO_SWAP, Swap(True, False), Swap(True, True)]),
+)
+@settings(max_examples=120, deadline=None)
+def test_joint_moves_are_legal_and_those_of_the_paper(seed, size, share, swap):
+    rng, cells, world = random_world(seed, *size, share)
+    fields, pibt = rule(world, swap=swap)
+    age = np.zeros(world.position.shape[1], int)
+    for step in range(20):
+        key = torch.tensor([1000 * seed + step])
+        actions = pibt.act(key)
+        age = np.where(world.position[0] == world.goal[0], 0, age + 1)
+        order = sorted(range(age.size), key=lambda n: (-age[n], n))
+        paper = paper_pibt(
+            fields.field[0],
+            fields.exits[0],
+            world.goal[0].tolist(),
+            world.width,
+            world.position[0].tolist(),
+            order,
+            fold_int(int(key), Stream.POLICY),
+            swap,
+        )
+        after = check_moves(world, actions)
+        assert after.tolist() == paper
+        world.position[0] = torch.from_numpy(after)
+        arrived = np.flatnonzero(after == world.goal[0].numpy())
+        for n in () if swap.stay or cells.size < 2 else arrived:
+            world.goal[0, n] = int(rng.choice(cells[cells != after[n]]))
+            age[n] = -1
+        fields.advance()
 
 
 def test_first_in_priority_always_gets_nearer_on_open_ground():

@@ -77,14 +77,14 @@ def test_saved_tasks_read_back_with_their_map(tmp_path, grid):
         ([agent([0, 0], [2, 4])], "agent 0: goal 0 at [2, 4] cannot be reached from the start [0, 0]"),
         ([agent([0, 0], [0, 0])], "agent 0: goal 0 at [0, 0] is the same cell as the start"),
         ([agent([0, 0], [0, 1], [0, 1])], "agent 0: goal 1 at [0, 1] is the same cell as the goal before it"),
-        ([agent([0, 0])], "agent 0, goals: list should have at least 1 item"),
+        ([agent([0, 0])], "agent 0, goals: there are none, write one at least"),
         ([{"start": [0, 0]}], "agent 0, goals: field required"),
         ([{"start": [0, 0], "goal": [[0, 1]]}], "agent 0, goals: field required"),
         ([{"start": [0, 0], "goals": [[0, 1]], "gaols": 1}], "'gaols' is not a known key; did you mean 'goals'?"),
         ([agent([0.5, 0], [0, 1])], "agent 0, start, 0: input should be a valid integer"),
         ([agent([True, 0], [0, 1])], "agent 0, start, 0: input should be a valid integer"),
         ([agent([0, 0, 0], [0, 1])], "agent 0, start"),
-        ([], "agents: list should have at least 1 item"),
+        ([], "agents: there are none, write one at least"),
         (3, "agents: input should be a valid array"),
     ],
 )
@@ -198,3 +198,24 @@ def test_a_folder_of_task_files_that_cannot_be_played_together(tmp_path: Path) -
     empty.mkdir()
     with pytest.raises(UserError, match="holds no task file"):
         LifelongMapf(MapfConfig(tasks=str(empty)), 1)
+
+
+def test_two_who_stay_cannot_have_one_goal(tmp_path):
+    """Whoever leaves or goes on may share one; goals on the way may be shared as well."""
+    agents = [
+        agent([0, 0], [0, 2]),
+        agent([2, 2], [1, 2], [2, 0]),
+        agent([2, 0], [0, 2], [2, 2]),
+        agent([1, 0], [2, 0]),
+    ]
+    (tmp_path / "hall.map").write_text("type octile\nheight 3\nwidth 5\nmap\n...@.\n.@.@.\n...@.\n")
+    spec = write(tmp_path, agents, map="hall.map")
+    with pytest.raises(UserError) as caught:
+        LifelongMapf(MapfConfig(tasks=spec, on_target="nothing"), 1)
+    assert str(caught.value) == (
+        f"{spec}, agent 3: the last goal [2, 0] is also that of agent 1, and only one can stay there "
+        "(on_target=nothing): move one of them, or let agents leave with on_target=finish"
+    )
+    for on_target in ("finish", "restart"):
+        LifelongMapf(MapfConfig(tasks=spec, on_target=on_target), 1)
+    LifelongMapf(MapfConfig(tasks=spec, on_target="nothing", agents=3), 1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from stub_world import StubWorld, random_drawing
-from test_pibt import recursive_pibt
+from test_pibt import paper_pibt
 from windowed_oracle import Oracle
 
 from marl.api import policy_builder
@@ -13,6 +13,7 @@ from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.maps.fields import UNREACHED, open_moves, step_field
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP
 from scenarios.lifelong_mapf.scenario import SCENARIO
 from scenarios.lifelong_mapf.search import windowed as module
 from scenarios.lifelong_mapf.search.space_time import NO_PLAN, find_plan, plan_delay, search_scratch
@@ -119,7 +120,7 @@ def test_a_step_is_that_of_the_oracle(guidance):
         order = sorted(range(16), key=lambda n: (-ages[n], n))
         plans = [[cell] for cell in position] if plans is None else [plan[1:] for plan in plans]
         while len(plans[0]) <= options.window:
-            ends = recursive_pibt(field, exits, world.width, [plan[-1] for plan in plans], order, key)
+            ends = paper_pibt(field, exits, goal, world.width, [plan[-1] for plan in plans], order, key, NO_SWAP)
             plans = [[*plan, end] for plan, end in zip(plans, ends, strict=True)]
         before = sum(oracle.delay(n, plan) for n, plan in enumerate(plans))
         plans = oracle.improve(key, plans, fresh, options.iterations, options.neighbours)
