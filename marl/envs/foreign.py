@@ -30,6 +30,8 @@ def from_parallel(
     horizon: int | None = None,
     deterministic: bool = False,
     metrics: Mapping[str, Metric] | None = None,
+    state: bool = True,
+    truncate_at_horizon: bool = False,
     device: torch.device | str = "cpu",
     timeout_s: float = 60.0,
 ) -> BatchedEnv:
@@ -43,6 +45,10 @@ def from_parallel(
         restored by replay (``marl.testing.check_parallel`` tests the claim).
     metrics: figures that the environment gives with the end of an episode, as ``info["metrics"]`` of any agent; the
         first of them leads tables. Those of an episode that was lost are 0.
+    state: take the environment's ``state()`` for the central critic; False where it raises later on. The critic then
+        sees all observations.
+    truncate_at_horizon: an end at the horizon is a truncation, whatever the environment calls it; for those that report
+        their time limit as termination (``marl check`` names them).
     device: where the tensors go; the environments stay on the CPU.
     timeout_s: the longest that one step may take before its worker is replaced.
 
@@ -54,7 +60,7 @@ def from_parallel(
     Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
     """
     count = min(copies, os.cpu_count() or 1) if workers is None else workers
-    simulator = partial(ForeignSimulator, factory, horizon, tuple(metrics or ()))
+    simulator = partial(ForeignSimulator, factory, horizon, tuple(metrics or ()), state, truncate_at_horizon)
     pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
     foreign: ForeignSpec = pool.layout.info
     kind = with_abilities(ReplayableForeignEnv if deterministic else ForeignEnv, foreign.abilities)

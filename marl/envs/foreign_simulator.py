@@ -13,13 +13,11 @@ from pettingzoo import ParallelEnv
 
 from marl.envs.factories import import_factory
 from marl.envs.foreign_abilities import Abilities, AbilitySpec
-from marl.envs.native import MASK, choices, flat_mask, mask_in, to_native, without_mask
+from marl.envs.foreign_ends import Ends, declared_limit
+from marl.envs.native import MASK, choices, legal_mask, mask_in, to_native, without_mask
 from marl.envs.own_randomness import OwnRandomness
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
-
-#: Attributes in which environments commonly keep their time limit.
-LIMITS = ("max_cycles", "max_steps", "horizon", "episode_limit")
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,11 @@ class ForeignSimulator:
 
     Actions: float64 [N, A] with A the largest flat size of an agent's action; exact for every integer below 2**53.
     Continuous actions are clipped to their bounds. An agent that disappears without a flag counts as terminated;
-    one that is flagged twice as terminated. Agents alive at the horizon are truncated.
+    one that is flagged twice as terminated, unless a wrapper did it and the environment inside knows better (``Ends``).
+    Agents alive at the horizon are truncated. An agent whose mask is empty, because it is not its turn, has its first
+    action alone.
     metrics: figures of an episode that the environment gives with its end, in ``info["metrics"]`` of any agent.
+    state: take the environment's ``state()``, if it has one. truncate_at_horizon: see ``Ends``.
     Global random numbers are each simulator's own and seeded with every episode (``OwnRandomness``).
     """
 
@@ -56,14 +57,18 @@ class ForeignSimulator:
         factory: Callable[[], ParallelEnv[Any, Any, Any]] | str,
         horizon: int | None,
         metrics: tuple[str, ...] = (),
+        state: bool = True,
+        truncate_at_horizon: bool = False,
     ):
-        self._metrics = metrics
+        self._metrics, self._wants_state = metrics, state
         self._randomness = OwnRandomness()
         with self._randomness:
-            self._make(factory, horizon)
+            self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
+            self._ends = Ends(self._env, truncate_at_horizon)
+            self._look_around(horizon)
 
-    def _make(self, factory: Callable[[], ParallelEnv[Any, Any, Any]] | str, horizon: int | None) -> None:
-        self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
+    def _look_around(self, horizon: int | None) -> None:
+        """Find out what the environment has to offer."""
         agents = getattr(self._env, "possible_agents", None)
         if not agents:
             raise UserError(f"{self._env} names no possible_agents: a batched world needs to know its slots beforehand")
@@ -109,6 +114,7 @@ class ForeignSimulator:
     def _reset_env(self, seed: int) -> None:
         """Also an environment that draws from global generators starts a function of ``seed``."""
         self._randomness.seed(seed)
+        self._ends.begin()
         self._observations, self._infos = self._env.reset(seed=seed)
 
     def step(self, actions: Array, next_seed: int) -> None:
@@ -123,14 +129,11 @@ class ForeignSimulator:
         self._observations, rewards, terminations, truncations, self._infos = self._env.step(chosen)
         self._time += 1
         self._clear_flags()
-        present = set(self._env.agents)
-        for slot in acting:
-            key = self._keys[slot]
+        at_limit = self._time >= self.spec.horizon
+        ends, present = self._ends.read(list(slots), terminations, truncations, at_limit)
+        for key, slot in slots.items():
             self._reward[slot] = rewards.get(key, 0.0)
-            truncated = bool(truncations.get(key, False))
-            terminated = bool(terminations.get(key, False)) or (key not in present and not truncated)
-            self._terminated[slot] = terminated
-            self._truncated[slot] = not terminated and (truncated or self._time >= self.spec.horizon)
+            self._terminated[slot], self._truncated[slot] = ends[key]
         ended = self._terminated | self._truncated
         for slot, key in enumerate(self._keys):
             living = key in present and not ended[slot]
@@ -211,9 +214,10 @@ class ForeignSimulator:
         return to_native(row[: int(np.prod(space.shape, dtype=int))], space)
 
     def _mask(self, slot: int) -> Array | None:
+        """The legal actions of an agent; where it is not its turn, so that nothing is legal, the first one."""
         key = self._keys[slot]
         mask = mask_in(self._observations.get(key), self._infos.get(key)) if self._alive[slot] else None
-        return None if mask is None else flat_mask(mask, self.spec.action_space[self._group_of[slot]])
+        return None if mask is None else legal_mask(mask, self.spec.action_space[self._group_of[slot]])
 
     def _read_metrics(self) -> list[float]:
         ends: list[Mapping[str, Any]] = [info["metrics"] for info in self._infos.values() if "metrics" in info]
@@ -224,7 +228,15 @@ class ForeignSimulator:
         return [float(given[name]) for name in self._metrics]
 
     def _state(self) -> Array | None:
-        return np.asarray(self._env.state()) if self.spec.state_space is not None else None
+        if self.spec.state_space is None:
+            return None
+        try:
+            return np.asarray(self._env.state())
+        except Exception as error:
+            raise UserError(
+                f"state() of {self._env} worked at first and now raises {type(error).__name__}: {str(error)[:200]}; "
+                "make the world without it: from_parallel(..., state=False)"
+            ) from error
 
     # Description
 
@@ -255,22 +267,11 @@ class ForeignSimulator:
             groups={name: tuple(slots) for name, (_, _, slots) in zip(names, members, strict=True)},
             observation_space={name: without_mask(seen) for name, (seen, _, _) in zip(names, members, strict=True)},
             action_space={name: acts for name, (_, acts, _) in zip(names, members, strict=True)},
-            state_space=_state_space(self._env),
+            state_space=_state_space(self._env) if self._wants_state else None,
             masked=masked,
             horizon=horizon or declared_limit(self._env) or _no_limit(self._env),
             abilities=self._abilities.spec,
         )
-
-
-def declared_limit(env: Any) -> int | None:
-    """The time limit that an environment keeps in one of the usual attributes, in steps; None if it has none."""
-    inner = getattr(env, "unwrapped", env)
-    for owner in (env, inner, getattr(inner, "aec_env", None)):
-        for name in LIMITS:
-            limit = getattr(owner, name, None)
-            if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-                return limit
-    return None
 
 
 def _no_limit(env: Any) -> int:

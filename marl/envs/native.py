@@ -99,6 +99,20 @@ def flat_mask(mask: Any, space: spaces.Space[Any]) -> Array:
     return parts.astype(bool)
 
 
+def legal_mask(mask: Any, space: spaces.Space[Any]) -> Array:
+    """``flat_mask`` of an agent that is asked for an action; where nothing is legal, the first value of each choice is.
+
+    In games in turns the mask of an agent that waits is empty. Its action is not heard, and it has nothing to choose.
+
+    Args:
+        mask, space: as in ``flat_mask``.
+    """
+    row = flat_mask(mask, space)
+    if not row.any():
+        row[np.cumsum([0, *choices(space)[:-1]])] = True
+    return row
+
+
 def _flattened(mask: Any) -> Array:
     if isinstance(mask, list | tuple):
         return np.concatenate([_flattened(part) for part in mask]) if mask else np.zeros(0)

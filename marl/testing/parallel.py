@@ -16,14 +16,12 @@ from typing import Any, TypeAlias
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from marl.envs.foreign_simulator import declared_limit
+from marl.envs.foreign_ends import declared_limit, ended_inside
 from marl.testing.probes import (
     digest,
     global_generators,
-    mask_of,
     probe_flags,
     probe_info,
-    probe_mask,
     probe_observation,
     probe_reward,
     told,
@@ -40,8 +38,11 @@ from marl.testing.trace import (
     parallel_trace,
     trace_elsewhere,
 )
+from marl.testing.turns import Turns
 
 Env: TypeAlias = ParallelEnv[Any, Any, Any]
+
+_MEND = "; from_parallel(..., truncate_at_horizon=True) reads it as a truncation"
 
 #: Steps of the checks that need no whole episode.
 _SHORT = 100
@@ -104,6 +105,8 @@ class _Inspection:
         self._all_terminated: Counter[int] = Counter()
         self._kept: dict[str, tuple[Any, str]] = {}
         self._state_space = getattr(env, "state_space", None)
+        self._turns = Turns(report)
+        self._has_state = False
 
     def run(self, seeds: Sequence[int], reference: dict[int, list[Record]]) -> None:
         metadata = getattr(self._env, "metadata", None)
@@ -122,6 +125,7 @@ class _Inspection:
                 self._report.add("global-randomness", f"seed {seed}", f"{' and '.join(used)} drawn from or seeded")
             reference[seed] = records
         self._judge_limits()
+        self._turns.judge()
 
     def _inspect(self, moment: Moment) -> None:
         report, where = self._report, moment.where
@@ -138,9 +142,7 @@ class _Inspection:
         for agent, value in moment.named["observation"].items():
             place = f"{where}, {agent}"
             probe_observation(report, place, value, self._env.observation_space(agent))
-            mask = mask_of(value, moment.named["info"].get(agent))
-            if mask is not None and agent in moment.after:
-                probe_mask(report, place, mask, self._env.action_space(agent))
+        self._turns.inspect(moment, self._env)
         for agent, value in moment.named["info"].items():
             probe_info(report, f"{where}, {agent}", value)
         if moment.actions is not None:
@@ -183,6 +185,8 @@ class _Inspection:
         for agent in set(moment.after) - set(moment.before):
             if agent in self._ended:
                 report.add("agent-revived", f"{where}, {agent}", "it had ended in this episode")
+        if ended_inside(self._env):
+            report.add("end-late", where, "no agent is left in the environment inside, but its wrapper lists some")
         self._truncations += sum(map(bool, truncated.values()))
         if not moment.after and not any(truncated.values()):
             self._all_terminated[moment.index] += 1
@@ -196,19 +200,22 @@ class _Inspection:
             return
         if self._limit is not None and lengths[self._limit]:
             place = f"step {self._limit}, {lengths[self._limit]} episodes"
-            report.add("time-limit-terminated", place, "the declared time limit is flagged as termination")
+            report.add("time-limit-terminated", place, f"the declared time limit is flagged as termination{_MEND}")
         elif len(lengths) == 1 and sum(lengths.values()) >= 3:
             (length,) = lengths
-            report.add("time-limit-suspected", f"step {length}", f"all {lengths[length]} episodes terminate here")
+            report.add(
+                "time-limit-suspected", f"step {length}", f"all {lengths[length]} episodes terminate here{_MEND}"
+            )
 
     def _state(self, moment: Moment) -> Any:
         try:
             state = self._env.state()
-        except (NotImplementedError, AttributeError):
-            return None
         except Exception as error:
-            self._report.add("raises", f"{moment.where}, state()", told(error))
+            # An environment may have no state, but then it never has.
+            if self._has_state or not isinstance(error, NotImplementedError | AttributeError):
+                self._report.add("raises", f"{moment.where}, state()", told(error))
             return None
+        self._has_state = True
         space = self._state_space
         if isinstance(space, spaces.Space):
             inner = Report("state")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from marl.coordination.pipeline import Memory, Pipeline
 from marl.envs.batched import Tree
-from marl.envs.native import MASK, flat_mask, mask_in, to_native
+from marl.envs.native import MASK, legal_mask, mask_in, to_native
 from marl.envs.pettingzoo import ParallelFace
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
@@ -114,7 +114,7 @@ class ByName:
                     f"act(observations, infos) with what reset or step returned for living agents, or put "
                     f"'{MASK}' into the observation"
                 )
-            rows.append(flat_mask(mask, space))
+            rows.append(legal_mask(mask, space))
         return torch.from_numpy(np.stack(rows))
 
     def _stacked_hidden(self, unit: Unit, agents: list[str]) -> Tensor | None:

@@ -4,11 +4,16 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from black_death import BlackDeath
 from face_factories import tiny_face
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+from pettingzoo.utils import BaseParallelWrapper
 from simulators import Fragile, Gambler, Herd, Unbounded, Wordy
 
 from marl.envs.batched import Snapshots
@@ -22,6 +27,122 @@ from marl.testing.tensors import first_difference
 
 def test_the_herd_is_itself_correct() -> None:
     assert not check_parallel(lambda: Herd(), steps=60).findings
+
+
+class Fallible(ParallelEnv[str, Any, int]):
+    """Ann falls at step ``falls``, alone; all are truncated, or at the limit terminated, after ``limit`` steps."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "fallible"}
+    possible_agents: ClassVar[list[str]] = ["ann", "bob"]
+
+    def __init__(self, falls: int = 2, limit: int = 4, terminates: bool = False, declared: bool = True):
+        self.agents: list[str] = []
+        self._falls, self._limit, self._terminates = falls, limit, terminates
+        self._seen, self._acts = spaces.Box(0.0, 99.0, (3,), np.float32), spaces.Discrete(2)
+        if declared:
+            self.max_cycles = limit
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        return self._seen
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        return self._acts
+
+    def state(self) -> Any:
+        if self._time == self._falls:
+            raise AttributeError("she has no position")
+        return np.zeros(1, np.float32)
+
+    def _look(self) -> dict[str, Any]:
+        return {agent: np.full(3, self._time, np.float32) for agent in self.agents}
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.agents, self._time = ["ann", "bob"], 0
+        return self._look(), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, int]) -> Any:
+        self._time += 1
+        live, seen = list(self.agents), self._look()
+        over = self._time == self._limit
+        terminated = {a: (a == "ann" and self._time == self._falls) or (over and self._terminates) for a in live}
+        truncated = {a: over and not terminated[a] for a in live}
+        self.agents = [a for a in live if not (terminated[a] or truncated[a])]
+        return seen, dict.fromkeys(live, 0.0), terminated, truncated, {a: {} for a in live}
+
+
+def ends_of(factory: Any, steps: int = 6, **options: Any) -> list[tuple[list[bool], list[bool], bool, float]]:
+    """(terminated, truncated, done, last view of Bob) of each step, until the episode ends."""
+    world = from_parallel(factory, 1, workers=0, state=False, **options)
+    world.reset(0)
+    out = []
+    for _ in range(steps):
+        view = world.step(torch.zeros(1, 2, dtype=torch.int64))
+        last = float(view.final.observation[0, 1, 0]) if view.final is not None else -1.0
+        out.append((view.terminated[0].tolist(), view.truncated[0].tolist(), bool(view.done[0]), last))
+        if out[-1][2]:
+            break
+    return out
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_what_black_death_tells_late_is_read_in_time(declared: bool) -> None:
+    """Of a fallen agent the wrapper says nothing until the end; what the ends were the environment inside said."""
+    ends = ends_of(lambda: BlackDeath(Fallible(declared=declared)), horizon=None if declared else 50)
+    assert [end[:3] for end in ends[:3]] == [([False, False], [False, False], False)] * 3
+    assert ends[3:] == [([True, False], [False, True], True, 4.0)]
+
+
+def test_both_flags_of_a_wrapper_are_told_apart_by_the_environment_inside() -> None:
+    class Both(BaseParallelWrapper):
+        def step(self, actions: Any) -> Any:
+            seen, rewards, terminated, truncated, infos = super().step(actions)
+            both = {agent: terminated[agent] or truncated[agent] for agent in terminated}
+            return seen, rewards, both, both, infos
+
+    assert [end[:2] for end in ends_of(lambda: Both(Fallible(declared=False)), horizon=50)] == [
+        ([False, False], [False, False]),
+        ([True, False], [False, False]),
+        ([False, False], [False, False]),
+        ([False, False], [False, True]),
+    ]
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_time_limit_that_is_called_termination_is_a_truncation_if_the_caller_says_so(truncate: bool) -> None:
+    ends = ends_of(lambda: Fallible(falls=2, terminates=True), truncate_at_horizon=truncate)
+    assert ends[1][:2] == ([True, False], [False, False])
+    assert ends[3][:2] == ([False, not truncate], [False, truncate])
+
+
+def test_a_state_that_raises_is_named_and_can_be_done_without() -> None:
+    world = from_parallel(lambda: Fallible(falls=2), 1, workers=0)
+    world.step(random_actions(world, world.reset(0)))
+    with pytest.raises(UserError, match=r"state\(\) of .* AttributeError: she has no position; .*state=False"):
+        world.step(torch.zeros(1, 2, dtype=torch.int64))
+    assert from_parallel(lambda: Fallible(), 1, workers=0, state=False).spec.state_space is None
+    assert len(ends_of(lambda: Fallible())) == 4
+
+
+def test_who_waits_for_a_turn_has_one_action() -> None:
+    class InTurns(Fallible):
+        def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            return self._masked(super().reset(seed))
+
+        def step(self, actions: dict[str, int]) -> Any:
+            assert all(actions[agent] == 0 for number, agent in enumerate(self.agents) if self._time % 2 != number)
+            return self._masked(super().step(actions))
+
+        def _masked(self, returned: Any) -> Any:
+            for number, agent in enumerate(returned[-1]):
+                returned[-1][agent] = {"action_mask": np.full(2, self._time % 2 == number, np.int8)}
+            return returned
+
+    world = from_parallel(lambda: InTurns(falls=99), 2, workers=0)
+    view = world.reset(0)
+    for t in range(12):
+        turn = t % 4 % 2
+        assert view.action_mask[:, turn].all() and view.action_mask[:, 1 - turn].tolist() == [[True, False]] * 2
+        view = world.step(random_actions(world, view))
 
 
 def test_global_random_numbers_are_each_copy_s_own() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+from black_death import BlackDeath
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
 
@@ -346,8 +347,46 @@ class NoName(Honest):
     metadata: ClassVar[dict[str, Any]] = {}
 
 
+class StateFalls(Honest):
+    """Its state is gone once somebody has fallen, as multiwalker's is."""
+
+    def state(self) -> np.ndarray:
+        if self._time > 3:
+            raise AttributeError("'NoneType' object has no attribute 'position'")
+        return super().state()
+
+
+class Late(BlackDeath):
+    def __init__(self) -> None:
+        super().__init__(Honest())
+
+
+class InTurns(Honest):
+    """Ann and Bob take turns; the mask of the other one is empty."""
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self._masked(super().reset(seed))
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        return self._masked(super().step(actions))
+
+    def _masked(self, returned: tuple[Any, ...]) -> tuple[Any, ...]:
+        for number, agent in enumerate(returned[-1]):
+            returned[-1][agent] = {"action_mask": np.full(3, self._time % 2 == number, np.int8)}
+        return returned
+
+
+class NeverBob(InTurns):
+    """It is always Ann's turn."""
+
+    def _masked(self, returned: tuple[Any, ...]) -> tuple[Any, ...]:
+        for number, agent in enumerate(returned[-1]):
+            returned[-1][agent] = {"action_mask": np.full(3, number == 0, np.int8)}
+        return returned
+
+
 #: Environment -> the fault that has to be found in it.
-PLANTED: dict[type[Honest], str] = {
+PLANTED: dict[type[ParallelEnv], str] = {
     RandomLater: "nondeterministic",
     TextReward: "reward-type",
     NanReward: "reward-not-finite",
@@ -386,6 +425,9 @@ PLANTED: dict[type[Honest], str] = {
     GlobalRandom: "global-randomness",
     Breaks: "raises",
     NoName: "metadata",
+    StateFalls: "raises",
+    Late: "end-late",
+    NeverBob: "mask-empty",
 }
 
 

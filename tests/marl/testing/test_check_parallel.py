@@ -8,10 +8,14 @@ from planted_faults import (
     PLANTED,
     PLANTED_TURNS,
     HashOrder,
+    HiddenTimeLimit,
     Honest,
+    InTurns,
     OutsideSpace,
     RandomLater,
+    StateFalls,
     TextReward,
+    TimeLimitTerminated,
     Turns,
 )
 
@@ -37,6 +41,20 @@ def test_planted_fault_is_found(kind: type[Honest]) -> None:
     report = check_parallel(_local(kind), steps=40)
     assert PLANTED[kind] in report.faults, str(report)
     assert report.ok == (not report.errors)
+
+
+def test_empty_masks_of_those_who_wait_are_no_fault() -> None:
+    assert not check_parallel(_local(InTurns), steps=40).findings
+
+
+def test_a_state_that_was_there_and_raises_is_named_with_its_place() -> None:
+    (finding,) = check_parallel(_local(StateFalls), steps=40, seeds=(0,)).findings
+    assert finding.where == "episode 0, step 4, state()" and "AttributeError" in finding.sentence
+
+
+def test_a_time_limit_that_is_reported_as_termination_is_named_with_its_mend() -> None:
+    for kind in (TimeLimitTerminated, HiddenTimeLimit):
+        assert "truncate_at_horizon=True" in str(check_parallel(_local(kind), steps=40))
 
 
 def test_each_fault_is_one_finding_with_its_first_place_and_count() -> None:
