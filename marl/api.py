@@ -78,16 +78,19 @@ def parallel_env(
 
     Args:
         scenario: its name.
-        policy: show what this policy was trained to see, with its coordination modules; ``policy.act(observations,
-            env=env)`` then does what ``evaluate`` would do. None: those of the configuration.
+        policy: show what this policy was trained to see, with its coordination modules and what it is bound to
+            (``Scenario.bound``); ``policy.act(observations, env=env)`` then does what ``evaluate`` would do. None: as
+            the configuration says.
         preset: a preset's name, see ``configure``.
         overrides: as above.
         newcomers: slots are filled again after their agents left (``marl.envs.pettingzoo.ParallelFace``).
         options: as above.
     """
     trust_named_in([scenario, *overrides])
-    config = configure(scenario, preset=preset, options=options, overrides=overrides)
-    env = load_scenario(scenario).make(config.world, 1, device_of(config))
+    found = load_scenario(scenario)
+    base = [] if policy is None else [nested(key, attrgetter(key)(policy.config), "policy") for key in found.bound]
+    config = configure(scenario, preset=preset, options=options, overrides=overrides, base=base)
+    env = found.make(config.world, 1, device_of(config))
     coordination = config.coordination
     if policy is not None:
         if not isinstance(policy, LearnedPolicy):

@@ -23,22 +23,39 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_your_own_world_and_algorithm(tmp_path: Path) -> None:
-    page = (REPO / "docs" / "your_own.md").read_text(encoding="utf-8")
-    files = dict(BLOCK.findall(page))
-    assert set(files) == {"rendezvous.py", "rendezvous.yaml", "check_rendezvous.py", "a2c.py", "gated.py"}
+def written(folder: Path, page: str) -> dict[str, str]:
+    """The files of a page, after writing them to the folder."""
+    files = dict(BLOCK.findall((REPO / "docs" / page).read_text(encoding="utf-8")))
     for name, code in files.items():
-        (tmp_path / name).write_text(code, encoding="utf-8")
-    run(tmp_path, "check_rendezvous.py")
+        (folder / name).write_text(code, encoding="utf-8")
+    return files
+
+
+def met_shares(folder: Path, page: str) -> list[float]:
+    """What the last command of a page says of its runs, after all of its commands."""
     last = ""
-    for block in COMMANDS.findall(page):
+    for block in COMMANDS.findall((REPO / "docs" / page).read_text(encoding="utf-8")):
         for line in block.strip().replace("\\\n", " ").splitlines():
             words = shlex.split(line)
             assert words[0] == "marl"
-            last = run(tmp_path, "-m", *words)
+            last = run(folder, "-m", *words)
+    return [float(share) for share in re.findall(r"^runs/\S+ +(0\.\d+)", last, re.MULTILINE)]
+
+
+def test_your_own_world_and_algorithm(tmp_path: Path) -> None:
+    files = written(tmp_path, "your_own.md")
+    assert set(files) == {"rendezvous.py", "rendezvous.yaml", "check_rendezvous.py", "a2c.py", "gated.py"}
+    run(tmp_path, "check_rendezvous.py")
     # Two agents that walk at random meet in one step of twelve; all algorithms do several times better.
-    shares = [float(share) for share in re.findall(r"^runs/\S+ +(0\.\d+)", last, re.MULTILINE)]
+    shares = met_shares(tmp_path, "your_own.md")
     assert len(shares) == 3 and min(shares) > 0.25
+
+
+def test_two_algorithms(tmp_path: Path) -> None:
+    written(tmp_path, "your_own.md")
+    assert set(written(tmp_path, "two_algorithms.md")) == {"happo.py", "qmix.py"}
+    shares = met_shares(tmp_path, "two_algorithms.md")
+    assert len(shares) == 2 and min(shares) > 0.6
 
 
 def test_readme_python(tmp_path: Path) -> None:

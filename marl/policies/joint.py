@@ -250,13 +250,19 @@ class JointPolicy(nn.Module):
         return head, after
 
     def heads(
-        self, observation: Tree, action_mask: Tree | None, hidden: dict[str, Tensor], start: Tensor
+        self,
+        observation: Tree,
+        action_mask: Tree | None,
+        hidden: dict[str, Tensor],
+        start: Tensor,
+        units: Sequence[Unit] | None = None,
     ) -> Iterator[tuple[Unit, Head]]:
         """Re-evaluate a stretch of L steps, time first: per unit the head over ``[L, R, N_u]``.
 
         observation: ``[L, R, N, *]``; hidden: at the stretch's beginning, ``[R, N_u, H]``; start: bool ``[L, R, N]``.
+        units: None: all.
         """
-        for unit in self.units:
+        for unit in self.units if units is None else units:
             seen = self._observation(unit, observation, 2)
             mask = self._mask(unit, action_mask, 2)
             actor = self.actor(unit)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from marl.policies.heads import Categorical, Head
 from marl.policies.joint import Unit
-from marl.systems.mappo import Mappo, MappoConfig, Rows
+from marl.rollout.rows import Rows
+from marl.systems.mappo import Mappo, MappoConfig
 from marl.systems.system import System
 
 
@@ -37,11 +38,11 @@ class DaggerConfig(MappoConfig):
 class Dagger(Mappo):
     """Policy and critic as MAPPO has them; the policy learns the expert's actions by maximum likelihood."""
 
-    def _policy_loss(
-        self, unit: Unit, head: Head, log_ratio: Tensor, r: Rows, mask: Tensor
+    def policy_loss(
+        self, unit: Unit, head: Head, log_ratio: Tensor, rows: Rows, mask: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        assert r.expert is not None, "the batch has no column of the expert's actions"
-        expert = unit.take(self._spec, r.expert, 2)
+        assert rows.expert is not None, "the batch has no column of the expert's actions"
+        expert = unit.take(self.spec, rows.expert, 2)
         assert isinstance(expert, Tensor)
         with torch.no_grad():
             same = head.mode() == expert

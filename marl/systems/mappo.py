@@ -9,8 +9,7 @@ statistics of the value normaliser are buffers, updated once per batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,7 +30,8 @@ from marl.policies.critic import Mixer
 from marl.policies.heads import Head
 from marl.policies.joint import Sharing, Unit
 from marl.policies.joint_critic import CriticInput, JointCritic
-from marl.rollout.batch import Batch, Decisions, columns, stretches
+from marl.rollout.batch import Batch
+from marl.rollout.rows import Rows, first_step
 from marl.seeding import Stream, generator
 from marl.systems.system import MakesPolicy, System, joint_policy
 
@@ -114,7 +114,14 @@ class IppoConfig(MappoConfig):
 
 
 class Mappo:
-    """Policy, critic and the update. All randomness comes from ``seed`` and the number of the update."""
+    """Policy, critic and the update. All randomness comes from ``seed`` and the number of the update.
+
+    Other systems are made of it by overriding ``reward``, ``advantages``, ``policy_loss`` or ``critic_loss``, or by an
+    ``update`` of their own out of ``prepare``, ``learn`` and ``log_ratios``.
+
+    stretch: steps of a row, more than 1 for recurrent networks. exchangeable: no loss depends on the slot that an agent
+    is in, so that the living can be moved together.
+    """
 
     def __init__(
         self,
@@ -125,7 +132,7 @@ class Mappo:
         device: torch.device,
         policy: MakesPolicy = joint_policy,
     ):
-        self.config, self._spec, self._seed = config, spec, seed
+        self.config, self.spec, self.seed = config, spec, seed
         self._value_loss = squared if config.value_loss == "squared" else huber(config.huber_delta)
         init = generator(seed, Stream.INIT)
         self.policy = policy(spec, observation_space, config, init).to(device)
@@ -139,45 +146,64 @@ class Mappo:
             ValueNorm(beta=config.value_norm_beta) if config.value_norm else None,
             generator=init,
         ).to(device)
-        self._actor_adam = ClippedAdam(self.policy.parameters(), config.actor_rate, config.max_grad_norm, config.anneal)
-        self._critic_adam = ClippedAdam(
+        self.actor_adam = ClippedAdam(self.policy.parameters(), config.actor_rate, config.max_grad_norm, config.anneal)
+        self.critic_adam = ClippedAdam(
             self.critic.parameters(), config.critic_rate, config.max_grad_norm, config.anneal
         )
         recurrent = bool(self.policy.initial_hidden(1) or self.critic.initial_hidden(1))
-        self._stretch = config.stretch if recurrent else 1
-        if config.rollout % self._stretch:
+        self.stretch = config.stretch if recurrent else 1
+        if config.rollout % self.stretch:
             raise UserError(f"algorithm.rollout={config.rollout} is not a multiple of stretch={config.stretch}")
-        # Agents whose losses do not depend on the slot they are in: the living can be moved together.
-        self._exchangeable = not recurrent and self.policy.exchangeable and self.critic.independent
+        self.exchangeable = not recurrent and self.policy.exchangeable and self.critic.independent
 
     def state(self) -> dict[str, object]:
         """Parameters, buffers and moments, as a tree of tensors."""
         return {
             "policy": dict(self.policy.state_dict()),
             "critic": dict(self.critic.state_dict()),
-            "actor_adam": self._actor_adam.state(),
-            "critic_adam": self._critic_adam.state(),
+            "actor_adam": self.actor_adam.state(),
+            "critic_adam": self.critic_adam.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
-        self._actor_adam.load_state(state["actor_adam"])
-        self._critic_adam.load_state(state["critic_adam"])
+        self.actor_adam.load_state(state["actor_adam"])
+        self.critic_adam.load_state(state["critic_adam"])
 
     def update(self, batch: Batch, number: int, fraction: float) -> dict[str, float]:
-        """Learn from one batch.
+        """Learn from one batch; returns the figures of the update: means over its minibatches.
 
-        number: of this update, keys its shuffles. fraction: the part of the run that is done, for schedules.
-        Returns the figures of the update: means over its minibatches.
+        Args:
+            batch: a rollout.
+            number: of this update, keys its shuffles.
+            fraction: the part of the run that is done, for schedules.
         """
-        config = self.config
-        for adam in (self._actor_adam, self._critic_adam):
+        self.schedule(fraction)
+        rows, figures = self.prepare(batch)
+        return figures | means(self.learn(rows, number))
+
+    def schedule(self, fraction: float) -> None:
+        """Take the learning rates of a moment; fraction: the part of the run that is done."""
+        for adam in (self.actor_adam, self.critic_adam):
             adam.schedule(fraction)
+
+    def reward(self, batch: Batch) -> Tensor:
+        """What is learned to earn, float32 ``[T, B, N]``."""
+        return batch.reward
+
+    def advantages(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Advantages of what was done and the returns that the critic learns, in units of reward ``[T, B, N]``."""
+        config = self.config
+        reward = self.reward(batch)
         advantage = gae(
-            batch.reward, batch.value, batch.next_value, batch.terminated, batch.cut, config.gamma, config.gae_lambda
+            reward, batch.value, batch.next_value, batch.terminated, batch.cut, config.gamma, config.gae_lambda
         )
-        returns = advantage + batch.value
+        return advantage, advantage + batch.value
+
+    def prepare(self, batch: Batch) -> tuple[Rows, dict[str, float]]:
+        """The batch as rows of normalised advantages and targets, and figures; updates the value's statistics."""
+        advantage, returns = self.advantages(batch)
         norm = self.critic.value_norm
         if isinstance(norm, ValueNorm):
             norm.update(returns, batch.mask)
@@ -185,142 +211,123 @@ class Mappo:
         else:
             target, old_value = returns, batch.value
         explained = _explained_variance(batch.value, returns, batch.mask)
-        if config.advantage_norm:
+        if self.config.advantage_norm:
             advantage = normalize(advantage, batch.mask)
+        rows = Rows.of(batch, advantage, target, old_value, self.stretch, self.exchangeable)
+        return rows, {"explained_variance": float(explained)}
 
-        rows = Rows.of(batch, advantage, target, old_value, self._stretch, self._exchangeable)
-        agents = self._stretch * self._spec.n_agents
-        steps: list[dict[str, Tensor]] = []
+    def learn(
+        self, rows: Rows, number: int, units: Sequence[Unit] | None = None, critic: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """All epochs over the rows; returns the figures of every step, on the device (``means``).
+
+        Args:
+            rows: of ``prepare``.
+            number: of the update, keys the shuffles.
+            units: whose policies learn; None: all.
+            critic: it learns, too.
+        """
+        config, steps = self.config, list[dict[str, Tensor]]()
         for epoch in range(config.epochs):
-            shuffle = generator(self._seed, Stream.SHUFFLE, number, epoch)
+            shuffle = generator(self.seed, Stream.SHUFFLE, number, epoch)
             for part in minibatches(rows.count, config.minibatches, shuffle):
-                steps.append(self._step(rows, part, max(config.micro_batch // agents, 1)))
+                steps.append(self._step(rows, part, self.policy.units if units is None else units, critic))
                 if config.target_kl is not None and float(steps[-1]["approximate_kl"]) > config.target_kl:
-                    break
-            else:
-                continue
-            break
-        return {"explained_variance": float(explained), **_means(steps)}
+                    return steps
+        return steps
 
-    def _step(self, rows: Rows, part: Tensor, micro: int) -> dict[str, Tensor]:
-        """One gradient step of actor and critic on the rows of a minibatch; its figures stay on the device."""
+    def log_ratios(self, rows: Rows, units: Sequence[Unit] | None = None) -> Iterator[tuple[Unit, Head, Tensor]]:
+        """Per unit its heads and log(new / old probability) of what was done, ``[L, R, N_u]``, 0 where nobody acted.
+
+        Args:
+            rows: some or all of ``prepare``'s.
+            units: None: all.
+        """
+        hidden = first_step(rows.actor_hidden)
+        for unit, head in self.policy.heads(rows.observation, rows.action_mask, hidden, rows.start, units):
+            action = unit.take(self.spec, rows.action, 2)
+            assert isinstance(action, Tensor)
+            log_ratio = head.log_prob(action) - unit.take_agents(rows.log_prob, 2)
+            yield unit, head, log_ratio.masked_fill(~unit.take_agents(rows.mask, 2), 0.0)
+
+    def policy_loss(
+        self, unit: Unit, head: Head, log_ratio: Tensor, rows: Rows, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a unit's decisions, summed over ``mask``, and named figures summed in the same way.
+
+        Args:
+            unit: whose.
+            head: its distributions ``[L, R, N_u]``.
+            log_ratio: of the decisions, ``[L, R, N_u]``.
+            rows: all of these rows' columns, of all agents (``unit.take_agents``).
+            mask: bool ``[L, R, N_u]``.
+        """
+        clip = self.config.clip
+        loss = (ppo_clip(log_ratio, unit.take_agents(rows.advantage, 2), clip) * mask).sum()
+        with torch.no_grad():
+            return loss, {"clip_fraction": (clip_fraction(log_ratio, clip) * mask).sum()}
+
+    def critic_loss(self, value: Tensor, rows: Rows) -> Tensor:
+        """The loss of every value ``[L, R, N]``; values are in the critic's own units."""
+        if self.config.value_clip is None:
+            return self._value_loss(value, rows.target)
+        return clipped(self._value_loss, self.config.value_clip, value, rows.old_value, rows.target)
+
+    def _step(self, rows: Rows, part: Tensor, units: Sequence[Unit], critic: bool) -> dict[str, Tensor]:
+        """One gradient step of actors and critic on the rows of a minibatch; its figures stay on the device."""
         config = self.config
-        self._actor_adam.zero()
-        self._critic_adam.zero()
-        total = rows.mask[:, part].sum().clamp(min=1)
+        self.actor_adam.zero()
+        self.critic_adam.zero()
+        everybody = rows.mask[:, part]
+        total = everybody.sum().clamp(min=1)
+        acting = torch.stack([unit.take_agents(everybody, 2).sum() for unit in units]).sum().clamp(min=1)
         sums: dict[str, Tensor] = {}
         largest = torch.zeros((), device=total.device)
-
-        def add(figures: Mapping[str, Tensor]) -> None:
-            for name, figure in figures.items():
-                sums[name] = sums.get(name, torch.zeros((), device=total.device)) + figure.detach()
-
-        for piece in micro_batches(part, micro):
+        for piece in micro_batches(part, max(config.micro_batch // (self.stretch * self.spec.n_agents), 1)):
             r = rows.take(piece)
             losses = torch.zeros((), device=total.device)
-            for unit, head in self.policy.heads(r.observation, r.action_mask, _first(r.actor_hidden), r.start):
+            for unit, head, log_ratio in self.log_ratios(r, units):
                 mask = unit.take_agents(r.mask, 2)
-                action = unit.take(self._spec, r.action, 2)
-                assert isinstance(action, Tensor)
-                log_ratio = (head.log_prob(action) - unit.take_agents(r.log_prob, 2)).masked_fill(~mask, 0.0)
-                policy_loss, learned = self._policy_loss(unit, head, log_ratio, r, mask)
+                policy_loss, learned = self.policy_loss(unit, head, log_ratio, r, mask)
                 entropy = (head.entropy() * mask).sum()
                 losses = losses + policy_loss - config.entropy * entropy
                 with torch.no_grad():
                     drift = (approximate_kl(log_ratio) * mask).sum()
-                    add({"policy_loss": policy_loss, "entropy": entropy, "approximate_kl": drift, **learned})
+                    _add(sums, {"policy_loss": policy_loss, "entropy": entropy, "approximate_kl": drift, **learned})
                     largest = torch.maximum(largest, log_ratio.abs().max())
-            value = self.critic(r.observation, r.state, r.mask, _first(r.critic_hidden), r.start)
-            if config.value_clip is None:
-                per_agent = self._value_loss(value, r.target)
-            else:
-                per_agent = clipped(self._value_loss, config.value_clip, value, r.old_value, r.target)
-            critic_loss = (per_agent * r.mask).sum()
-            add({"value_loss": critic_loss})
-            torch.autograd.backward((losses + critic_loss) / total)
-        figures = {name: value / total for name, value in sums.items()}
-        figures["actor_grad_norm"] = self._actor_adam.step()
-        figures["critic_grad_norm"] = self._critic_adam.step()
+            losses = losses / acting
+            if critic:
+                value = self.critic(r.observation, r.state, r.mask, first_step(r.critic_hidden), r.start)
+                critic_loss = (self.critic_loss(value, r) * r.mask).sum()
+                _add(sums, {"value_loss": critic_loss})
+                losses = losses + critic_loss / total
+            torch.autograd.backward(losses)
+        figures = {name: value / (total if name == "value_loss" else acting) for name, value in sums.items()}
+        figures["actor_grad_norm"] = self.actor_adam.step()
+        if critic:
+            figures["critic_grad_norm"] = self.critic_adam.step()
         figures["largest_log_ratio"] = largest
         return figures
 
-    def _policy_loss(
-        self, unit: Unit, head: Head, log_ratio: Tensor, r: Rows, mask: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a unit's decisions, summed over ``mask``, and named figures summed in the same way."""
-        clip = self.config.clip
-        loss = (ppo_clip(log_ratio, unit.take_agents(r.advantage, 2), clip) * mask).sum()
-        with torch.no_grad():
-            return loss, {"clip_fraction": (clip_fraction(log_ratio, clip) * mask).sum()}
+
+def _add(sums: dict[str, Tensor], figures: Mapping[str, Tensor]) -> None:
+    for name, figure in figures.items():
+        sums[name] = sums.get(name, torch.zeros((), device=figure.device)) + figure.detach()
 
 
-@dataclass(kw_only=True)
-class Rows(Decisions):
-    """Stretches of L steps of a batch, every column ``[L, R, N, *]``, and what they are to learn.
+def means(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """The figures of an update: means over the steps that have them, read from the device at once.
 
-    actor_hidden, critic_hidden: at the stretch's beginning only, ``[1, R, N_u, H]``.
-    advantage, target: float32; ``target``: of the critic, in its own units. old_value: what it said, in the same units.
+    Args:
+        steps: of ``Mappo.learn``.
     """
-
-    advantage: Tensor
-    target: Tensor
-    old_value: Tensor
-
-    @classmethod
-    def of(
-        cls, batch: Batch, advantage: Tensor, target: Tensor, old_value: Tensor, length: int, exchangeable: bool
-    ) -> Rows:
-        """Cut a batch into stretches of ``length`` steps.
-
-        exchangeable: agents may change places, so that the living can be moved together and the dead cost nothing.
-        """
-        living = None
-        if exchangeable and bool(batch.mask.any()) and not bool(batch.mask.all()):
-            living = _packed(batch.mask)
-
-        def cut(x: Tensor) -> Tensor:
-            return stretches(x, length) if living is None else x.flatten(0, 2)[living].unsqueeze(0)
-
-        rows = cls(
-            **columns(Decisions(**columns(batch, Decisions)).map(cut)),
-            advantage=cut(advantage),
-            target=cut(target),
-            old_value=cut(old_value),
-        )
-        for hidden in (rows.actor_hidden, rows.critic_hidden):
-            hidden |= {name: x[:1] for name, x in hidden.items()}
-        if living is not None:
-            rows.mask.view(-1)[int(batch.mask.sum()) :] = False
-        return rows
-
-    @property
-    def count(self) -> int:
-        return self.mask.shape[1]
-
-    def take(self, index: Tensor) -> Rows:
-        """The rows of these numbers, int64 ``[R']``."""
-        index = index.to(self.mask.device)
-        return self.map(lambda x: x.index_select(1, index))
-
-
-def _first(hidden: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x[0] for name, x in hidden.items()}
-
-
-def _packed(mask: Tensor) -> Tensor:
-    """Where the living of bool ``[T, B, N]`` stand, int64 ``[ceil(K / N), N]``; the last row is filled up with some."""
-    living = mask.flatten().nonzero()[:, 0]
-    agents = mask.shape[2]
-    return torch.cat((living, living[:1].expand(-len(living) % agents))).view(-1, agents)
-
-
-def _means(steps: list[dict[str, Tensor]]) -> dict[str, float]:
-    """The figures of an update: means over its minibatches, read from the device at once."""
-    table = torch.stack([torch.stack([step[name].double() for name in step]) for step in steps]).cpu()
-    figures = dict(zip(steps[0], table.mean(0).tolist(), strict=True))
-    del figures["largest_log_ratio"]
-    first = list(steps[0]).index("largest_log_ratio")
-    return figures | {"first_log_ratio": float(table[0, first]), "minibatch_steps": float(len(steps))}
+    names = list(dict.fromkeys(name for step in steps for name in step))
+    table = torch.stack([torch.stack([step[name].double() for step in steps if name in step]).mean() for name in names])
+    first = steps[0]["largest_log_ratio"].double()
+    *figures, first_log_ratio = torch.cat((table, first.unsqueeze(0))).tolist()
+    named = dict(zip(names, figures, strict=True))
+    del named["largest_log_ratio"]
+    return named | {"first_log_ratio": first_log_ratio, "minibatch_steps": float(len(steps))}
 
 
 def _explained_variance(value: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ def test_moving_the_living_together_changes_no_loss(system: str) -> None:
     packing, batch = played(config, 8)
     assert 0 < batch.mask.sum() < batch.mask.numel(), "the world must have empty slots"
     masking = copy.deepcopy(packing)
-    assert packing._exchangeable
-    masking._exchangeable = False
+    assert packing.exchangeable
+    masking.exchangeable = False
     first, second = packing.update(batch, 0, 0.0), masking.update(batch, 0, 0.0)
     assert first == pytest.approx(second, rel=1e-4, abs=1e-6)
     for one, other in zip(packing.policy.parameters(), masking.policy.parameters(), strict=True):
@@ -48,7 +48,7 @@ def test_agents_with_an_index_stay_in_their_slots() -> None:
     config = tiny_config(algorithm={"agent_index": True})
     env = make_tiny(config.world, 2, torch.device("cpu"))
     observation_space = Pipeline(env, config.coordination).observation_space
-    assert not Mappo(env.spec, observation_space, config.algorithm, 0, torch.device("cpu"))._exchangeable
+    assert not Mappo(env.spec, observation_space, config.algorithm, 0, torch.device("cpu")).exchangeable
 
 
 def test_few_living_agents_make_fewer_minibatches() -> None:
