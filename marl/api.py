@@ -10,12 +10,13 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from marl.config import AnyRunConfig
+from marl.config import AnyRunConfig, nested
 from marl.configuration import bound_layers, configure, said_layers, shipped
 from marl.coordination.face import coordinated_face
 from marl.coordination.pipeline import Pipeline
