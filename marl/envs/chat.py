@@ -120,6 +120,18 @@ class ConversationResult:
     closed: bool = False
 
 
+class TurnResult(NamedTuple):
+    """How one turn went.
+
+    reward: what its agent earned by it at once, such as the price of a correction, in units of the team's reward. The
+    team's reward at the end and the price of an illegal call are not in it: those are the learner's affair. invalid:
+    its text was no legal call.
+    """
+
+    reward: float
+    invalid: bool
+
+
 class Outcome(NamedTuple):
     """How an episode ended.
 
@@ -150,6 +162,10 @@ class LanguageEnv(AECEnv):  # type: ignore[misc]  # pettingzoo has no types
     @abstractmethod
     def step(self, action: str | None) -> None:
         """Say ``action`` as the selected agent. Text that is no legal call costs a penalty and changes nothing."""
+
+    @abstractmethod
+    def turn_result(self) -> TurnResult:
+        """How the turn went that was made last, also if it ended the episode."""
 
     @abstractmethod
     def outcome(self) -> Outcome:

@@ -78,7 +78,7 @@ def m_grpo(
     return Aligned(_array(advantage), _array(weight), duplicated, dropped)
 
 
-def at_grpo(reward: Numbers, question: Keys, role: Keys, turn: Keys, scale: float | None = 1.0) -> Array:
+def at_grpo(reward: Numbers, question: Keys, role: Keys, turn: Keys, scale: float | None = None) -> Array:
     """Candidates for one turn of one role, best tried from the same state (arXiv 2510.11062)."""
     return _array(group_norm(_float(reward), _key(question), _key(role), _key(turn), scale=scale).advantage)
 
@@ -123,15 +123,19 @@ def hgpo(
     gamma: float = 0.95,
     alpha: float = 1.0,
     scale: float | None = None,
+    padded: bool = False,
 ) -> Array:
     """Per turn: advantages among turns that share their last 1 to ``depth`` observations (arXiv 2602.22817).
 
-    number: of each turn in its row, from 0; the rest as in ``gigpo``.
+    number: of each turn in its row, from 0. padded: contexts that reach before a row's begin have the begin as a part
+    of them; the published code leaves them out. The rest as in ``gigpo``.
     """
     place = torch.as_tensor(np.asarray(row))
-    keys = turn_advantages.contexts(_key(anchor), place, torch.as_tensor(np.asarray(number)), depth)
+    numbers = torch.as_tensor(np.asarray(number))
+    keys = turn_advantages.contexts(_key(anchor), place, numbers, depth)
     returns = turn_advantages.turn_returns(_float(reward), _float(final), place, gamma)
-    return _array(turn_advantages.hgpo(returns, _key(question)[place], keys, alpha, scale))
+    full = None if padded else numbers
+    return _array(turn_advantages.hgpo(returns, _key(question)[place], keys, alpha, scale, full))
 
 
 def gdpo(rewards: Numbers, weights: Sequence[float], question: Keys, eps: float = 1e-4) -> Array:

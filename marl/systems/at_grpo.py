@@ -3,9 +3,10 @@
 AT-GRPO ("Stronger Together", PettingLLMs, arXiv 2510.11062) groups by (question, role, turn) and samples trees: N
 candidates at each turn from the same state, the best of which goes on (``marl.rollout.language.trees``). What a
 candidate earns is its own penalty and, as the worlds here pay at the end, the team's reward when the present policies
-follow it to the end; the published tasks have a reward for every state. Hierarchical GRPO (prime-rl, pull request
-3138) compares a sub-agent only with others that were asked the same, and a planner with other plans for the same
-question. Both use differences from the mean without dividing by the standard deviation.
+follow it to the end; the published tasks have a reward for every state. It divides by the group's standard deviation,
+as the released trainer does (``norm_adv_by_std_in_grpo: True`` in PettingLLMs); ``scale: 1`` takes differences from the
+mean alone. Hierarchical GRPO (prime-rl, pull request 3138) compares a sub-agent only with others that were asked the
+same, and a planner with other plans for the same question, by differences from the mean alone.
 """
 
 from __future__ import annotations
@@ -21,8 +22,18 @@ from marl.learning.language.group_norm import group_norm
 from marl.policies.language.base import LanguagePolicy
 from marl.rollout.language.token_batch import TokenBatch
 from marl.rollout.language.trees import TreePlayer
+from marl.rollout.language.turns import TurnRecord
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, Player, rollouts, row_reward
+from marl.systems.language.options import (
+    Advantages,
+    Context,
+    LanguageConfig,
+    Player,
+    final_reward,
+    rollouts,
+    row_reward,
+    turn_reward,
+)
 
 
 class AtGrpoConfig(LanguageConfig):
@@ -30,8 +41,6 @@ class AtGrpoConfig(LanguageConfig):
 
     compare: Literal["turn", "sub_problem"] = "turn"
     """Turns of the same role and number, or rows of the same role and task."""
-    scale: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Divide advantages by this constant; null: by the standard deviation of the group."""
     tree: bool = True
     """Try ``group`` candidates at each turn from the same state, not rollouts that agree in the question alone."""
 
@@ -41,6 +50,8 @@ class HierarchicalGrpoConfig(AtGrpoConfig):
 
     compare: Literal["turn", "sub_problem"] = "sub_problem"
     """Turns of the same role and number, or rows of the same role and task."""
+    scale: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Divide advantages by this constant; null: by the standard deviation of the group."""
     tree: bool = False
     """Try ``group`` candidates at each turn from the same state."""
 
@@ -50,10 +61,11 @@ def player(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolic
     assert isinstance(config, AtGrpoConfig)
     if not config.tree:
         return rollouts(make, policies, config)
-    price = config.reward.cost
+    options = config.reward
 
-    def judge(outcome: Outcome, reward: float) -> float:
-        return max(0.0, 1.0 - price * outcome.cost) * outcome.success + reward
+    def judge(outcome: Outcome, turn: TurnRecord) -> float:
+        worth = max(0.0, 1.0 - options.cost * outcome.cost) * outcome.success
+        return worth + turn.reward - options.invalid * turn.invalid
 
     return TreePlayer(make, policies, judge)
 
@@ -61,13 +73,14 @@ def player(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePolic
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
     assert isinstance(config, AtGrpoConfig)
     row = batch.turn_row
-    reward = row_reward(batch, config, context.fraction)
     weight = torch.ones(len(batch.rows))
     if config.compare == "turn":
-        earned = reward[row] + batch.turn_reward
+        # Without trees a row has several turns, each of which answers for its own mistakes.
+        earned = final_reward(batch, config, context.fraction)[row] + turn_reward(batch, config)
         found = group_norm(earned, batch.group[row], batch.agent[row], batch.turn_number, scale=config.scale)
         turn = found.advantage
     else:
+        reward = row_reward(batch, config, context.fraction)
         found = group_norm(reward, batch.group, batch.agent, batch.task, scale=config.scale)
         turn = found.advantage[row]
     figures = {"zero_variance_groups": found.zero_variance, "singleton_groups": found.singletons}

@@ -2,7 +2,9 @@
 
 Li et al., "In-the-Flow Agentic System Optimization", arXiv 2510.05592 (AgentFlow). The other modules stay as they are;
 every turn of the planner is a sample whose prompt is the memory so far, the outcome is broadcast to all of them, and a
-trajectory counts the same whatever its number of turns (``loss: turn``). Graph ``agent_flow`` has its four modules.
+trajectory counts the same whatever its number of turns (``loss: turn``). The released trainer differs from the paper:
+every turn is a member of the group, so that long trajectories weigh more in mean and deviation, and its loss is the
+mean over tokens: ``compare: turn`` with ``loss: token``. Graph ``agent_flow`` has its four modules.
 """
 
 from __future__ import annotations
@@ -22,10 +24,16 @@ class FlowGrpoConfig(LanguageConfig):
 
     loss: Literal["token", "turn"] = "turn"
     """Mean over all tokens; or over rows, of the mean over turns, of the mean over tokens."""
+    compare: Literal["trajectory", "turn"] = "trajectory"
+    """Members of a group: trajectories as in the paper, or all their turns as in the released trainer."""
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
-    found = group_norm(row_reward(batch, config, context.fraction), batch.group, scale=config.scale)
+    assert isinstance(config, FlowGrpoConfig)
+    # A trajectory that has n turns stands n times among the turns, each time with the same reward.
+    count = batch.turns_of_row if config.compare == "turn" else None
+    reward = row_reward(batch, config, context.fraction)
+    found = group_norm(reward, batch.group, weight=count, scale=config.scale)
     figures = {"zero_variance_groups": found.zero_variance}
     return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)
 

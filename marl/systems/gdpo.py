@@ -11,7 +11,7 @@ import torch
 from marl.learning.language.turn_advantages import gdpo
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.options import Advantages, Context, LanguageConfig, legal
 
 
 class GdpoConfig(LanguageConfig):
@@ -23,11 +23,16 @@ class GdpoConfig(LanguageConfig):
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
     assert isinstance(config, GdpoConfig)
-    legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
+    # What turns pay at once, such as the price of a correction, is a matter of form.
+    form = legal(batch) + batch.of_rows(batch.turn_reward)
     # Thrift counts among successes: a cheap failure is no merit.
     thrift = batch.success * (1.0 - config.cost_weight(context.fraction) * batch.cost).clamp(min=0.0)
-    rewards = torch.stack([batch.success, legal, thrift])
-    found = gdpo(rewards, config.weights, batch.group, batch.level)
+    rewards = torch.stack([batch.success, form, thrift])
+    weights: tuple[float, ...] = config.weights
+    if config.kl_in("reward"):  # one more reward, normalised as they all are
+        rewards = torch.cat([rewards, -batch.of_rows(batch.turn_drift).unsqueeze(0)])
+        weights = (*weights, config.kl.weight)
+    found = gdpo(rewards, weights, batch.group, batch.level)
     idle = float((found == 0).to(torch.float32).mean())
     return Advantages(found[batch.turn_row], torch.ones(len(batch.rows)), {"rows_without_advantage": idle})
 

@@ -10,6 +10,7 @@ statistics of the value normaliser are buffers, updated once per batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -213,6 +214,9 @@ class Mappo:
         explained = _explained_variance(batch.value, returns, batch.mask)
         if self.config.advantage_norm:
             advantage = normalize(advantage, batch.mask)
+        if self.critic.source == "observation":
+            # It may be one vector per copy, which does not move with agents that are packed together.
+            batch = replace(batch, state=None)
         rows = Rows.of(batch, advantage, target, old_value, self.stretch, self.exchangeable)
         return rows, {"explained_variance": float(explained)}
 

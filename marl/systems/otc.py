@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -17,7 +16,7 @@ from marl.learning.language.group_norm import group_norm
 from marl.learning.rewards import tool_efficiency
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.options import Advantages, Context, LanguageConfig, earned_in_turns
 
 
 class OtcConfig(LanguageConfig):
@@ -29,11 +28,9 @@ class OtcConfig(LanguageConfig):
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
     assert isinstance(config, OtcConfig)
-    # An episode's factor is worked out once, from its first row: all rows of an episode share it.
-    _, first = np.unique(batch.episode.numpy(), return_index=True)
-    one = torch.from_numpy(first)
-    factor = tool_efficiency(batch.calls[one], batch.success[one], batch.group[one], config.smooth)
-    reward = batch.success * factor[batch.episode] - config.reward.invalid * batch.invalid
+    # Every episode of a group is measured, also one in which nobody spoke that learns.
+    factor = tool_efficiency(batch.episode_calls, batch.episode_success, batch.episode_group, config.smooth)
+    reward = batch.success * factor[batch.episode] + earned_in_turns(batch, config)
     found = group_norm(reward, batch.group, batch.level, scale=config.scale)
     figures = {"zero_variance_groups": found.zero_variance, "tool_efficiency": float(factor.mean())}
     return Advantages(found.advantage[batch.turn_row], torch.ones(len(batch.rows)), figures)

@@ -2,7 +2,9 @@
 
 Wen et al., "Reinforcing Language Agents via Policy Optimization with Action Decomposition", arXiv 2405.15821. Within a
 turn nothing is discounted, at its end the value before the next turn's first token takes over. ``mappo_text`` is the
-same with one value per turn: MAPPO whose actions are texts.
+same with one value per turn and a central critic: MAPPO whose actions are texts. In a hierarchy the state is what is
+said in the open conversations, so its critic reads those above an agent's own as well
+(``critic_input: observation`` is IPPO on texts).
 """
 
 from __future__ import annotations
@@ -11,22 +13,26 @@ from typing import Literal
 
 import torch
 
+from marl.policies.joint_critic import CriticInput
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.critic import CriticConfig
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig, final_reward, turn_reward
 
 
 class TurnCriticConfig(CriticConfig):
-    """Options of MAPPO on texts: POAD's with one value per turn."""
+    """Options of MAPPO on texts: POAD's with one value per turn, read off all open conversations."""
 
     credit: Literal["token", "turn"] = "turn"
     """What has a value: each token, or each turn as a whole."""
+    critic_input: CriticInput = "state"
+    """What the critic reads: all conversations that are open above the agent's own as well, or its own alone."""
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
     assert context.critic is not None
-    found, figures = context.critic.advantages(batch, row_reward(batch, config, context.fraction))
+    at_end = final_reward(batch, config, context.fraction)
+    found, figures = context.critic.advantages(batch, turn_reward(batch, config), at_end)
     return Advantages(torch.zeros(len(batch.turn_row)), torch.ones(len(batch.rows)), figures, found)
 
 
@@ -39,7 +45,7 @@ POAD = language_system(
 )
 MAPPO_TEXT = language_system(
     name="mappo_text",
-    summary="PPO with a critic of turns, for texts",
+    summary="PPO with a central critic of turns, for texts",
     paper="arXiv 2103.01955",
     advantages=advantages,
     config=TurnCriticConfig,

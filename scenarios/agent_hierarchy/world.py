@@ -13,6 +13,7 @@ from marl.envs.chat import (
     Messages,
     Outcome,
     Turn,
+    TurnResult,
 )
 from marl.seeding import Stream, fold_int
 from scenarios.agent_hierarchy.calls import Call, Fault, parse, render
@@ -99,7 +100,7 @@ class HierarchyEnv(LanguageEnv):
         self._made = dict.fromkeys(self.possible_agents, 0)
         self._cost = 0.0
         self._answer: str | None = None
-        self._over = False
+        self._over, self._earned, self._illegal = False, 0.0, False
         self._last_text = ""
         self._stack = []
         self._open(self.hierarchy.roles[self.hierarchy.entry], None, self.task.question)
@@ -135,6 +136,7 @@ class HierarchyEnv(LanguageEnv):
         for agent in self.rewards:
             self.rewards[agent] = 0.0
         top = self._stack[-1]
+        self._earned, self._illegal = 0.0, False
         self._turns += 1
         top.result.turns += 1
         call = parse(action, top.role.tools)
@@ -150,6 +152,9 @@ class HierarchyEnv(LanguageEnv):
         if not self._over:
             self.agent_selection = self._stack[-1].role.name
         self._accumulate_rewards()
+
+    def turn_result(self) -> TurnResult:
+        return TurnResult(self._earned, self._illegal)
 
     def outcome(self) -> Outcome:
         assert self._over, "the episode is still going on"
@@ -180,14 +185,7 @@ class HierarchyEnv(LanguageEnv):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HierarchyEnv:
         """The same moment once more; what never changes is shared."""
-        fixed = (
-            self.hierarchy,
-            self._tasks,
-            self.task,
-            self.observation_spaces,
-            self.action_spaces,
-            self.metadata,
-        )
+        fixed = (self.hierarchy, self._tasks, self.task, self.observation_spaces, self.action_spaces, self.metadata)
         memo |= {id(thing): thing for thing in fixed}
         for conversation in self._conversations:
             memo[id(conversation.role)] = conversation.role
@@ -206,6 +204,7 @@ class HierarchyEnv(LanguageEnv):
             self._refuse(top, _INVALID if self._compact else f"error: {call.reason}")
             return call
         self._corrections += 1
+        self._earned -= config.guard_price
         self.rewards[top.role.name] -= config.guard_price
         self._hear(top, "executed " + render(call, config.grammar))
         return call
@@ -365,6 +364,7 @@ class HierarchyEnv(LanguageEnv):
 
     def _refuse(self, top: OpenCall, reason: str) -> None:
         self._invalid += 1
+        self._illegal = True
         top.result.invalid += 1
         self.rewards[top.role.name] -= self.hierarchy.config.costs.invalid
         self._hear(top, reason)

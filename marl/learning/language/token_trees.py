@@ -2,8 +2,9 @@
 
 The members of a group answer the same question, and a sub-agent that is asked the same twice often says the same. A
 token's log-probability depends on what is before it alone, so all sequences that agree up to a token share it, and the
-gradient of a loss that is linear in advantages needs their sum only. The clipped surrogate is linear in positive and
-in negative advantages each, so two sums per token make the packing exact for it as well.
+gradient of a loss that is linear in log-probabilities needs the sum of their weights only. Any other loss of
+log-probabilities has a gradient in them, entry by entry, and is linear with that as weights: so packing is exact for it
+as well, also where equal texts were sampled by different weights.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ class TokenTrees:
     token, position: int64 ``[trees, S]``; position is the depth in the sequence. mask: bool ``[trees, S, S]``, the
     tokens that each one sees: those before it in its sequence, and itself.
     at: int64 ``[M]``, flat places (tree * S + place) of the tokens before the M learned ones. target: int64 ``[M]``,
-    the learned tokens. positive, negative: float ``[M]``, sums of the positive and of the negative weights of all
-    sequences through the token. count: float ``[M]``, how many these are. old: float ``[M]``, log-probability when
-    sampled, NaN where no sequence through the token was sampled.
+    the learned tokens. entry: int64 ``[K]``, learned tokens of all sequences of these trees, counted through the rows
+    that were packed, one row's after the other's. learned: int64 ``[K]``, which of the M each of them is.
     """
 
     token: Tensor
@@ -33,27 +33,33 @@ class TokenTrees:
     mask: Tensor
     at: Tensor
     target: Tensor
-    positive: Tensor
-    negative: Tensor
-    count: Tensor
-    old: Tensor
+    entry: Tensor
+    learned: Tensor
 
     @property
     def places(self) -> int:
         return self.token.numel()
 
+    def summed(self, value: Tensor) -> Tensor:
+        """Sums over the sequences through each learned token, float ``[M]``, of ``[E]`` over all rows' tokens."""
+        sums = torch.zeros(len(self.at), dtype=torch.float64)
+        return sums.index_add_(0, self.learned, value[self.entry].to(torch.float64)).to(torch.float32)
+
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One sequence of tokens; of each token whether it is learned, its advantage and its log-probability when sampled.
+    """One sequence of L tokens; arrays are ``[L]`` and 0 where ``learned`` is False.
 
-    old: NaN where somebody else chose the token.
+    learned: whether the token is learned. weight: its advantage times its share. old: its log-probability when sampled,
+    NaN where somebody else chose the token.
+    share: its part of a mean over tokens, before division by the normaliser; None: 0, as nothing but the weight counts.
     """
 
     ids: Sequence[int]
     learned: np.ndarray
     weight: np.ndarray
     old: np.ndarray
+    share: np.ndarray | None = None
 
 
 def pack(rows: Sequence[TokenRow], capacity: int, places: int) -> Iterator[TokenTrees]:
@@ -62,11 +68,12 @@ def pack(rows: Sequence[TokenRow], capacity: int, places: int) -> Iterator[Token
     The first token of a sequence cannot be learned. Together the batches hold every learned token of every sequence.
     """
     order = sorted(range(len(rows)), key=lambda i: list(rows[i].ids))
+    first = np.cumsum([0, *(int(row.learned.sum()) for row in rows)])
     trees: list[_Tree] = []
     for i in order:
-        if not trees or not trees[-1].add(rows[i], capacity):
+        if not trees or not trees[-1].add(rows[i], int(first[i]), capacity):
             trees.append(_Tree())
-            trees[-1].add(rows[i], 1 << 62)
+            trees[-1].add(rows[i], int(first[i]), 1 << 62)
     trees.sort(key=lambda tree: len(tree.token))
     batch: list[_Tree] = []
     for tree in trees:
@@ -85,12 +92,12 @@ class _Tree:
         self.token: list[int] = []
         self._position: list[int] = []
         self._paths: list[tuple[np.ndarray, int]] = []
-        self._columns: list[tuple[np.ndarray, TokenRow]] = []
+        self._columns: list[tuple[np.ndarray, np.ndarray, int]] = []
         self._last: Sequence[int] = ()
         self._path = np.zeros(0, np.int64)
 
-    def add(self, row: TokenRow, capacity: int) -> bool:
-        """Whether there was room for it."""
+    def add(self, row: TokenRow, first: int, capacity: int) -> bool:
+        """Whether there was room for it. first: number of its first learned token among those of all rows."""
         ids = row.ids
         shared = 0
         for a, b in zip(ids, self._last, strict=False):
@@ -105,7 +112,7 @@ class _Tree:
         self.token += ids[shared:]
         self._position += range(shared, len(ids))
         self._paths.append((path, shared))
-        self._columns.append((path, row))
+        self._columns.append((path, np.flatnonzero(row.learned), first))
         self._last, self._path = ids, path
         return True
 
@@ -116,23 +123,17 @@ class _Tree:
         for path, shared in self._paths:
             mask[path[shared:, None], path[None, :]] = np.tri(len(path), dtype=bool)[shared:]
 
-    def learned(self, size: int) -> tuple[np.ndarray, ...]:
-        """Places of the tokens before the learned ones, the learned ones, their sums, counts and old log-probs."""
-        positive, negative, count = (np.zeros(size) for _ in range(3))
-        old = np.full(size, np.nan)
-        before = np.zeros(size, np.int64)
-        for path, row in self._columns:
-            chosen = np.flatnonzero(row.learned)
-            places, weight = path[chosen], row.weight[chosen]
-            # A path visits a place once, so plain indexing adds up rightly.
-            positive[places] += np.maximum(weight, 0.0)
-            negative[places] += np.minimum(weight, 0.0)
-            count[places] += 1.0
-            known = ~np.isnan(row.old[chosen])
-            old[places[known]] = row.old[chosen[known]]
-            before[places] = path[chosen - 1]
-        found = np.flatnonzero(count)
-        return before[found], found, positive[found], negative[found], count[found], old[found]
+    def learned(self) -> tuple[np.ndarray, ...]:
+        """Places of the tokens before the learned ones, and of these; entries, and which learned token each is."""
+        before = np.full(len(self.token), -1)
+        for path, chosen, _ in self._columns:
+            before[path[chosen]] = path[chosen - 1]
+        found = np.flatnonzero(before >= 0)
+        number = np.zeros(len(self.token), np.int64)
+        number[found] = np.arange(len(found))
+        entry = [np.arange(first, first + len(chosen)) for _, chosen, first in self._columns]
+        which = [number[path[chosen]] for path, chosen, _ in self._columns]
+        return before[found], found, np.concatenate(entry), np.concatenate(which)
 
 
 def _stacked(trees: list[_Tree]) -> TokenTrees:
@@ -141,22 +142,15 @@ def _stacked(trees: list[_Tree]) -> TokenTrees:
     position = np.zeros((len(trees), size), np.int64)
     # A place that holds nothing sees itself, so that no softmax is over nothing.
     mask = np.repeat(np.eye(size, dtype=bool)[None], len(trees), axis=0)
-    at, target, rest = [], [], []
+    at, target, entries, learned = [], [], [], []
+    count = 0
     for number, tree in enumerate(trees):
         tree.fill(token[number], position[number], mask[number])
-        before, places, *sums = tree.learned(size)
+        before, places, entry, which = tree.learned()
         at.append(before + number * size)
         target.append(token[number, places])
-        rest.append(np.stack(sums))
-    positive, negative, count, old = torch.from_numpy(np.concatenate(rest, axis=1)).to(torch.float32)
-    return TokenTrees(
-        torch.from_numpy(token),
-        torch.from_numpy(position),
-        torch.from_numpy(mask),
-        torch.from_numpy(np.concatenate(at)),
-        torch.from_numpy(np.concatenate(target)),
-        positive,
-        negative,
-        count,
-        old,
-    )
+        entries.append(entry)
+        learned.append(which + count)
+        count += len(places)
+    flat = (torch.from_numpy(np.concatenate(part)) for part in (at, target, entries, learned))
+    return TokenTrees(torch.from_numpy(token), torch.from_numpy(position), torch.from_numpy(mask), *flat)

@@ -15,17 +15,31 @@ from marl.learning.language.group_norm import group_norm, groups
 from marl.seeding import fold
 
 
-def turn_returns(reward: Tensor, final: Tensor, row: Tensor, gamma: float) -> Tensor:
+def turn_returns(
+    reward: Tensor, final: Tensor, row: Tensor, gamma: float, time: Tensor | None = None, end: Tensor | None = None
+) -> Tensor:
     """Discounted returns ``sum gamma**(k - t) r_k`` over the later turns of a row, float ``[U]``.
 
-    reward: float ``[U]``, earned at once. final: float ``[R]``, added to the row's last turn.
+    Args:
+        reward: float ``[U]``, earned at once.
+        final: float ``[R]``, added to the row's last turn.
+        row: int64 ``[U]``, non-decreasing, the row of each turn.
+        gamma: discount per turn: of the row, or with ``time`` of all agents.
+        time: int64 ``[U]``, number of each turn among those of all agents of its episode: turns that others made in
+            between discount as well.
+        end: int64 ``[R]``, with ``time``: turns of the row's whole episode, at whose end ``final`` is earned.
     """
     result = reward.clone().to(torch.float32)
     later = 0.0
     last_row = -1
     for turn in range(len(row) - 1, -1, -1):
         here = int(row[turn])
-        later = float(final[here]) if here != last_row else gamma * later
+        if time is None or end is None:
+            later = float(final[here]) if here != last_row else gamma * later
+        elif here != last_row:
+            later = float(final[here]) * gamma ** int(end[here] - 1 - time[turn])
+        else:
+            later *= gamma ** int(time[turn + 1] - time[turn])
         later += float(reward[turn])
         result[turn], last_row = later, here
     return result
@@ -51,7 +65,13 @@ def gigpo(
 def contexts(anchor: Tensor, row: Tensor, number: Tensor, depth: int) -> list[Tensor]:
     """Keys of the last 1, 2, ..., ``depth`` observations of each turn, int64 ``[U]`` each.
 
-    number: int64 ``[U]``, of the turn in its row. A context that would reach before the row's begin includes the begin.
+    A context that would reach before the row's begin includes the begin.
+
+    Args:
+        anchor: int64 ``[U]``, the observation of each turn.
+        row: int64 ``[U]``, the row of each turn.
+        number: int64 ``[U]``, of the turn in its row.
+        depth: observations of the longest context.
     """
     keys = [anchor]
     index = torch.arange(len(anchor))
@@ -69,17 +89,33 @@ def alone(group: Tensor, key: Tensor) -> float:
 
 
 def hgpo(
-    returns: Tensor, group: Tensor, keys: Sequence[Tensor], alpha: float = 1.0, scale: float | None = None
+    returns: Tensor,
+    group: Tensor,
+    keys: Sequence[Tensor],
+    alpha: float = 1.0,
+    scale: float | None = None,
+    number: Tensor | None = None,
 ) -> Tensor:
     """Advantages in nested contexts, float ``[U]`` (HGPO, arXiv 2602.22817).
 
-    keys: contexts of rising length, as ``contexts`` gives them. The advantage of a turn is the weighted mean of its
-    non-zero advantages among the turns that share its last k observations, with weight ``(k + 1)**alpha``.
+    The advantage of a turn is the weighted mean of its non-zero advantages among the turns that share its last k
+    observations, with weight ``(k + 1)**alpha``.
+
+    Args:
+        returns: float ``[U]``, from each turn on.
+        group: int64 ``[U]``, turns of different groups are never compared.
+        keys: contexts of rising length, as ``contexts`` gives them.
+        alpha: longer contexts weigh more.
+        scale: None for the standard deviation of the context's turns.
+        number: int64 ``[U]``, of the turn in its row: only turns with k observations behind them, the present one
+            included, take part in contexts of length k, as in the published code. None: all do, and the row's begin is
+            part of a context that reaches before it.
     """
     total = torch.zeros_like(returns)
     weights = torch.zeros_like(returns)
     for k, key in enumerate(keys, start=1):
-        found = group_norm(returns, group, key, scale=scale).advantage
+        full = None if number is None else (number >= k - 1).to(torch.float32)
+        found = group_norm(returns, group, key, weight=full, scale=scale).advantage
         weight = (k + 1.0) ** alpha * (found != 0)
         total += weight * found
         weights += weight

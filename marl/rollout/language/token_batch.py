@@ -21,13 +21,15 @@ class TokenBatch:
 
     rows: the conversations. Per row, ``[R]``: episode, group (of episodes with the same task), agent (number of the
     role), caller (number of the role, -1: the user), level, task (equal where a sub-agent was asked the same within a
-    group), success (of the episode), cost (of the episode), calls (of the episode), own_cost, invalid (its own turns
-    that were no legal call), closed (answered within its budgets), correct (of its own answer; NaN if nobody can tell).
-    Per turn, ``[U]``: row, number (within its row), anchor, reward (earned at once), length (in tokens).
+    group), success (of the episode), cost (of the episode), calls (of the episode), own_cost, closed (answered within
+    its budgets), correct (of its own answer; NaN if nobody can tell).
+    Per turn, ``[U]``: row, number (within its row), anchor, reward (earned at once), invalid (1: it was no legal call),
+    time (number among the turns of all agents of its episode), length (in tokens), drift (how far the sampling policy
+    was from a reference, summed over the turn's tokens; 0 where nothing was compared).
+    Per episode, ``[E]``, those without any row included: group, success, calls, turns (of all agents).
     """
 
     rows: list[Conversation]
-    episodes: int
     episode: Tensor
     group: Tensor
     agent: Tensor
@@ -38,14 +40,25 @@ class TokenBatch:
     cost: Tensor
     calls: Tensor
     own_cost: Tensor
-    invalid: Tensor
     closed: Tensor
     correct: Tensor
     turn_row: Tensor
     turn_number: Tensor
     turn_anchor: Tensor
     turn_reward: Tensor
+    turn_invalid: Tensor
+    turn_time: Tensor
     turn_length: Tensor
+    turn_drift: Tensor
+    episode_group: Tensor
+    episode_success: Tensor
+    episode_calls: Tensor
+    episode_turns: Tensor
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes, those without any row included."""
+        return len(self.episode_group)
 
     @property
     def turns_of_row(self) -> Tensor:
@@ -55,8 +68,16 @@ class TokenBatch:
     @property
     def tokens_of_row(self) -> Tensor:
         """Number of own tokens of each row, ``[R]``."""
-        lengths = self.turn_length.to(torch.float32)
-        return torch.zeros(len(self.rows)).index_add_(0, self.turn_row, lengths)
+        return self.of_rows(self.turn_length.to(torch.float32))
+
+    @property
+    def invalid(self) -> Tensor:
+        """Number of each row's turns that were no legal call, ``[R]``."""
+        return self.of_rows(self.turn_invalid)
+
+    def of_rows(self, turns: Tensor) -> Tensor:
+        """Sums over the turns of each row, float ``[R]``, of float ``[U]``."""
+        return torch.zeros(len(self.rows)).index_add_(0, self.turn_row, turns)
 
 
 def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: Collection[str]) -> TokenBatch:
@@ -64,15 +85,14 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
 
     roles: role -> number.
     """
-    finished = [episode for episode in episodes if episode.outcome is not None]
+    finished = [(episode, episode.outcome) for episode in episodes if episode.outcome is not None]
     rows: list[Conversation] = []
-    keys: list[tuple[int, int, int, int, int, int]] = []
+    keys: list[tuple[int, ...]] = []
     values: list[tuple[float, ...]] = []
-    turns: list[tuple[int, int, int, int]] = []
-    rewards: list[float] = []
-    for number, episode in enumerate(finished):
-        outcome = episode.outcome
-        assert outcome is not None
+    turns: list[tuple[int, ...]] = []
+    rewards: list[tuple[float, float]] = []
+    for number, (episode, outcome) in enumerate(finished):
+        team = (float(outcome.success), outcome.cost, float(outcome.calls))
         for conversation in episode.conversations:
             result = conversation.result
             if conversation.agent not in trained or not conversation.transcript.spans:
@@ -82,32 +102,26 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
             task = conversation.turns[0].anchor if conversation.turns else 0
             keys.append((number, episode.group, roles[conversation.agent], caller, conversation.level, task))
             correct = float("nan") if result.correct is None else float(result.correct)
-            values.append(
-                (
-                    float(outcome.success),
-                    outcome.cost,
-                    float(outcome.calls),
-                    result.cost,
-                    float(result.invalid),
-                    float(result.closed),
-                    correct,
-                )
-            )
+            values.append((*team, result.cost, float(result.closed), correct))
             spoken = zip(conversation.transcript.spans, conversation.turns, strict=True)
             for place, (span, turn) in enumerate(spoken):
-                turns.append((len(rows), place, turn.anchor, span.end - span.start))
-                rewards.append(turn.reward)
+                turns.append((len(rows), place, turn.anchor, turn.time, span.end - span.start))
+                rewards.append((turn.reward, float(turn.invalid)))
             rows.append(conversation)
-    key = torch.tensor(keys, dtype=torch.int64).reshape(-1, 6)
-    value = torch.tensor(values, dtype=torch.float32).reshape(-1, 7)
-    spoken_turns = torch.tensor(turns, dtype=torch.int64).reshape(-1, 4)
+    whole = [(episode.group, outcome.calls, episode.turns) for episode, outcome in finished]
     return TokenBatch(
         rows,
-        len(finished),
-        **dict(zip(("episode", "group", "agent", "caller", "level", "task"), key.unbind(1), strict=True)),
-        **dict(
-            zip(("success", "cost", "calls", "own_cost", "invalid", "closed", "correct"), value.unbind(1), strict=True)
-        ),
-        **dict(zip(("turn_row", "turn_number", "turn_anchor", "turn_length"), spoken_turns.unbind(1), strict=True)),
-        turn_reward=torch.tensor(rewards, dtype=torch.float32),
+        **_columns(("episode", "group", "agent", "caller", "level", "task"), keys, torch.int64),
+        **_columns(("success", "cost", "calls", "own_cost", "closed", "correct"), values, torch.float32),
+        **_columns(("turn_row", "turn_number", "turn_anchor", "turn_time", "turn_length"), turns, torch.int64),
+        **_columns(("turn_reward", "turn_invalid"), rewards, torch.float32),
+        turn_drift=torch.zeros(len(turns)),
+        **_columns(("episode_group", "episode_calls", "episode_turns"), whole, torch.int64),
+        episode_success=torch.tensor([outcome.success for _, outcome in finished], dtype=torch.float32),
     )
+
+
+def _columns(names: Sequence[str], table: Sequence[tuple[float, ...]], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The columns of a table by name, ``[rows]`` each."""
+    columns = torch.tensor(table, dtype=dtype).reshape(-1, len(names)).unbind(1)
+    return dict(zip(names, columns, strict=True))

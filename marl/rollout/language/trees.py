@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from marl.envs.chat import LanguageEnv, Outcome
 from marl.policies.language.base import LanguagePolicy, Transcript
-from marl.rollout.language.turns import Conversation, Episode, Running, advance, answer
+from marl.rollout.language.turns import Conversation, Episode, Running, TurnRecord, advance, answer
 from marl.seeding import fold_int
 
-#: (how a followed episode ended, what the candidate earned at once) -> what the candidate is worth.
-Judge = Callable[[Outcome, float], float]
+#: (how a followed episode ended, the candidate's turn) -> what the candidate is worth.
+Judge = Callable[[Outcome, TurnRecord], float]
 
 
 class TreePlayer:
@@ -65,8 +65,9 @@ class TreePlayer:
                     candidate = _candidate(branch, state, group)
                     found.append(candidate)
                     outcome = candidate.outcome
-                    reward = candidate.conversations[0].turns[0].reward if candidate.conversations else 0.0
-                    worth.append(float("-inf") if outcome is None else self._judge(outcome, reward))
+                    # A candidate with an outcome was answered, so that it has its turn.
+                    turns = [made for conversation in candidate.conversations for made in conversation.turns]
+                    worth.append(float("-inf") if outcome is None else self._judge(outcome, turns[0]))
                 best = states[worth.index(max(worth))]
                 if best is not None and max(worth) > float("-inf") and best.next_turn() is not None:
                     going.append((best, size))
@@ -91,7 +92,7 @@ def _candidate(branch: Running, state: Running | None, group: int) -> Episode:
     result = None
     if outcome is not None:
         # Of the conversation's own figures only whether this very turn was refused is the candidate's.
-        result = replace(outcome.conversations[said.number], turns=1, invalid=int(turn.reward < 0))
+        result = replace(outcome.conversations[said.number], turns=1, invalid=int(turn.invalid))
     alone = Conversation(
         said.number,
         said.agent,
@@ -101,5 +102,6 @@ def _candidate(branch: Running, state: Running | None, group: int) -> Episode:
         Transcript(transcript.ids, transcript.log_probs, transcript.spans[-1:]),
         [turn],
         result,
+        said.above,
     )
     return Episode(seed, group, key, [alone], outcome, spent)

@@ -18,11 +18,17 @@ from marl.seeding import fold_int
 
 @dataclass
 class TurnRecord:
-    """One turn of a conversation. anchor: of the moment (``marl.envs.chat.Turn``). reward: earned at once."""
+    """One turn of a conversation.
+
+    anchor: of the moment (``marl.envs.chat.Turn``). reward, invalid: ``marl.envs.chat.TurnResult``. time: number of the
+    turn among those of all agents of the episode.
+    """
 
     anchor: int
     text: str
     reward: float
+    invalid: bool = False
+    time: int = 0
 
 
 @dataclass
@@ -30,7 +36,8 @@ class Conversation:
     """One agent's stretch of an episode, from being called to answering; each prompt extends the ids before it.
 
     number: within the episode. messages: all that was said, the world's own list. result: filled in when the episode
-    is over.
+    is over. above: what had been said in the conversations that were open above it when it was opened, the first one
+    first.
     """
 
     number: int
@@ -41,6 +48,7 @@ class Conversation:
     transcript: Transcript = field(default_factory=Transcript)
     turns: list[TurnRecord] = field(default_factory=list)
     result: ConversationResult | None = None
+    above: list[Message] = field(default_factory=list)
 
 
 @dataclass
@@ -57,6 +65,11 @@ class Episode:
     conversations: list[Conversation] = field(default_factory=list)
     outcome: Outcome | None = None
     spent: int = 0
+
+    @property
+    def turns(self) -> int:
+        """Turns of all agents, up to the last one that it holds."""
+        return max((c.turns[-1].time + 1 for c in self.conversations if c.turns), default=0)
 
 
 class TurnPlayer:
@@ -140,8 +153,8 @@ class Running:
 
     def next_turn(self) -> Turn | None:
         """The turn to make now, or None when the episode is over; its outcome is noted then."""
-        self._turn = turn = self._env.turn()
-        conversations = self.episode.conversations
+        before, self._turn = self._turn, self._env.turn()
+        turn, conversations = self._turn, self.episode.conversations
         if turn is None:
             self.episode.outcome = outcome = self._env.outcome()
             for conversation in conversations:
@@ -149,6 +162,7 @@ class Running:
                 conversation.transcript.cache = None
         elif turn.conversation == len(conversations):
             new = Conversation(turn.conversation, turn.agent, turn.caller, turn.level, turn.messages)
+            new.above = _above(turn, before, conversations)
             conversations.append(new)
         return turn
 
@@ -175,8 +189,8 @@ class Running:
         if text is None:
             return
         self._env.step(text)
-        reward = self._env.rewards[self._turn.agent] if self._env.turn() is not None else 0.0
-        self.spoken.turns.append(TurnRecord(self._turn.anchor, text, reward))
+        reward, invalid = self._env.turn_result()
+        self.spoken.turns.append(TurnRecord(self._turn.anchor, text, reward, invalid, self._count - 1))
 
     def fork(self, key: int) -> Running:
         """The same moment once more, to go on otherwise. key: of all sampling from here on."""
@@ -190,3 +204,10 @@ class Running:
         other.episode = replace(self.episode, key=key, conversations=copy.deepcopy(self.episode.conversations, shared))
         other._count, other._turn, other.spoke = self._count, self._turn, self.spoke
         return other
+
+
+def _above(turn: Turn, before: Turn | None, conversations: Sequence[Conversation]) -> list[Message]:
+    """``Conversation.above`` of one that opens with ``turn``. before: the turn before it, in which it was called."""
+    callers = [c for c in conversations if c.agent == turn.caller]
+    asked = [c for c in callers if before is not None and c.number == before.conversation] or callers[-1:]
+    return [*asked[0].above, *asked[0].messages] if asked else []

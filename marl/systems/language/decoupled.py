@@ -64,10 +64,10 @@ class Decoupled:
         figures = {f"lag_{unit.name}": float(version - min(stored.version for stored in taken))}
         figures[f"tokens_{unit.name}"] = float(sum(stored.tokens for stored in taken))
         imitated = demonstrated(shown, unit, normaliser * replayed, 1)
-        first = self._reinforcement.learn(unit, rows, normaliser, taken[-1].rate, fresh, imitated)
-        if first is None:
+        learned = self._reinforcement.learn(unit, rows, normaliser, taken[-1].rate, fresh, imitated)
+        if not learned:
             return figures
-        figures |= first.figures(unit.name)
+        figures |= learned
         exchange.versions[unit.name] += 1
         exchange.publish(unit)
         return figures

@@ -180,7 +180,7 @@ def _encoded(row: TokenRow) -> dict[str, Any]:
         "loss_mask": row.learned.astype(int).tolist(),
         "advantage": row.weight[own].tolist(),
         "log_probs": row.old[own].tolist(),
-    }
+    } | ({} if row.share is None else {"share": row.share[own].tolist()})
 
 
 def _decoded(body: Mapping[str, Any]) -> Stored:
@@ -195,8 +195,10 @@ def _decoded(body: Mapping[str, Any]) -> Stored:
 def _row(row: Mapping[str, Any]) -> TokenRow:
     ids = [int(token) for token in row["ids"]]
     learned = np.asarray(row["loss_mask"], dtype=bool)
-    weight, old = np.zeros(len(ids)), np.zeros(len(ids))
+    weight, old, share = np.zeros(len(ids)), np.zeros(len(ids)), np.zeros(len(ids))
     weight[learned], old[learned] = row["advantage"], row["log_probs"]
-    if len(learned) != len(ids) or learned[:1].any() or not (np.isfinite(weight).all() and np.isfinite(old).all()):
+    share[learned] = row.get("share", 0.0)
+    finite = all(np.isfinite(column).all() for column in (weight, old, share))
+    if len(learned) != len(ids) or learned[:1].any() or not finite:
         raise ValueError("lengths")
-    return TokenRow(ids, learned, weight, old)
+    return TokenRow(ids, learned, weight, old, share)

@@ -1,25 +1,40 @@
-"""Steps of the gradient on rows of tokens, for the weights of every unit."""
+"""Steps of the gradient on rows of tokens, for the weights of every unit.
+
+A step on a loss of log-probabilities has two passes. The first finds the log-probabilities without a gradient; of rows
+that the present weights have sampled they are known. The loss is differentiated by them. The second pass takes the
+gradient of their sum with those derivatives as weights, which is linear and so shares the tokens that rows have in
+common (``marl.learning.language.token_trees``); by the chain rule it is the gradient of the loss.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from marl.errors import NotFiniteError
+from marl.learning.language.token_losses import Tokens, clipped_surrogate, kl_penalty, tokens_of
 from marl.learning.language.token_trees import TokenRow
 from marl.learning.learner import ClippedAdam
-from marl.learning.surrogates import ppo_clip
+from marl.learning.surrogates import kl_estimate
 from marl.rollout.finite import MEND_LEARNING
-from marl.systems.language.likelihood import LogRatio, log_probs
+from marl.systems.language.likelihood import LogRatio, log_probs_of, score
 from marl.systems.language.options import LanguageConfig
+from marl.systems.language.reference import Reference
 from marl.systems.language.speakers import Unit
+
+#: (tokens, options) -> a scalar: ``LanguageRecipe.loss``.
+RecipeLoss = Callable[[Tokens, LanguageConfig], Tensor]
 
 
 class Step(NamedTuple):
-    """loss: before the step. norm: of the gradient, before clipping. log_ratio: of these weights to what sampled."""
+    """loss: minus the weighted sum of log-probabilities, before the step. norm: of the gradient, before clipping.
+
+    log_ratio: of the weights before the step to those that sampled.
+    """
 
     loss: float
     norm: float
@@ -40,41 +55,28 @@ def set_rate(adam: ClippedAdam, rate: float) -> None:
         group["lr"] = rate
 
 
-def gradient_step(
-    unit: Unit,
-    adam: ClippedAdam,
-    rows: Sequence[TokenRow],
-    normaliser: float,
-    config: LanguageConfig,
-    on_policy: bool = True,
+def linear_step(
+    unit: Unit, adam: ClippedAdam, rows: Sequence[TokenRow], weight: Tensor, normaliser: float, config: LanguageConfig
 ) -> Step:
-    """One step on a unit's weights.
+    """One step that makes tokens more probable by their weights.
 
     Args:
         unit: whose weights move.
         adam: of these weights.
-        rows: to learn from, with the weight of each token.
+        rows: sequences of tokens.
+        weight: float ``[E]``, of all learned tokens of the rows, one row's after the other's.
         normaliser: the sum over all tokens is divided by it.
-        config: clip, temperature, and how much is computed at once.
-        on_policy: the rows were sampled by these very weights, or are demonstrations: the ratio is 1.
+        config: temperature, and how much is computed at once.
 
     Raises:
         NotFiniteError: the loss or the norm of its gradient is none.
     """
     adam.zero()
-    on_policy = on_policy and not getattr(unit.model, "sampled_elsewhere", False)
+    old = tokens_of(rows).old
     total, apart = 0.0, LogRatio()
-    scored = log_probs(unit.model, unit.key, rows, config.temperature, config.tree_tokens, config.pass_tokens)
-    for trees, log_prob in scored:
-        apart.add(log_prob, trees.old)
-        loss = -(log_prob * (trees.positive + trees.negative))
-        if not on_policy:
-            # What somebody else said was not sampled, and has no ratio.
-            shown, clip = trees.old.isnan(), config.clip
-            ratio = log_prob - torch.where(shown, log_prob.detach(), trees.old)
-            clipped = ppo_clip(ratio, trees.positive, clip) + ppo_clip(ratio, trees.negative, clip)
-            loss = torch.where(shown, loss, clipped)
-        loss = loss.sum()
+    for trees, log_prob in log_probs_of(unit, rows, config):
+        apart.add(log_prob[trees.learned], old[trees.entry])
+        loss = -(log_prob * trees.summed(weight)).sum()
         torch.autograd.backward(loss / normaliser)
         total += float(loss.detach()) / normaliser
     if not math.isfinite(total):  # before the step: what would follow may be handed to another process or server
@@ -85,12 +87,28 @@ def gradient_step(
     return Step(total, norm, apart)
 
 
-class Reinforcement:
-    """The optimisers of all units that learn, and the epochs of an update."""
+def policy_loss(tokens: Tokens, config: LanguageConfig) -> Tensor:
+    """The loss of recipes without one of their own: the clipped surrogate, and the price of leaving the reference."""
+    loss = clipped_surrogate(tokens, *config.clips)
+    return loss + kl_penalty(tokens, config.kl.weight, config.kl.estimator) if config.kl_in("loss") else loss
 
-    def __init__(self, units: Sequence[Unit], config: LanguageConfig):
-        self._config, self._units = config, units
+
+class Reinforcement:
+    """The optimisers of all units that learn, and the epochs of an update.
+
+    loss: of a recipe, None for ``policy_loss``.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], config: LanguageConfig, reference: Reference, loss: RecipeLoss | None = None
+    ):
+        self._config, self._units, self._reference, self._loss = config, units, reference, loss
         self._adams = {unit.name: adam_of(unit, config.rate, config) for unit in units}
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether rows without any advantage have a gradient too."""
+        return self._loss is not None or self._config.kl_in("loss")
 
     def rate(self, number: int, fraction: float) -> float:
         """The learning rate of an update. fraction: the part of the run that is done."""
@@ -106,8 +124,8 @@ class Reinforcement:
         rate: float,
         fresh: bool = True,
         shown: Sequence[TokenRow] = (),
-    ) -> Step | None:
-        """The epochs of one update. Returns the first step, or None without any.
+    ) -> dict[str, float]:
+        """The epochs of one update. Returns figures of the first one; none where there was nothing to learn.
 
         Args:
             unit: whose weights move.
@@ -117,17 +135,41 @@ class Reinforcement:
             fresh: the rows were sampled by the present weights.
             shown: demonstrations to imitate in the first step; nobody sampled them, so they have no ratio.
         """
+        if not rows and not shown:  # every group of it was of one mind
+            return {}
+        self._reference.begin()  # on the side sub of a shared store nothing else does
         adam = self._adams[unit.name]
         set_rate(adam, rate)
-        first: Step | None = None
-        for epoch in range(self._config.epochs):
-            on_policy = fresh and epoch == 0
-            both = [*rows, *shown] if on_policy else rows
-            if not both:  # every group of it was of one mind
-                break
-            step = gradient_step(unit, adam, both, normaliser, self._config, on_policy)
-            first = first or step
-        return first
+        fresh = fresh and not getattr(unit.model, "sampled_elsewhere", False)
+        tokens = tokens_of(rows)
+        if self._config.kl_in("loss"):
+            tokens = tokens._replace(reference=self._reference.score(unit, rows))
+        figures: dict[str, float] = {}
+        for epoch in range(self._config.epochs if rows else 1):
+            if not (fresh and epoch == 0):
+                tokens = tokens._replace(log_prob=score(unit, rows, self._config))
+            if epoch == 0 and tokens.reference is not None:
+                drift = kl_estimate(tokens.log_prob, tokens.reference, self._config.kl.estimator)
+                figures[f"kl_{unit.name}"] = float(drift.mean()) if rows else 0.0
+            weight = self._weights(tokens, known=fresh and epoch == 0)
+            both = [*rows, *shown] if epoch == 0 else rows
+            if epoch == 0 and shown:
+                weight = torch.cat([weight, tokens_of(shown).weight])
+            step = linear_step(unit, adam, both, weight, normaliser, self._config)
+            if epoch == 0:
+                figures |= step.figures(unit.name)
+        return figures
+
+    def _weights(self, tokens: Tokens, known: bool) -> Tensor:
+        """Minus the derivatives of the loss by the log-probabilities, float ``[E]``.
+
+        known: the present weights sampled all tokens, so that every ratio is 1.
+        """
+        if known and not self.needs_all:
+            return tokens.weight
+        leaf = tokens.log_prob.clone().requires_grad_()
+        loss = (self._loss or policy_loss)(tokens._replace(log_prob=leaf), self._config)
+        return -torch.autograd.grad(loss, leaf)[0]
 
     def state(self) -> dict[str, Any]:
         return {name: adam.state() for name, adam in self._adams.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from marl.learning.language.token_losses import tokens_of
 from marl.learning.language.token_trees import TokenRow
 from marl.learning.learner import ClippedAdam
 from marl.rollout.language.turns import Episode
-from marl.systems.language.gradient import adam_of, gradient_step, set_rate
+from marl.systems.language.gradient import adam_of, linear_step, set_rate
 from marl.systems.language.options import LanguageConfig
 from marl.systems.language.rows import token_row
 from marl.systems.language.speakers import Unit
@@ -37,7 +38,8 @@ class Imitation:
             adam = self._adams[unit.name]
             set_rate(adam, self._rate(unit) * share)
             rows = demonstrated(episodes, unit, 1.0)
-            figures[f"imitation_loss_{unit.name}"] = gradient_step(unit, adam, rows, 1.0, self._config).loss
+            weight = tokens_of(rows).weight
+            figures[f"imitation_loss_{unit.name}"] = linear_step(unit, adam, rows, weight, 1.0, self._config).loss
         return figures
 
     def end(self) -> None:

@@ -7,13 +7,17 @@ planner and sub-agents); this class keeps them together, and their state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from marl.envs.chat import LanguageEnv, LanguageWorld
 from marl.errors import NotFiniteError, UserError
+from marl.learning.language.token_losses import tokens_of
+from marl.learning.surrogates import kl_estimate
 from marl.policies.language.base import LanguagePolicy
 from marl.rollout.language.token_batch import TokenBatch, token_batch
 from marl.rollout.language.turns import Episode
@@ -22,7 +26,7 @@ from marl.seeding import Stream, fold_int
 from marl.systems.language.critic import Critic, CriticConfig
 from marl.systems.language.decoupled import Decoupled
 from marl.systems.language.exchange import Exchange
-from marl.systems.language.gradient import Reinforcement
+from marl.systems.language.gradient import RecipeLoss, Reinforcement
 from marl.systems.language.imitation import Imitation, demonstrated
 from marl.systems.language.options import (
     AdvantageFunction,
@@ -35,8 +39,9 @@ from marl.systems.language.options import (
     rollouts,
     row_reward,
 )
-from marl.systems.language.rows import per_token, unit_rows
-from marl.systems.language.speakers import Speakers, build_speakers
+from marl.systems.language.reference import Reference
+from marl.systems.language.rows import per_token, token_row, unit_rows
+from marl.systems.language.speakers import Speakers, Unit, build_speakers
 from marl.systems.system import System
 
 
@@ -52,12 +57,13 @@ class LanguageLearner:
         #: Whose weights a warm start changes, so that they belong to the state of a run.
         self._taught = self.speakers.units + self.speakers.frozen
         self._imitation = Imitation(self._taught, config)
-        self._reinforcement = Reinforcement(self.speakers.units, config)
+        self._reference = Reference(self.speakers.units, config)
+        self._reinforcement = Reinforcement(self.speakers.units, config, self._reference, recipe.loss)
         self._critic: Critic | None = None
         if isinstance(config, CriticConfig):
             if self.speakers.tokenizer is None:
                 raise UserError("a critic of tokens needs policies of kind tiny, whose tokens it shares")
-            self._critic = Critic(config, self.speakers.tokenizer.size, seed)
+            self._critic = Critic(config, self.speakers.tokenizer, seed)
 
         self.exchange: Exchange | None = None
         self._decoupled: Decoupled | None = None
@@ -95,33 +101,53 @@ class LanguageLearner:
             shown: demonstrations to imitate in the same gradient step.
         """
         self._imitation.end()
+        self._reference.begin()
         if self.exchange is not None:
             self.exchange.open()
         batch = token_batch(episodes, self._roles, self.speakers.trained)
         if not batch.rows:
             return {"empty_batches": 1.0}
+        drift: dict[str, float] = {}
+        if self.config.kl_in("reward"):
+            batch, drift = self._with_drift(batch)
         key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
         advantages = self._recipe.advantages(batch, self.config, Context(fraction, key, self._critic))
         _check_advantages(advantages, batch)
-        figures = dict(advantages.figures)
+        figures = dict(advantages.figures) | drift
         reward = row_reward(batch, self.config, fraction)
         if trace is not None:
             write_traces(trace, batch, reward, per_token(batch, advantages))
         rate = self._reinforcement.rate(number, fraction)
         replayed = self.config.warm_start.replayed(fraction)
         for unit in self.speakers.units:
-            own = unit_rows(batch, advantages, {self._roles[role] for role in unit.roles}, self.config.loss)
+            own = unit_rows(batch, advantages, self._numbers(unit), self.config.loss, self._reinforcement.needs_all)
             if self._decoupled is not None and self.exchange is not None and self.exchange.carries(unit):
                 self._decoupled.put(unit, batch, own, reward, rate)
                 continue
             imitated = demonstrated(shown, unit, own.normaliser * replayed, 1)
-            first = self._reinforcement.learn(unit, own.rows, own.normaliser, rate, shown=imitated)
-            if first is not None:
-                figures |= first.figures(unit.name)
+            figures |= self._reinforcement.learn(unit, own.rows, own.normaliser, rate, shown=imitated)
         if self._decoupled is not None:
             figures |= self._decoupled.update(shown, replayed)
         self._forget()
         return figures
+
+    def _numbers(self, unit: Unit) -> set[int]:
+        """Numbers of the roles that learn in a unit."""
+        return {self._roles[role] for role in unit.roles}
+
+    def _with_drift(self, batch: TokenBatch) -> tuple[TokenBatch, dict[str, float]]:
+        """The batch with the divergence from the reference by turn, and its mean over the tokens of each unit."""
+        found, figures = torch.zeros(len(batch.turn_row)), {}
+        for unit in self.speakers.units:
+            mine = [i for i, agent in enumerate(batch.agent.tolist()) if agent in self._numbers(unit)]
+            rows = [token_row(batch.rows[i], 0.0) for i in mine]
+            tokens = tokens_of(rows)._replace(reference=self._reference.score(unit, rows))
+            assert tokens.reference is not None
+            drift = kl_estimate(tokens.old, tokens.reference, self.config.kl.estimator)
+            turns = torch.isin(batch.turn_row, torch.tensor(mine, dtype=torch.int64)).nonzero().squeeze(1)
+            found.index_add_(0, turns.repeat_interleave(batch.turn_length[turns]), drift)
+            figures[f"kl_{unit.name}"] = float(drift.mean()) if len(drift) else 0.0
+        return replace(batch, turn_drift=found), figures
 
     def follow(self) -> dict[str, float]:
         """On the side ``sub`` of a shared store: learn from what waits there. Returns figures; none if nothing does."""
@@ -146,6 +172,7 @@ class LanguageLearner:
             "policy": {unit.name: unit.model.state_of(unit.key) for unit in self._taught},
             "adam": self._reinforcement.state(),
             "teacher": self._imitation.state(),
+            "reference": self._reference.state(),
             "critic": None if self._critic is None else self._critic.state(),
             "exchange": None if self.exchange is None else self.exchange.state(),
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
@@ -161,6 +188,7 @@ class LanguageLearner:
         self.take_weights(state["policy"])
         self._reinforcement.load_state(state["adam"])
         self._imitation.load_state(state["teacher"])
+        self._reference.load_state(state.get("reference", {}))  # runs begun before there were references have none
         if self._critic is not None:
             self._critic.load_state(state["critic"])
         if self.exchange is not None:
@@ -189,9 +217,21 @@ def language_system(
     config: type[LanguageConfig] = LanguageConfig,
     entry_only: bool = False,
     player: PlayerFactory = rollouts,
+    loss: RecipeLoss | None = None,
 ) -> System:
-    """A ``System`` of language worlds from its advantages. entry_only: only the first role learns."""
-    recipe = LanguageRecipe(advantages, entry_only, player)
+    """A ``System`` of language worlds from its advantages.
+
+    Args:
+        name: what ``--system`` calls it.
+        summary: a line for ``marl list systems``.
+        paper: where it comes from.
+        advantages: of the rows of a batch.
+        config: the class of its options.
+        entry_only: only the first role learns.
+        player: plays the episodes that it learns from.
+        loss: of tokens; None: the clipped surrogate, and the price of leaving a reference where the options have one.
+    """
+    recipe = LanguageRecipe(advantages, entry_only, player, loss)
 
     def build(world: LanguageWorld, options: LanguageConfig, seed: int, device: str) -> LanguageLearner:
         return LanguageLearner(world, options, recipe, seed, device)

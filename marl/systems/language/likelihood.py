@@ -10,6 +10,8 @@ from torch import Tensor
 
 from marl.learning.language.token_trees import TokenRow, TokenTrees, pack
 from marl.policies.language.base import TokenModel
+from marl.systems.language.options import LanguageConfig
+from marl.systems.language.speakers import Unit
 
 
 def log_probs(
@@ -29,6 +31,26 @@ def log_probs(
         logits = model.logits_at(role, trees.token, trees.position, trees.mask, trees.at)
         log_prob = torch.log_softmax(logits / temperature, dim=-1)
         yield trees, log_prob.gather(1, trees.target.unsqueeze(1)).squeeze(1)
+
+
+def log_probs_of(unit: Unit, rows: Sequence[TokenRow], config: LanguageConfig) -> Iterator[tuple[TokenTrees, Tensor]]:
+    """``log_probs`` under a unit's present weights, as its options sample and pack."""
+    return log_probs(unit.model, unit.key, rows, config.temperature, config.tree_tokens, config.pass_tokens)
+
+
+@torch.no_grad()
+def score(unit: Unit, rows: Sequence[TokenRow], config: LanguageConfig) -> Tensor:
+    """Log-probabilities of all learned tokens, one row's after the other's, float ``[E]``, without gradients.
+
+    Args:
+        unit: whose present weights score.
+        rows: sequences of tokens.
+        config: temperature, and how much is computed at once.
+    """
+    found = torch.zeros(sum(int(row.learned.sum()) for row in rows))
+    for trees, log_prob in log_probs_of(unit, rows, config):
+        found[trees.entry] = log_prob[trees.learned]
+    return found
 
 
 @dataclass

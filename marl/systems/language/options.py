@@ -13,6 +13,7 @@ from torch import Tensor
 
 from marl.config import Frozen
 from marl.envs.chat import LanguageEnv
+from marl.learning.language.token_losses import Tokens
 from marl.learning.rewards import outcome_reward
 from marl.policies.language.base import LanguagePolicy
 from marl.policies.language.transformer import TransformerConfig
@@ -126,7 +127,7 @@ class RewardConfig(Frozen):
     """The price of its own calls in that share; null: the same as ``cost``. Where a dear tool is always right and a
     free one often, a low price lets the dear one crowd out the other before it is learned when that will do."""
     invalid: Annotated[float, Field(ge=0.0)] = 0.01
-    """Subtracted for each own turn that was no legal call."""
+    """Subtracted once for each own turn that was no legal call, at that turn where turns have rewards."""
 
 
 class CostPhaseConfig(Frozen):
@@ -159,6 +160,20 @@ class StoreConfig(Frozen):
     """Silence after which the other side is taken as gone."""
 
 
+class KlConfig(Frozen):
+    """A price for leaving the reference: the policy that reinforcement began with."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the divergence from the reference; 0: no reference is kept."""
+    place: Literal["loss", "reward"] = "loss"
+    """In the loss, as a mean over tokens beside the surrogate; or off the reward of each turn, summed over its tokens,
+    before advantages are computed."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Of log-ratios d: k1 is d, k2 is d^2 / 2, k3 is exp(-d) - 1 + d. In the loss k1 has no gradient on average."""
+
+
 class LanguageConfig(Frozen):
     """Options of all language systems."""
 
@@ -186,7 +201,13 @@ class LanguageConfig(Frozen):
     """Gradient steps per batch. With one, the ratio to the sampling policy is taken as 1: ``learn/log_ratio_max_*``
     tells how far from that it was."""
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """How far a probability ratio counts beyond 1."""
+    """How far the ratio to the sampling policy may leave 1 before it gives no gradient any more."""
+    clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """How far it may fall; null: as far as ``clip`` says."""
+    clip_high: Positive | None = None
+    """How far it may rise; null: as far as ``clip`` says."""
+    kl: KlConfig = KlConfig()
+    """A price for leaving the policy that reinforcement began with."""
     temperature: Positive = 1.0
     """Of sampling while training."""
     greedy: bool = True
@@ -213,6 +234,16 @@ class LanguageConfig(Frozen):
             raise ValueError("cost_phase.cost is less than reward.cost: make calls dearer in the last phase")
         return self
 
+    @property
+    def clips(self) -> tuple[float, float]:
+        """How far the ratio may fall and rise."""
+        low, high = self.clip_low, self.clip_high
+        return self.clip if low is None else low, self.clip if high is None else high
+
+    def kl_in(self, place: Literal["loss", "reward"]) -> bool:
+        """Whether the divergence from a reference has a price there."""
+        return self.kl.weight > 0.0 and self.kl.place == place
+
     def cost_weight(self, fraction: float) -> float:
         """The price of calls when ``fraction`` of the run is done."""
         return self.cost_phase.cost if fraction >= self.cost_phase.begin else self.reward.cost
@@ -234,8 +265,11 @@ class Advantages(NamedTuple):
 class Values(Protocol):
     """A critic that learns from a batch as it judges it."""
 
-    def advantages(self, batch: TokenBatch, reward: Tensor) -> tuple[list[Tensor], dict[str, float]]:
-        """Advantages of each row's own tokens, from the reward ``[R]`` at the end of each row, and figures."""
+    def advantages(self, batch: TokenBatch, now: Tensor, at_end: Tensor) -> tuple[list[Tensor], dict[str, float]]:
+        """Advantages of each row's own tokens, and figures.
+
+        now: float ``[U]``, earned at once by each turn. at_end: float ``[R]``, earned at the end of each row.
+        """
 
 
 class Context(NamedTuple):
@@ -273,20 +307,55 @@ def rollouts(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePol
 class LanguageRecipe:
     """A language system's parts.
 
-    advantages: of its rows. entry_only: only the first role learns. player: plays its episodes.
+    advantages: of its rows. entry_only: only the first role learns. player: plays its episodes. loss: of its tokens,
+    given the options; None: the clipped surrogate and, where asked for, the divergence from the reference.
     """
 
     advantages: AdvantageFunction
     entry_only: bool = False
     player: PlayerFactory = rollouts
+    loss: Callable[[Tokens, LanguageConfig], Tensor] | None = None
 
 
-def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:
-    """What each row is worth, float ``[R]``: outcome, format, own answer and penalties (``RewardConfig``)."""
+def final_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:
+    """What each row earns at its end, float ``[R]``: outcome, format and own answer (``RewardConfig``).
+
+    Args:
+        batch: the rows.
+        config: weights and prices.
+        fraction: the part of the run that is done; in its last part calls may be dearer.
+    """
     options = config.reward
     team = outcome_reward(batch.success, batch.cost, config.cost_weight(fraction))
     price = config.cost_weight(fraction) if options.own_cost is None else options.own_cost
     thrifty = outcome_reward(batch.correct, batch.own_cost, price)
     own = torch.where(batch.correct.isnan() | (batch.level == 0), team, thrifty)
-    legal = ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)
-    return (1.0 - options.own) * team + options.own * own + options.format * legal - options.invalid * batch.invalid
+    return (1.0 - options.own) * team + options.own * own + options.format * legal(batch)
+
+
+def turn_reward(batch: TokenBatch, config: LanguageConfig) -> Tensor:
+    """What each turn earns at once, float ``[U]``.
+
+    That is what the world says, less the prices of an illegal call and of leaving the reference (``KlConfig``).
+    """
+    return _apart_from_calls(batch, config) - config.reward.invalid * batch.turn_invalid
+
+
+def _apart_from_calls(batch: TokenBatch, config: LanguageConfig) -> Tensor:
+    price = config.kl.weight if config.kl_in("reward") else 0.0
+    return batch.turn_reward - price * batch.turn_drift
+
+
+def row_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:
+    """All that each row earns, float ``[R]``: at its end, and at once in its turns. Arguments as ``final_reward``."""
+    return final_reward(batch, config, fraction) + earned_in_turns(batch, config)
+
+
+def earned_in_turns(batch: TokenBatch, config: LanguageConfig) -> Tensor:
+    """The sum of ``turn_reward`` over each row, float ``[R]``; illegal calls are counted, not added up one by one."""
+    return batch.of_rows(_apart_from_calls(batch, config)) - config.reward.invalid * batch.invalid
+
+
+def legal(batch: TokenBatch) -> Tensor:
+    """1 for rows whose turns were all legal calls and that answered within their budgets, else 0, float ``[R]``."""
+    return ((batch.invalid == 0) & (batch.closed > 0)).to(torch.float32)

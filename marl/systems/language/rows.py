@@ -27,36 +27,52 @@ class UnitRows(NamedTuple):
     normaliser: float
 
 
-def token_row(conversation: Conversation, weight: np.ndarray | float, sampled: bool = True) -> TokenRow:
+def token_row(
+    conversation: Conversation,
+    weight: np.ndarray | float,
+    share: np.ndarray | float | None = None,
+    sampled: bool = True,
+) -> TokenRow:
     """A conversation as a row to learn from.
 
     Args:
         conversation: with the ids and log-probabilities of its turns.
         weight: float ``[own tokens]``, of its own tokens in their order, or one number for all of them.
+        share: likewise, their parts of a mean over tokens; None: nothing but the weight counts.
         sampled: by the weights that learn from it, so that its log-probabilities mean something.
     """
     transcript = conversation.transcript
     learned = np.zeros(len(transcript.ids), dtype=bool)
     for start, end in transcript.spans:
         learned[start:end] = True
-    weights = np.zeros(len(transcript.ids))
-    weights[learned] = weight
+
+    def spread(values: np.ndarray | float) -> np.ndarray:
+        column = np.zeros(len(transcript.ids))
+        column[learned] = values
+        return column
+
+    shares = None if share is None else spread(share)
     old = np.asarray(transcript.log_probs) if sampled else np.full(len(transcript.ids), np.nan)
-    return TokenRow(transcript.ids, learned, weights, old)
+    return TokenRow(transcript.ids, learned, spread(weight), old, shares)
 
 
 def unit_rows(
-    batch: TokenBatch, advantages: Advantages, roles: Collection[int], loss: Literal["token", "turn"]
+    batch: TokenBatch,
+    advantages: Advantages,
+    roles: Collection[int],
+    loss: Literal["token", "turn"],
+    everything: bool = False,
 ) -> UnitRows:
     """The rows that some roles learn from.
 
-    Rows that give no gradient, because they do not count or all their advantages are 0, are left out.
+    Rows that do not count are left out, and so are those whose advantages are all 0 unless ``everything`` is asked for.
 
     Args:
         batch: of rows of all roles.
         advantages: of these rows.
         roles: numbers of the roles that learn.
         loss: ``LanguageConfig.loss``, what the loss is a mean over.
+        everything: rows without any advantage have a gradient too, such as that of the divergence from a reference.
     """
     mine = torch.tensor([int(agent) in roles for agent in batch.agent])
     weight = advantages.weight * mine
@@ -71,12 +87,13 @@ def unit_rows(
     for number in weight.nonzero().squeeze(1).tolist():
         conversation = batch.rows[number]
         turns = slice(ends[number] - len(conversation.transcript.spans), ends[number])
+        shares = share[turns].repeat_interleave(lengths[turns])
         if advantages.token is None:
-            weights = (share[turns] * advantages.turn[turns]).repeat_interleave(lengths[turns])
+            weights = shares * advantages.turn[turns].repeat_interleave(lengths[turns])
         else:
-            weights = share[turns].repeat_interleave(lengths[turns]) * advantages.token[number]
-        if bool(weights.any()):
-            rows.append(token_row(conversation, weights.numpy()))
+            weights = shares * advantages.token[number]
+        if everything or bool(weights.any()):
+            rows.append(token_row(conversation, weights.numpy(), shares.numpy()))
             numbers.append(number)
     return UnitRows(numbers, rows, max(normaliser, 1.0))
 

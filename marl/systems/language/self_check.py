@@ -14,6 +14,7 @@ import torch
 
 from marl.envs.chat import LanguageWorld, Turn
 from marl.errors import UserError
+from marl.learning.language.token_losses import tokens_of
 from marl.learning.language.token_trees import TokenRow
 from marl.policies.language.base import Request, TokenModel, Transcript
 from marl.policies.language.hf import HfPolicy
@@ -129,8 +130,9 @@ def _compared(policy: HfPolicy, role: str, rows: list[TokenRow]) -> tuple[LogRat
     together = sum(len(row.ids) for row in rows)
     try:
         with torch.no_grad():
+            old = tokens_of(rows).old
             for trees, log_prob in log_probs(policy, role, rows, policy.temperature, together, together):
-                found.add(log_prob, trees.old)
+                found.add(log_prob[trees.learned], old[trees.entry])
     except _FAULTS as error:
         return found, _first_line(error)
     return found, None

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from marl.envs.chat import Turn
+from marl.learning.language.token_losses import tokens_of
 from marl.learning.language.token_trees import TokenRow, pack
 from marl.learning.learner import ClippedAdam
 from marl.policies.language.base import Request, Transcript
@@ -91,10 +92,11 @@ class Bench:
 
     def _learn(self, rows: list[TokenRow]) -> None:
         self._adam.zero()
+        weight = tokens_of(rows).weight
         for trees in pack(rows, 352, 4096):
             logits = self._policy.logits_at("a", trees.token, trees.position, trees.mask, trees.at)
             log_prob = torch.log_softmax(logits, -1).gather(1, trees.target[:, None])[:, 0]
-            loss = -(log_prob * (trees.positive + trees.negative)).sum() / (WORK["batch"] * WORK["tokens"])
+            loss = -(log_prob * trees.summed(weight)).sum() / (WORK["batch"] * WORK["tokens"])
             torch.autograd.backward(loss)
         self._adam.step()
 

@@ -39,8 +39,10 @@ def test_dr_mas_has_mean_square_one_for_every_agent() -> None:
 
 def test_at_grpo_and_hierarchical_grpo_by_hand() -> None:
     reward = [1.0, 0.0, 3.0, 1.0, 1.0]
-    turn = credit.at_grpo(reward, ["q"] * 5, ["p", "p", "p", "p", "w"], [0, 0, 1, 1, 1])
+    turn = credit.at_grpo(reward, ["q"] * 5, ["p", "p", "p", "p", "w"], [0, 0, 1, 1, 1], scale=1.0)
     assert turn.tolist() == [0.5, -0.5, 1.0, -1.0, 0.0]
+    published = credit.at_grpo(reward, ["q"] * 5, ["p", "p", "p", "p", "w"], [0, 0, 1, 1, 1])
+    assert published.tolist() == pytest.approx([1.0, -1.0, 1.0, -1.0, 0.0], abs=1e-4)
     same = credit.hierarchical_grpo(reward, ["q"] * 5, ["w"] * 5, ["e1 r1", "e1 r2", "e1 r1", "e1 r2", "e1 r3"])
     assert same.tolist() == [-1.0, -0.5, 1.0, 0.5, 0.0]
 
@@ -51,3 +53,16 @@ def test_hgpo_and_gdpo_by_hand() -> None:
     assert found.tolist() == [0.5, 0.0, -0.5, 0.0]
     both = credit.gdpo([[1.0, 0.0], [10.0, 0.0]], [1.0, 1.0], ["q", "q"])
     assert both.tolist() == pytest.approx([1.0, -1.0], abs=1e-3)
+
+
+def test_hgpo_leaves_out_contexts_that_reach_before_the_begin() -> None:
+    """Three rows of one turn each in one state: one more context says nothing, but in the padded form weighs again."""
+    arguments = ([0, 0, 0, 0], [2.0, 0.0], [0, 0, 1, 1], [0, 1, 0, 1], ["q"] * 2, list("ssss"), 2, 1.0, 1.0, 1.0)
+    # All four share "s": 2, 2, 0, 0 against 1. In contexts of two only the second turns take part: 2 and 0 against 1.
+    assert credit.hgpo(*arguments).tolist() == [1.0, 1.0, -1.0, -1.0]
+    alone = ([0, 0, 0], [3.0, 0.0], [0, 0, 1], [0, 1, 0], ["q"] * 2, list("sss"), 2, 1.0, 1.0, 1.0)
+    # Against 2: 1, 1, -2. In contexts of two the lone second turn is compared with nobody; padded, the first ones
+    # are compared with each other: 3 and 0 against 1.5, with weight 3 beside 2.
+    assert credit.hgpo(*alone).tolist() == [1.0, 1.0, -2.0]
+    padded = credit.hgpo(*alone, padded=True).tolist()
+    assert padded == pytest.approx([(2 * 1 + 3 * 1.5) / 5, 1.0, (2 * -2 + 3 * -1.5) / 5])

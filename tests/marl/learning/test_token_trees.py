@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
+from marl.learning.language.token_losses import clipped_surrogate, tokens_of
 from marl.learning.language.token_trees import TokenRow, TokenTrees, pack
-from marl.learning.surrogates import ppo_clip
 from marl.policies.language.transformer import Transformer, TransformerConfig
 
 
@@ -33,16 +35,27 @@ def log_probs(model: Transformer, trees: TokenTrees) -> torch.Tensor:
     return torch.log_softmax(model.logits(hidden[trees.at]), -1).gather(1, trees.target[:, None])[:, 0]
 
 
-def loss(model: Transformer, trees: TokenTrees) -> torch.Tensor:
-    log_ratio = log_probs(model, trees) - trees.old
-    return (ppo_clip(log_ratio, trees.positive, 0.2) + ppo_clip(log_ratio, trees.negative, 0.2)).sum()
+def scored(model: Transformer, packed: list[TokenRow], capacity: int = 12) -> torch.Tensor:
+    """Log-probabilities of all learned tokens, one row's after the other's."""
+    found = torch.zeros(sum(int(row.learned.sum()) for row in packed))
+    for trees in pack(packed, capacity, 20):
+        found[trees.entry] = log_probs(model, trees)[trees.learned].detach()
+    return found
+
+
+def loss(model: Transformer, packed: list[TokenRow], capacity: int) -> torch.Tensor:
+    """The weighted sum whose gradient is that of the clipped surrogate."""
+    tokens = tokens_of(packed)
+    leaf = scored(model, packed).requires_grad_()
+    weight = torch.autograd.grad(clipped_surrogate(tokens._replace(log_prob=leaf), 0.2, 0.3), leaf)[0]
+    losses = [(log_probs(model, trees) * trees.summed(weight)).sum() for trees in pack(packed, capacity, 20)]
+    return torch.stack(losses).sum()
 
 
 @pytest.mark.parametrize("capacity", [1, 8, 12, 1000])
 def test_loss_and_gradient_are_those_of_separate_sequences(model: Transformer, capacity: int) -> None:
-    alone = sum(loss(model, trees) for row in rows() for trees in pack([row], 100, 100))
-    packed = sum(loss(model, trees) for trees in pack(rows(), capacity, 20))
-    assert isinstance(alone, torch.Tensor) and isinstance(packed, torch.Tensor)
+    alone = torch.stack([loss(model, [row], 100) for row in rows()]).sum()
+    packed = loss(model, rows(), capacity)
     assert torch.allclose(alone, packed, atol=1e-5)
     expected = torch.autograd.grad(alone, list(model.parameters()))
     found = torch.autograd.grad(packed, list(model.parameters()))
@@ -52,7 +65,30 @@ def test_loss_and_gradient_are_those_of_separate_sequences(model: Transformer, c
 def test_shared_tokens_are_stored_once() -> None:
     (trees,) = pack(rows(), 1000, 1000)
     assert trees.token.shape == (1, 5 + 2 + 6 + 3)
-    assert float(trees.count.sum()) == sum(row.learned.sum() for row in rows())
-    assert float((trees.positive + trees.negative).sum()) == pytest.approx(
+    assert trees.entry.sort()[0].tolist() == list(range(sum(row.learned.sum() for row in rows())))
+    assert float(trees.summed(tokens_of(rows()).weight).sum()) == pytest.approx(
         sum(float(row.weight[row.learned].sum()) for row in rows()), abs=1e-5
     )
+
+
+def test_rows_of_different_versions_keep_their_own_ratios(model: Transformer) -> None:
+    """Equal texts sampled by other weights: the loss and its gradient one by one, packed, and in any order."""
+    ids = [1, 2, 3, 4, 5]
+    learned = np.arange(5) >= 2
+    several = [
+        TokenRow(ids, learned, weight * learned, np.where(learned, old, 0.0))
+        for weight, old in ((1.0, -2.0), (-1.0, -2.6), (0.5, -1.2), (2.0, -4.0))
+    ]
+
+    def surrogate(packed: list[TokenRow]) -> float:
+        tokens = tokens_of(packed)
+        return float(clipped_surrogate(tokens._replace(log_prob=scored(model, packed)), 0.2, 0.2))
+
+    one_by_one = sum(surrogate([row]) for row in several)
+    expected = torch.autograd.grad(
+        torch.stack([loss(model, [row], 100) for row in several]).sum(), list(model.parameters())
+    )
+    for order in itertools.permutations(several):
+        assert surrogate(list(order)) == pytest.approx(one_by_one, abs=1e-5)
+        found = torch.autograd.grad(loss(model, list(order), 100), list(model.parameters()))
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(expected, found, strict=True))

@@ -12,6 +12,7 @@ from test_tiny_language import policy as tiny_policy
 from test_tiny_language import request
 
 from marl.errors import UserError
+from marl.learning.language.token_losses import tokens_of
 from marl.learning.language.token_trees import TokenRow
 from marl.policies.language.hf import HfPolicy
 from marl.policies.language.scoring import Scorer, _additive
@@ -103,9 +104,9 @@ def test_tokens_are_scored_as_they_were_sampled(named: tuple[str, HfPolicy], len
     assert policy.packs == MODELS[name][2]
     rows = rows_of(policy, lengths)
     for tree_tokens in (1, 400):  # each sequence for itself, and all in one tree
-        found = LogRatio()
+        found, old = LogRatio(), tokens_of(rows).old
         for trees, log_prob in log_probs(policy, "a", rows, 1.0, tree_tokens, 4096):
-            found.add(log_prob, trees.old)
+            found.add(log_prob[trees.learned], old[trees.entry])
         assert found.count >= 8 and found.largest < 1e-4, name
 
 
@@ -122,7 +123,7 @@ def test_the_first_gradient_is_that_of_the_plain_model(named: tuple[str, HfPolic
 
     policy.module.zero_grad()
     for trees, log_prob in log_probs(policy, "a", rows, 1.0, 112, 4096):
-        (-(log_prob * (trees.positive + trees.negative)).sum()).backward()
+        (-(log_prob * trees.summed(tokens_of(rows).weight)).sum()).backward()
     ours = gradient()
     for row in rows:
         logits = policy.module(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, :-1]

@@ -46,8 +46,19 @@ class Recording(BatchedEnv):
         return self.steps[-1]
 
 
-def collected(steps: int, **options: object) -> tuple[Batch, list[TimeStep]]:
-    env = Recording(TinyWorld(4, 3, **options))  # type: ignore[arg-type]
+class Relieving(Recording):
+    """In step 5 another agent takes slot 1 of copy 2 over, which the world does not call an end."""
+
+    def step(self, actions: Tree) -> TimeStep:
+        after = self.env.step(actions)
+        agent_id = after.agent_id.clone()
+        agent_id[2, 1] += 100 * (len(self.steps) >= 5)
+        self.steps.append(after._replace(agent_id=agent_id))
+        return self.steps[-1]
+
+
+def collected(steps: int, recording: type[Recording] = Recording, **options: object) -> tuple[Batch, list[TimeStep]]:
+    env = recording(TinyWorld(4, 3, **options))  # type: ignore[arg-type]
     pipeline = Pipeline(env, OFF)
     policy = JointPolicy(
         env.spec, pipeline.observation_space, DEFAULT_NETWORK, generator=torch.Generator().manual_seed(0)
@@ -97,6 +108,15 @@ def test_agents_that_die_are_masked_and_their_successors_start_anew() -> None:
         new = (steps[t].agent_id != steps[t - 1].agent_id) | steps[t].done.unsqueeze(1) if t else torch.ones(4, 3) > 0
         assert torch.equal(batch.start[t], new)
     assert batch.terminated.any() and not batch.mask.all()
+
+
+def test_the_trace_stops_where_another_agent_takes_a_slot_over() -> None:
+    batch, _ = collected(8, Relieving, horizon=20)
+    cut, start = torch.zeros(8, 4, 3, dtype=torch.bool), torch.zeros(8, 4, 3, dtype=torch.bool)
+    cut[4, 2, 1] = start[5, 2, 1] = True
+    start[0] = True
+    assert torch.equal(batch.cut, cut) and torch.equal(batch.start, start)
+    assert not batch.terminated.any() and batch.mask.all()
 
 
 def test_stretches_keep_steps_together() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn
+from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn, TurnResult
 from marl.policies.language.base import Request
 from marl.rollout.language.token_batch import token_batch
 from marl.rollout.language.trees import TreePlayer
+from marl.rollout.language.turns import TurnRecord
 from marl.systems.at_grpo import AtGrpoConfig, advantages
 from marl.systems.language.options import Context
 from scenarios.agent_hierarchy.config import HierarchyConfig
@@ -20,14 +21,13 @@ from scenarios.agent_hierarchy.world import HierarchyEnv
 
 
 class Steps(LanguageEnv):
-    """Three turns of one agent; it succeeds if it never says ``down``, which costs 0.5 at once."""
+    """Three turns of one agent; it succeeds if it never says ``down``, which is no legal call and costs 0.5 at once."""
 
     def __init__(self) -> None:
         self.possible_agents = ["a"]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         self.said: list[str] = []
-        self.rewards = {"a": 0.0}
         self.messages: list[Message] = [{"role": "user", "content": "go"}]
 
     def turn(self) -> Turn | None:
@@ -35,8 +35,11 @@ class Steps(LanguageEnv):
 
     def step(self, action: str | None) -> None:
         self.said.append(action or "")
-        self.rewards = {"a": -0.5 if action == "down" else 0.0}
         self.messages += [{"role": "assistant", "content": action}, {"role": "tool", "content": "ok"}]
+
+    def turn_result(self) -> TurnResult:
+        down = self.said[-1] == "down"
+        return TurnResult(-0.5 * down, down)
 
     def outcome(self) -> Outcome:
         ups = self.said.count("up")
@@ -69,8 +72,8 @@ class Script:
         """Nothing is cached."""
 
 
-def judge(outcome: Outcome, reward: float) -> float:
-    return float(outcome.success) + reward
+def judge(outcome: Outcome, turn: TurnRecord) -> float:
+    return float(outcome.success) + turn.reward
 
 
 def test_a_tree_by_hand() -> None:
@@ -89,10 +92,12 @@ def test_a_tree_by_hand() -> None:
     third = found[4].conversations[0].transcript
     assert third.ids == [7, 1, 7, 1, 7, 2] and third.spans == [(5, 6)]  # what led there is read, not learned
     batch = token_batch(found, {"a": 0}, {"a"})
-    assert batch.invalid.tolist() == [1, 0, 0, 1, 0, 0]  # the reward of a last turn is the outcome's
-    config = AtGrpoConfig.model_validate({"reward": {"invalid": 0.0, "cost": 0.0}})
-    turn = advantages(batch, config, Context(0.0, 0)).turn
-    assert torch.allclose(turn, torch.tensor([-0.75, 0.75, 0.75, -0.75, -0.5, 0.5]))
+    assert batch.invalid.tolist() == [1, 0, 0, 1, 1, 0]
+    assert batch.turn_time.tolist() == [0, 0, 1, 1, 2, 2]
+    for invalid, half in ((0.0, 0.75), (0.3, 0.9)):  # a candidate's own mistakes count, also in the last turn
+        config = AtGrpoConfig.model_validate({"scale": 1.0, "reward": {"invalid": invalid, "cost": 0.0}})
+        turn = advantages(batch, config, Context(0.0, 0)).turn
+        assert torch.allclose(turn, half * torch.tensor([-1.0, 1.0, 1.0, -1.0, -1.0, 1.0]))
 
 
 def test_candidates_without_an_answer_are_left_out() -> None:

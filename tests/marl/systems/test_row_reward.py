@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from marl.systems.language.options import LanguageConfig, row_reward
+from marl.systems.language.options import LanguageConfig, final_reward, row_reward, turn_reward
 
 BATCH = SimpleNamespace(
     # a planner; its sub-agents: right, wrong, of unknown worth; a planner that failed
@@ -16,8 +16,13 @@ BATCH = SimpleNamespace(
     level=torch.tensor([0, 1, 1, 1, 0]),
     correct=torch.tensor([1.0, 1.0, 0.0, float("nan"), 0.0]),
     own_cost=torch.tensor([2.0, 0.5, 0.5, 0.5, 2.0]),
-    invalid=torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]),
     closed=torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0]),
+    invalid=torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]),
+    # a turn of each, and two of the wrong sub-agent, the second of which was no legal call
+    turn_reward=torch.zeros(6),
+    turn_invalid=torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+    turn_drift=torch.tensor([0.0, 2.0, 1.0, 3.0, 0.0, 0.0]),
+    of_rows=lambda turns: torch.zeros(5).index_add_(0, torch.tensor([0, 1, 2, 2, 3, 4]), turns),
 )
 
 
@@ -51,3 +56,24 @@ def test_own_calls_may_have_a_price_of_their_own() -> None:
 
 def test_format_is_for_legal_calls_that_end_in_an_answer() -> None:
     assert reward(0.0, format=0.1) == pytest.approx([0.9, 0.9, 0.79, 0.8, 0.1])
+
+
+def test_turns_and_ends_add_up_to_rows_and_an_illegal_call_costs_once() -> None:
+    config = LanguageConfig.model_validate({"reward": {"cost": 0.1, "invalid": 0.01}})
+    paying = SimpleNamespace(**{**vars(BATCH), "turn_reward": torch.tensor([0.0, -0.5, 0.0, 0.0, 0.0, -0.25])})
+    turns = turn_reward(paying, config)  # type: ignore[arg-type]
+    assert turns.tolist() == pytest.approx([0.0, -0.5, 0.0, -0.01, 0.0, -0.25])
+    ends = final_reward(paying, config, 0.0)  # type: ignore[arg-type]
+    assert ends.tolist() == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.0])
+    rows = row_reward(paying, config, 0.0)  # type: ignore[arg-type]
+    assert rows.tolist() == pytest.approx([0.8, 0.3, 0.79, 0.8, -0.25])
+
+
+def test_leaving_the_reference_costs_turns_where_it_is_in_the_reward() -> None:
+    priced = LanguageConfig.model_validate(
+        {"reward": {"cost": 0.1, "invalid": 0.0}, "kl": {"weight": 0.1, "place": "reward"}}
+    )
+    found = row_reward(BATCH, priced, 0.0)  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.8, 0.0])
+    in_loss = LanguageConfig.model_validate({"reward": {"cost": 0.1, "invalid": 0.0}, "kl": {"weight": 0.1}})
+    assert row_reward(BATCH, in_loss, 0.0).tolist() == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.0])  # type: ignore[arg-type]
