@@ -36,12 +36,14 @@ class Option:
     """A command-line shorthand of this scenario for one configuration key: ``--map F`` for ``--set world.map=F``.
 
     switch: what the flag sets when it stands alone, by key; empty: it needs a value.
+    also: what it sets besides, by key: what the value before it needed and this one may not know.
     """
 
     flag: str
     key: str
     help: str
     switch: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

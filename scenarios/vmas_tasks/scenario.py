@@ -36,7 +36,12 @@ SCENARIO = Scenario(
     presets=Path(__file__).parent / "presets",
     default_preset="navigation",
     options=(
-        Option("--task", "world.task", "a VMAS scenario, such as navigation, balance or transport"),
+        Option(
+            "--task",
+            "world.task",
+            "a VMAS scenario as it is, such as navigation, balance or transport; a preset's options are left out",
+            also={"world.options": None},
+        ),
         Option("--horizon", "world.horizon", "steps of an episode"),
     ),
     system="mappo",

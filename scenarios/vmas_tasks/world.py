@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ METRICS: Mapping[str, Metric] = {
     "length_steps": Metric("step", "neither", "length of the episode"),
 }
 _SEED_MASK = 0x7FFFFFFF
+_QUOTED_KEY = re.compile(r"'(\w+)':")
 
 
 class Simulator(Protocol):
@@ -78,9 +80,16 @@ def make_simulator(config: VmasConfig, copies: int, device: torch.device) -> Sim
         with warnings.catch_warnings():
             # VMAS only warns of options that its scenario does not know.
             warnings.filterwarnings("error", message="Scenario kwargs")
-            return Alone(make, shared, device)
-    except (TypeError, ValueError, KeyError, AssertionError, UserWarning) as error:
-        raise UserError(f"VMAS refuses world.options of {config.task}: {' '.join(str(error).split())[:200]}") from None
+            made = Alone(make, shared, device)
+    except UserWarning as warning:
+        unknown = ", ".join(_QUOTED_KEY.findall(str(warning)))
+        raise UserError(f"VMAS's {config.task} does not know {unknown} of world.options: leave it out") from None
+    except (ArithmeticError, TypeError, LookupError, ValueError, AssertionError, RuntimeError, StopIteration) as error:
+        reason = " ".join(str(error).split())[:200] or f"it fails with {type(error).__name__}"
+        raise UserError(f"VMAS refuses world.options {config.options} of {config.task}: {reason}") from None
+    if not made.agents:
+        raise UserError(f"VMAS's {config.task} has no agents with world.options {config.options}: give it some")
+    return made
 
 
 class VmasWorld(BatchedEnv):

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from marl import api
 from marl.errors import UserError
 from marl.scenario import load_scenario
 from scenarios.vmas_tasks.alone import Alone
@@ -193,9 +194,22 @@ def test_vmas_itself() -> None:
     ("config", "message"),
     [
         (VmasConfig(task="navigatoin"), "no scenario 'navigatoin'; did you mean 'navigation'"),
-        (VmasConfig(options={"n_agnets": 3}), "VMAS refuses world.options of navigation"),
+        (VmasConfig(options={"n_agnets": 3}), "navigation does not know n_agnets of world.options"),
+        (VmasConfig(options={"n_agents": 2.5}), "VMAS refuses world.options .* of navigation: 'float' object"),
+        (VmasConfig(options={"n_agents": 0}), r"world\.options {'n_agents': 0}.*: (it fails with|give it some)"),
+        (
+            VmasConfig(task="simple_tag", options={"num_good_agents": 0, "num_adversaries": 0}),
+            "simple_tag.*(it fails with|give it some)",
+        ),
     ],
 )
 def test_mistakes(config: VmasConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_simulator(config, 1, CPU)
+
+
+def test_another_task_comes_without_the_options_of_the_preset() -> None:
+    """``lidar_range`` of navigation means nothing to transport, which would refuse it."""
+    world = api.configure("vmas_tasks", options={"task": "transport"}, overrides=["world.options={n_agents: 6}"]).world
+    assert (world.task, world.options) == ("transport", {"n_agents": 6})
+    assert api.configure("vmas_tasks").world.options["n_agents"] == 3
