@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from doc_commands import EDGES, merge_network
 
 from marl import api
 from marl.cli import main
@@ -17,7 +18,6 @@ from marl.scenario import load_scenario
 from marl.training.shipping import ship
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.render import CavRecorder
-from scenarios.cav_merging.sumo.networks import find_network
 from scenarios.cav_merging.world import CavMerging
 
 BLUE = (22, 104, 199)
@@ -112,18 +112,14 @@ def test_shipped_policies_drive_any_road_under_the_supervisor(name: str) -> None
 
 def test_edges_are_one_value_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commas of ``--edges`` are its own; ``evaluate`` compares values that are separated by commas elsewhere."""
-    names = {"ramp": "E1", "main": "E2", "merge": "E3", "after": "E4"}
-    text = find_network("merge").read_text()
-    for role, edge in names.items():
-        text = text.replace(f'"{role}"', f'"{edge}"').replace(f'"{role}_', f'"{edge}_')
     net = tmp_path / "my.net.xml"
-    net.write_text(text)
-    words = ["--net", str(net), "--edges", ",".join(f"{role}={edge}" for role, edge in names.items())]
+    merge_network(net)
+    words = ["--net", str(net), "--edges", ",".join(f"{role}={edge}" for role, edge in EDGES.items())]
     evaluate = ["evaluate", "cav_merging", "--policies", "fifo_merge", "--seeds", "0:2", "--horizon", "5,6", *words]
     assert main(evaluate) == 0
     assert main(["train", "cav_merging", "--dry-run", *words]) == 0
     shown = capsys.readouterr().out
-    assert all(f"{role}: {edge}" in shown for role, edge in names.items())
+    assert all(f"{role}: {edge}" in shown for role, edge in EDGES.items())
 
 
 def test_a_span_is_one_value_from_python() -> None:
