@@ -9,6 +9,8 @@ import pytest
 from marl.api import configure
 from marl.policies.language.tiny import TinyPolicy
 from marl.training.run import train
+from marl.training.run_folder import METRICS, read_config
+from marl.training.tracking import read_metrics
 from scripts.benchmarks import runner
 from scripts.benchmarks.coordination import tables
 from scripts.benchmarks.coordination.cells import SETS
@@ -80,7 +82,8 @@ def test_speakers_are_judged_sampling_as_their_column_says(script, tmp_path, mon
 @pytest.mark.parametrize("world", ["grids", "roads", "language"])
 def test_every_row_trains(script, tmp_path, world):
     for cell in script.cells([0], f"^{world}"):
-        run(script, cell, tmp_path)
+        folder = run(script, cell, tmp_path)
+        assert read_metrics(folder / METRICS)[-1]["agent_steps"] >= read_config(folder).total_steps, cell.name
 
 
 def rows(script):

@@ -48,7 +48,8 @@ def test_the_example_is_short():
 
 
 def test_the_example_conforms(crossing):
-    check_parallel(crossing.Crossing, steps=20).raise_if_failed()
+    report = check_parallel(crossing.Crossing, steps=20)
+    assert not report.findings, str(report)
 
 
 def test_the_batched_world_says_what_the_environment_says(crossing):

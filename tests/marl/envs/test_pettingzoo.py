@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,22 @@ from marl.testing import TinyWorld, check_parallel
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pettingzoos_own_tests_pass() -> None:
+def test_pettingzoos_own_tests_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they did play: steps are counted."""
+    played, step = Counter[str](), ParallelFace.step
+
+    def counting(self: ParallelFace, actions: Any) -> Any:
+        played[stage] += 1
+        return step(self, actions)
+
+    monkeypatch.setattr(ParallelFace, "step", counting)
+    stage = "interface"
     parallel_api_test(tiny_face(), num_cycles=50)
+    stage = "seeds"
     parallel_seed_test(tiny_face, num_cycles=20)
+    stage = "newcomers"
     parallel_api_test(newcomers_face(), num_cycles=50)
+    assert min(played[name] for name in ("interface", "seeds", "newcomers")) >= 2, played
 
 
 @pytest.mark.parametrize("make", [tiny_face, newcomers_face])

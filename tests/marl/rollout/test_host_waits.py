@@ -104,6 +104,7 @@ def test_on_a_gpu_nothing_is_waited_for(make: object) -> None:
     made, _ = collector(make("cuda"))  # type: ignore[operator]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        made.collect(SMALL.rollout)
+        batch, _ = made.collect(SMALL.rollout)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert batch.reward.device.type == "cuda" and batch.steps == SMALL.rollout

@@ -80,6 +80,7 @@ def test_pettingzoo_itself_passes_these_faults(kind: type[Honest]) -> None:
     if kind is RandomLater:
         parallel_seed_test(kind, num_cycles=500)
     parallel_api_test(kind(), num_cycles=100)
+    assert PLANTED[kind] in check_parallel(kind, steps=60).faults
 
 
 def test_turn_based() -> None:

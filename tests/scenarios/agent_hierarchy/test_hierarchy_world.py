@@ -31,8 +31,17 @@ def play(env: HierarchyEnv, say: Callable[..., str], seed: int) -> None:
 
 
 @pytest.mark.parametrize("graph", graph_names())
-def test_pettingzoo_api(graph: str) -> None:
+def test_pettingzoo_api(graph: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it did play: steps are counted."""
+    steps, step = [], HierarchyEnv.step
+
+    def counting(self: HierarchyEnv, action: str | None) -> None:
+        steps.append(action)
+        step(self, action)
+
+    monkeypatch.setattr(HierarchyEnv, "step", counting)
     api_test(make(graph), num_cycles=60)
+    assert len(steps) >= 2
 
 
 @pytest.mark.parametrize("graph", graph_names())
@@ -126,9 +135,14 @@ def test_no_text_raises(texts: list[str], seed: int) -> None:
     for guard in (False, True):
         env = make(guard=guard)
         env.reset(seed=seed)
+        said = 0
         for text in texts:
             if env.turn() is not None:
                 env.step(text)
+                said += 1
+        turn = env.turn()
+        assert said == len(texts) or turn is None
+        assert turn is None or turn.agent == env.agent_selection
 
 
 def test_same_seed_same_task_and_held_out_differs() -> None:

@@ -1,3 +1,6 @@
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -239,9 +242,21 @@ def test_plans_that_the_world_did_not_carry_out_are_made_anew():
     assert refused > 0
 
 
-def test_time_as_the_budget():
-    world = world_of(2)
-    play(world, policy_builder(SCENARIO, "windowed:milliseconds=0.5")(world), 5)
+@pytest.mark.parametrize(("milliseconds", "rounds"), [(0.55, 5), (1.05, 10)])
+def test_time_as_the_budget(monkeypatch, milliseconds, rounds):
+    """On a clock that moves by .1 ms at each look, plans are those of as many rounds of iterations as fit."""
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 1e-4))
+    timed, counted = (
+        play(world, policy_builder(SCENARIO, f"windowed:{budget}")(world), 5)
+        for world, budget in (
+            (world_of(2), f"milliseconds={milliseconds}"),
+            (world_of(2), f"iterations={rounds * module._ROUND}"),
+        )
+    )
+    assert torch.equal(timed, counted)
+    looks = next(ticks)
+    assert looks == 5 * 2 * (1 + rounds + 1)  # the begin, each round, and the end, of 2 copies in 5 steps
 
 
 def test_plans_that_do_not_agree_are_never_executed(monkeypatch):
