@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
@@ -23,7 +24,9 @@ class _Controller:
         self._env = env
         counts = torch.zeros(env.spec.n_agents, dtype=torch.int64)
         for group, slots in env.spec.groups.items():
-            counts[list(slots)] = int(env.spec.action_space[group].n)  # type: ignore[attr-defined]
+            phases = env.spec.action_space[group]
+            assert isinstance(phases, spaces.Discrete)
+            counts[list(slots)] = int(phases.n)
         self._counts = counts.to(env.device)
 
     def act(self, timestep: TimeStep) -> Tree:

@@ -37,7 +37,7 @@ def light_name(light: str) -> str:
     return f"light_{light}"
 
 
-class SignalGrid(ParallelEnv[str, Observation, int]):  # type: ignore[misc]
+class SignalGrid(ParallelEnv[str, Observation, int]):  # type: ignore[misc]  # PettingZoo has no types
     """One libsumo simulation: a process can hold no second one.
 
     Observation, reward and actions of a light are sumo-rl's defaults. ``state()``: for each light its observation,

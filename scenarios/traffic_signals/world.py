@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import Metric
@@ -58,7 +59,8 @@ class TrafficSignals(ReplayableForeignEnv):
         sizes = 0
         for group, slots in self.spec.groups.items():
             for slot in slots:
-                space = self.spec.action_space[group]
-                widths[slot] = int(space.n)  # type: ignore[attr-defined]
-                sizes += int(np.prod(self.spec.observation_space[group].shape))  # type: ignore[arg-type]
+                phases, seen = self.spec.action_space[group], self.spec.observation_space[group]
+                assert isinstance(phases, spaces.Discrete) and seen.shape is not None
+                widths[slot] = int(phases.n)
+                sizes += int(np.prod(seen.shape))
         return list(torch.split(state[:, sizes:], widths, dim=1))

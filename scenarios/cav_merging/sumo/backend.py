@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from marl.envs.batched import Metric
 from marl.envs.sumo.install import sumo_home
-from marl.envs.workers import Array, WorkerPool
+from marl.envs.workers import Array, Simulator, WorkerPool
 from marl.errors import NotFiniteError, UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
@@ -64,7 +65,9 @@ class SumoBackend:
         if network is None:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
-        factory = partial(SumoSimulator, network, self._slots, config.exact_reset, config.car_following)
+        factory: Callable[[], Simulator] = partial(
+            SumoSimulator, network, self._slots, config.exact_reset, config.car_following
+        )
         if config.gui:
             factory = partial(GuiSimulator, network, self._slots, config.car_following, screen())
         self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0, preload=PRELOAD)

@@ -216,8 +216,13 @@ class SumoSimulator:
                 self._ask(slot, name)
 
     def write(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        self._written.pack_into(outputs["cars"], 0, *chain.from_iterable(self._cars))
+        cars: Any = outputs["cars"]  # an array is a buffer, which its type says from Python 3.12 on only
+        self._written.pack_into(cars, 0, *chain.from_iterable(self._cars))
         outputs["hits"][0] = self._hits
+
+    def answer(self, question: str, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Never called: the owner knows all about the cars."""
+        raise NotImplementedError(question)
 
     def close(self) -> None:
         if self._started:
