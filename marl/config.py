@@ -70,6 +70,10 @@ class SafetyConfig(Frozen):
     margin: float = Field(
         default=0.0, description="room that an action has to leave, in the world's unit; more is stricter"
     )
+    rule: str | None = Field(
+        default=None,
+        description="module:function that makes the supervisor of a world, which then judges in the place of the world",
+    )
     early_penalty: float | None = Field(default=None, ge=0, description="penalty at the beginning of training")
     early_margin: float | None = Field(default=None, description="margin at the beginning of training")
     annealed: float = Field(
@@ -83,6 +87,10 @@ class CoordinationConfig(Frozen):
     guidance: GuidanceConfig = GuidanceConfig()
     intent: IntentConfig = IntentConfig()
     safety: SafetyConfig = SafetyConfig()
+    modules: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="further modules, by name or as module:object, each with its options (marl.coordination.registry)",
+    )
 
 
 class CheckpointConfig(Frozen):
@@ -226,12 +234,26 @@ def read_options(model: type[Options], texts: Iterable[str], source: str) -> Opt
     source: what errors call the place, such as the name of the policy whose options these are.
     """
     values: dict[str, Any] = {}
-    origin: dict[tuple[str, ...], str] = {}
     for text in texts:
-        _merge(values, assignment(text, source).values, source, origin, ())
+        _merge(values, assignment(text, source).values, source, {}, ())
+    return options_from(model, values, source)
+
+
+def options_from(model: type[Options], given: Mapping[str, Any], source: str) -> Options:
+    """The model that a partial mapping of options describes; what it leaves out keeps its default.
+
+    Args:
+        model: of the options.
+        given: some of them.
+        source: what errors call the place.
+
+    Raises ``UserError``.
+    """
+    values = _plain(given, source)
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
+        origin: dict[tuple[str, ...], str] = {(str(key),): source for key in values}
         raise UserError(" ".join(sentence(model, values, origin, error).split())) from None
 
 

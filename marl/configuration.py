@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from marl.config import AnyRunConfig, Layer, assignment, nested, read_layer, resolve
+from marl.coordination.registry import check_modules
 from marl.errors import UserError, nearest
 from marl.scenario import Scenario, load_scenario
 from marl.systems.registry import load_system
@@ -35,6 +36,7 @@ def configure(
         scenario, preset=preset, config=config, system=system, options=options, overrides=overrides, base=base
     )
     resolved: AnyRunConfig = resolve(found.config, system_of(layers).config, layers)
+    check_modules(resolved.coordination)
     world = found.coordinated(resolved.world, resolved.coordination)
     return resolved if world == resolved.world else resolved.model_copy(update={"world": world})
 

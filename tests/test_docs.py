@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from marl.cli import main
+
 REPO = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(?:python|yaml)\n# file: (\S+)\n(.*?)```", re.DOTALL)
 COMMANDS = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -67,3 +71,27 @@ def test_readme_python(tmp_path: Path) -> None:
     run(tmp_path, "-m", "marl", "train", "lifelong_mapf", "--preset", "demo", "--out", "runs/demo", *sets)
     (tmp_path / "lines.py").write_text(code, encoding="utf-8")
     assert "throughput" in run(tmp_path, "lines.py")
+
+
+def test_your_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An own language recipe, safety rule and coordination module, each as short as the page says."""
+    page = (REPO / "docs" / "your_own_modules.md").read_text(encoding="utf-8")
+    files = dict(BLOCK.findall(page))
+    assert set(files) == {"rloo.py", "patient.py", "habit.py"}
+    for name, code in files.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    lengths = {name: sum(bool(line.strip()) for line in code.splitlines()) for name, code in files.items()}
+    assert lengths["rloo.py"] <= 20 and lengths["patient.py"] <= 30
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    for block in COMMANDS.findall(page):
+        for line in block.strip().replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            assert words[0] == "marl" and main(words[1:]) == 0, capsys.readouterr().err
+            shown[line] = capsys.readouterr().out
+    assert "interventions_per_step" in next(text for line, text in shown.items() if "runs/patient-safety" in line)
+    # What a run depends on is saved with it, and a file may not have code run unasked.
+    command = [sys.executable, "-m", "marl", "evaluate", "lifelong_mapf", "--policies", "runs/habit"]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2 and "--trust habit" in done.stderr

@@ -13,11 +13,12 @@ from typing import Any
 
 from gymnasium import spaces
 
-from marl.envs.batched import BatchedEnv, Plans, TimeStep, Tree
+from marl.coordination.module import Module, Spaces, extended, merged
+from marl.envs.batched import BatchedEnv, Plans, TimeStep
 from marl.errors import UserError
 
 
-class Guidance:
+class Guidance(Module):
     """Adds the features of ``env.plan()`` to what each agent observes.
 
     reward_weight: what reaching a sub-goal earns, added to ``TimeStep.reward``.
@@ -36,27 +37,23 @@ class Guidance:
         self._features = env.enable_plan()
         (self._group,) = env.spec.groups
         self.observation_space: Mapping[str, spaces.Space[Any]] = {
-            self._group: _extended(env.spec.observation_space[self._group], self._features)
+            self._group: extended(env.spec.observation_space[self._group], self._features)
         }
+
+    def observes(self, observed: Spaces) -> Spaces:
+        return self.observation_space
+
+    def view(self, timestep: TimeStep) -> TimeStep:
+        return self.augment(timestep)
 
     def augment(self, timestep: TimeStep) -> TimeStep:
         """The same moment with the plan in its observations and the sub-goal reward; once per time step."""
         plan = self._env.plan()
         final = timestep.final
         if final is not None and plan.final is not None:
-            final = final._replace(observation=_merge(final.observation, plan.final))
+            final = final._replace(observation=merged(final.observation, plan.final))
         return timestep._replace(
-            observation=_merge(timestep.observation, plan.features),
+            observation=merged(timestep.observation, plan.features),
             reward=timestep.reward + self.reward_weight * plan.reached,
             final=final,
         )
-
-
-def _extended(space: spaces.Space[Any], features: Mapping[str, spaces.Space[Any]]) -> spaces.Dict:
-    own = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
-    return spaces.Dict({**own, **features})
-
-
-def _merge(observation: Tree, features: Mapping[str, Tree]) -> Tree:
-    own = observation if isinstance(observation, dict) else {"observation": observation}
-    return {**own, **features}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from marl.config import IntentConfig
 from marl.coordination.messages import FINAL, Channel, Moment
+from marl.coordination.module import Module, Spaces
 from marl.coordination.predictor import Predictor
 from marl.envs.abilities import Prediction, Predicts
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
@@ -30,7 +31,7 @@ __all__ = ["FEATURE", "Intent", "Prediction", "Predicts"]
 FEATURE = "intent"
 
 
-class Intent:
+class Intent(Module):
     """Adds what an agent and its companions announce to what it observes: float32 ``[B, N, H * D + K * (1 + H * D)]``.
 
     First its own trajectory; then for each companion 1 if there is one, and its trajectory. All are relative to where
@@ -67,6 +68,12 @@ class Intent:
             own = spaces.Dict(_own(space))
             self.predictor = Predictor(own, int(actions.n), options.horizon, self._scale, seed)
 
+    def observes(self, observed: Spaces) -> Spaces:
+        return {group: self.extend(space) for group, space in observed.items()}
+
+    def view(self, timestep: TimeStep) -> TimeStep:
+        return self.augment(timestep)
+
     def extend(self, space: spaces.Space[Any]) -> spaces.Dict:
         """The observation space of one agent with its companions' intents."""
         return spaces.Dict({**_own(space), FEATURE: self.space})
@@ -90,7 +97,7 @@ class Intent:
         heard = self._heard(prediction, _moment(timestep, number))
         return timestep._replace(observation=_with(timestep.observation, heard))
 
-    def negotiate(self, timestep: TimeStep, draft: Callable[[TimeStep], Tensor]) -> TimeStep:
+    def negotiate(self, timestep: TimeStep, draft: Callable[[TimeStep], Tree]) -> TimeStep:
         """R rounds of drafts; none if messages are late, which leaves no time to answer.
 
         draft: the policy's most probable actions, int64 ``[B, N]``, at a time step.
@@ -100,11 +107,12 @@ class Intent:
             # It may have learned since, and a run that is resumed has the new one only.
             timestep = self.hear(timestep, None)
         for number in range(rounds):
-            timestep = self.hear(timestep, draft(timestep), number + 1)
+            timestep = self.hear(timestep, _plain(draft(timestep)), number + 1)
         return timestep
 
-    def record(self, timestep: TimeStep, executed: Tensor) -> None:
+    def record(self, timestep: TimeStep, executed: Tree) -> None:
         """Send late messages on their way, and keep the decision for a predictor that learns."""
+        executed = _plain(executed)
         if self._channel.delay:
             announced = executed if self.rounds else None
             sent = self._corrected(self._env.predict(announced), timestep.observation, announced)
@@ -123,6 +131,23 @@ class Intent:
     def begin(self) -> None:
         """Before the first decision of a rollout: nothing has been said yet."""
         self._channel.forget()
+
+    def collect(self) -> None:
+        if self.predictor is not None:
+            self.predictor.recording = True
+
+    def learn(self, number: int) -> dict[str, float]:
+        return {} if self.predictor is None else self.predictor.learn(number)
+
+    def parameters(self) -> list[Tensor]:
+        return [] if self.predictor is None else self.predictor.parameters()
+
+    def learned(self) -> dict[str, Any]:
+        return {} if self.predictor is None else {"predictor": self.predictor.state()}
+
+    def load_learned(self, state: Mapping[str, Any]) -> None:
+        if self.predictor is not None:
+            self.predictor.load_state(state["predictor"])
 
     def state(self) -> dict[str, Tensor]:
         """The messages under way, for checkpoints."""
@@ -143,6 +168,12 @@ class Intent:
     def _relative(self, trajectory: Tensor, origin: Tensor) -> Tensor:
         """Trajectories ``[..., H, D]`` seen from ``origin`` ``[..., D]``, in units of the world's scale."""
         return ((trajectory - origin.unsqueeze(-2)) / self._scale).clamp(-1.0, 1.0)
+
+
+def _plain(actions: Tree) -> Tensor:
+    """The actions of the only group."""
+    assert isinstance(actions, Tensor)
+    return actions
 
 
 def _moment(timestep: TimeStep, number: int) -> Moment:

@@ -2,24 +2,20 @@
 
     observation - guidance - intent - policy - safety - world.step
 
-``view`` adds what modules know to a time step, ``act`` turns it into executed actions. Every module is optional.
+``view`` adds what modules know to a time step, ``act`` turns it into executed actions. Every module is optional, and
+further ones may stand beside them (``marl.coordination.registry``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from marl.config import CoordinationConfig
-from marl.coordination.guidance import Guidance
-from marl.coordination.intent import Intent
-from marl.coordination.predictor import Predictor
-from marl.coordination.safety import METRICS as SAFETY_METRICS
-from marl.coordination.safety import Safety
+from marl.coordination.registry import build_modules
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 from marl.envs.chat import Spoken
 from marl.errors import UserError
@@ -82,36 +78,22 @@ class Pipeline:
         if isinstance(env, Spoken) and env.speech_only:
             raise UserError(env.speech_only)
         self.env, self.config = env, config
-        self._guidance = Guidance(env, config.guidance.reward_weight) if config.guidance.enabled else None
-        self.observation_space: Mapping[str, spaces.Space[Any]] = (
-            self._guidance.observation_space if self._guidance else env.spec.observation_space
-        )
-        self._intent: Intent | None = None
-        if config.intent.enabled:
-            self._intent = Intent(env, self.observation_space, config.intent, seed)
-            self.observation_space = {
-                group: self._intent.extend(space) for group, space in self.observation_space.items()
-            }
-        self._safety = Safety(env, config.safety) if config.safety.enabled else None
+        self.modules, self.observation_space = build_modules(env, config, seed)
         #: Metrics that the modules add to those of the world.
-        self.metrics: Mapping[str, Metric] = SAFETY_METRICS if self._safety else {}
+        self.metrics: Mapping[str, Metric] = {
+            name: metric for module in self.modules for name, metric in module.metrics.items()
+        }
 
     def view(self, timestep: TimeStep) -> TimeStep:
         """The time step as the policy sees it; once after each ``reset`` and ``step``."""
-        if self._guidance:
-            timestep = self._guidance.augment(timestep)
-        if self._intent:
-            timestep = self._intent.augment(timestep)
-        if self._safety:
-            timestep = self._safety.account(timestep)
+        for module in self.modules:
+            timestep = module.view(timestep)
         return timestep
 
     def begin(self, policy: DrawsActions, timestep: TimeStep) -> Memory:
         """The memory before a first decision."""
-        if self._intent:
-            self._intent.begin()
-        if self._safety:
-            self._safety.begin()
+        for module in self.modules:
+            module.begin()
         return Memory(
             hidden=policy.initial_hidden(self.env.copies),
             start=torch.ones_like(timestep.alive),
@@ -121,68 +103,68 @@ class Pipeline:
     def act(self, policy: DrawsActions, timestep: TimeStep, memory: Memory, greedy: bool = False) -> Decision:
         """Decide for all agents. timestep: as ``view`` returned it. memory: of ``begin`` or the previous decision."""
         start = starts(timestep, memory)
-        if self._intent:
+
+        def draft(seen: TimeStep) -> Tree:
             # Drafts start from the same recurrent state as the decision and leave it alone.
-            timestep = self._intent.negotiate(
-                timestep, lambda seen: _plain(policy.draw(seen, memory.hidden, start, True).action)
-            )
+            return policy.draw(seen, memory.hidden, start, True).action
+
+        for module in self.modules:
+            timestep = module.negotiate(timestep, draft)
         drawn = policy.draw(timestep, memory.hidden, start, greedy)
         executed = drawn.action
-        if self._safety:
-            executed = self._safety.correct(timestep, _plain(drawn.action), drawn.scores).executed
-        if self._intent:
-            self._intent.record(timestep, _plain(executed))
+        for module in self.modules:
+            executed = module.execute(timestep, executed, drawn.scores)
+        for module in self.modules:
+            module.record(timestep, executed)
         carried = Memory(hidden=drawn.hidden, start=torch.zeros_like(start), agent_id=timestep.agent_id)
         return Decision(timestep.observation, drawn.action, executed, drawn.log_prob, start, carried)
 
-    @property
-    def _predictor(self) -> Predictor | None:
-        return self._intent.predictor if self._intent else None
-
     def record(self) -> None:
         """From now on keep what modules learn from; ``learn`` has to follow each rollout."""
-        if self._predictor:
-            self._predictor.recording = True
+        for module in self.modules:
+            module.collect()
 
     def learn(self, number: int) -> dict[str, float]:
         """Let modules learn from the decisions since the last call; number: of the update. Returns figures."""
-        return self._predictor.learn(number) if self._predictor else {}
+        return {name: value for module in self.modules for name, value in module.learn(number).items()}
 
     def learned(self) -> dict[str, Any]:
         """What modules have learned, as a tree of tensors; empty if none does."""
-        return {"predictor": self._predictor.state()} if self._predictor else {}
+        return _together([module.learned() for module in self.modules])
 
     def parameters(self) -> list[Tensor]:
         """Of what modules learn."""
-        return self._predictor.parameters() if self._predictor else []
+        return [parameter for module in self.modules for parameter in module.parameters()]
 
     def load_learned(self, state: Mapping[str, Any]) -> None:
         """Put ``learned`` back. Raises ``KeyError`` or ``RuntimeError`` if it does not fit."""
-        if self._predictor:
-            self._predictor.load_state(state["predictor"])
+        for module in self.modules:
+            module.load_learned(state)
 
     def schedule(self, fraction: float) -> None:
         """Take the module's values of a moment of training; fraction: the part of the run that is done.
 
         A pipeline that is never told has the final ones.
         """
-        if self._safety:
-            self._safety.schedule(fraction)
+        for module in self.modules:
+            module.schedule(fraction)
 
     def state(self) -> dict[str, Tensor]:
         """What the modules remember between steps, beside the world."""
-        safety = self._safety.state() if self._safety else {}
-        return safety | (self._intent.state() if self._intent else {})
+        return _together([module.state() for module in self.modules])
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put ``state`` back; before ``view`` of the moment that it was taken at."""
-        if self._safety:
-            self._safety.load_state(state)
-        if self._intent:
-            self._intent.load_state(state)
+        for module in self.modules:
+            module.load_state(state)
 
 
-def _plain(actions: Tree) -> Tensor:
-    """The actions of the only group."""
-    assert isinstance(actions, Tensor)
-    return actions
+def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several mappings as one. Raises ``ValueError`` if two modules have chosen the same name."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        twice = set(whole) & set(part)
+        if twice:
+            raise ValueError(f"two coordination modules keep something under the name {min(twice)!r}")
+        whole |= part
+    return whole

@@ -10,15 +10,17 @@ and the log-probability of the proposed action are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from marl.config import SafetyConfig
+from marl.coordination.module import Module
 from marl.envs.abilities import UNDECIDED, Resolves, ShowsCorrections, Supervised
-from marl.envs.batched import BatchedEnv, Metric, TimeStep
+from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 from marl.errors import UserError
+from marl.plugins import load_reference
 
 __all__ = ["METRICS", "UNDECIDED", "Correction", "Resolves", "Safety", "ShowsCorrections", "Supervised"]
 
@@ -34,28 +36,41 @@ class Correction(NamedTuple):
     corrected: Tensor
 
 
-class Safety:
+def _made(rule: str, env: BatchedEnv) -> object:
+    """The supervisor that ``module:function`` makes for a world."""
+    make: Any = load_reference(rule, object)
+    if not callable(make):
+        raise UserError(f"coordination.safety.rule={rule} is not a function that makes a supervisor of a world")
+    return make(env)
+
+
+class Safety(Module):
     """The supervisor of one world, with its account of interventions.
 
     options: ``margin`` is the room that a proposal has to leave, in the world's unit; 0 by default, more is stricter.
     ``penalty`` is what a correction costs the corrected agent, in the reward of the step that follows: without a price
     the policy learns to lean on the supervisor, with one, corrections are a frequent and early sign of danger. Both may
-    begin with another value, see ``schedule``.
+    begin with another value, see ``schedule``. ``rule`` names who judges in the place of the world.
     Raises ``UserError`` if the world cannot be supervised so.
     """
 
     def __init__(self, env: BatchedEnv, options: SafetyConfig | None = None):
+        self.metrics = METRICS
         self._options = options = options or SafetyConfig()
-        if not isinstance(env, Supervised | Resolves):
-            raise UserError(f"{type(env).__name__} has no supervisor: set coordination.safety.enabled=false")
+        supervisor: object = env if options.rule is None else _made(options.rule, env)
+        if not isinstance(supervisor, Supervised | Resolves):
+            raise UserError(
+                f"{type(supervisor).__name__} has no supervisor (priority, candidates and margin; or resolve): set "
+                "coordination.safety.enabled=false, or name one of your own as coordination.safety.rule=module:function"
+            )
         if len(env.spec.groups) != 1:
             raise UserError("safety needs agents of one group: set coordination.safety.enabled=false")
-        if isinstance(env, Resolves) and (options.margin != 0.0 or options.early_margin is not None):
+        if isinstance(supervisor, Resolves) and (options.margin != 0.0 or options.early_margin is not None):
             raise UserError(
-                f"{type(env).__name__} leaves no conflict at all, so that there is no margin to choose: "
+                f"{type(supervisor).__name__} leaves no conflict at all, so that there is no margin to choose: "
                 "leave coordination.safety.margin and early_margin out"
             )
-        self._env: Supervised | Resolves = env
+        self._env, self._supervisor = env, supervisor
         self._interventions = torch.zeros(env.copies, device=env.device)
         self._decisions = torch.zeros(env.copies, device=env.device)
         self._unpaid: Tensor | None = None
@@ -63,6 +78,13 @@ class Safety:
         #: would cost more, for it waits for the device.
         self.early_exits = env.device.type == "cpu"
         self.schedule(1.0)
+
+    def view(self, timestep: TimeStep) -> TimeStep:
+        return self.account(timestep)
+
+    def execute(self, timestep: TimeStep, proposed: Tree, scores: Tensor | None) -> Tree:
+        assert isinstance(proposed, Tensor)
+        return self.correct(timestep, proposed, scores).executed
 
     def begin(self) -> None:
         """Before the first decision of a rollout: nothing has been corrected yet, whatever was left unfinished."""
@@ -89,10 +111,10 @@ class Safety:
 
         proposed: int64 ``[B, N]``. scores: ``[B, N, A]``, decide between replacements of equal margin; None: the first.
         """
-        if isinstance(self._env, Resolves):
-            executed = self._env.resolve(proposed, scores)
+        if isinstance(self._supervisor, Resolves):
+            executed = self._supervisor.resolve(proposed, scores)
         else:
-            executed = self._in_order(self._env, timestep.alive, proposed, scores)
+            executed = self._in_order(self._supervisor, timestep.alive, proposed, scores)
         corrected = timestep.alive & (executed != proposed)
         self._interventions += corrected.sum(1)
         self._decisions += timestep.alive.sum(1)

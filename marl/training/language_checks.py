@@ -11,8 +11,10 @@ from marl.systems.language.critic import CriticConfig
 from marl.systems.language.speakers import Unit
 
 
-def check_groups(config: AnyRunConfig) -> None:
-    """Raise ``UserError`` unless the copies make whole groups."""
+def check_settings(config: AnyRunConfig) -> None:
+    """Raise ``UserError`` unless the copies make whole groups, and for what has no meaning where agents talk."""
+    if config.coordination.modules:
+        raise UserError("coordination.modules are for worlds of tensors: leave them out where agents talk")
     group = config.algorithm.group
     if config.copies % group:
         raise UserError(f"copies={config.copies} is not a multiple of algorithm.group={group}")

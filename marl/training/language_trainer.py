@@ -29,7 +29,7 @@ from marl.systems.language.speakers import Speakers
 from marl.systems.registry import load_system
 from marl.systems.system import System
 from marl.training.idle import IdleWatch
-from marl.training.language_checks import check_groups, check_taught, doubts
+from marl.training.language_checks import check_settings, check_taught, doubts
 from marl.training.loop import Echo, Figures, Loop, prefixed
 from marl.training.progress import Progress
 from marl.training.run_folder import RunFolder
@@ -55,7 +55,7 @@ class LanguageTrainer(Loop):
     def __init__(self, config: AnyRunConfig, scenario: Scenario, system: System, folder: RunFolder, echo: Echo):
         if scenario.language is None:
             raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
-        check_groups(config)
+        check_settings(config)
         super().__init__(config, folder, echo)
         self._world = scenario.language(config.world)
         self._held_out = scenario.language(scenario.held_out(config.world))
@@ -283,7 +283,7 @@ def language_plan(config: AnyRunConfig, imitates: bool = True) -> dict[str, Any]
     scenario = load_scenario(config.scenario)
     if scenario.language is None:
         raise UserError(f"{scenario.name} is no language world: train it with --system {scenario.system}")
-    check_groups(config)
+    check_settings(config)
     world = scenario.language(config.world)
     learner = load_system(config.system).build(world, config.algorithm, config.seed, config.device)
     taught = imitates and can_imitate(world, learner.speakers)

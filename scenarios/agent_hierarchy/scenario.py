@@ -93,6 +93,8 @@ def _coordinated(config: HierarchyConfig, coordination: CoordinationConfig) -> H
         raise UserError(f"coordination.intent.noise={intent.noise:g} is the chance of a wrong word here: at most 1")
     if safety.margin != 0.0 or safety.early_margin is not None or safety.early_penalty is not None:
         raise UserError("a guard of calls has no margin and nothing to anneal: leave margin and early_* out")
+    if safety.rule is not None:
+        raise UserError("a guard of calls has no other rule: leave coordination.safety.rule out where agents talk")
     return config.model_copy(
         update={
             "announce_delay": intent.delay,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from marl.cli import main
+from marl.config import SafetyConfig
 from marl.errors import UserError
 from marl.explain import Explained
 from marl.scenario import load_scenario, scenario_names
@@ -126,7 +127,7 @@ def test_the_tree(capsys: pytest.CaptureFixture[str]) -> None:
     whole = shown(capsys, "explain", SHOWN).splitlines()
     assert any(line.startswith("  length: 5") and line.endswith("[default of scenario tiny]") for line in whole)
     part = shown(capsys, "explain", SHOWN, "coordination.safety").splitlines()
-    assert part[0].strip().startswith("safety:") and len(part) == 7
+    assert part[0].strip().startswith("safety:") and len(part) == 1 + len(SafetyConfig.model_fields)
 
 
 @pytest.mark.parametrize(

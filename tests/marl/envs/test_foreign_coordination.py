@@ -104,8 +104,8 @@ def test_processes_do_not_change_what_the_modules_make_of_it(crossing):
         seen = pipeline.view(world.reset(0))
         found = []
         for step in range(34):
-            seen = pipeline._intent.negotiate(seen, lambda now, step=step: draws(step, (3, 4)))
-            executed = pipeline._safety.correct(seen, draws(-1 - step, (3, 4))).executed
+            seen = pipeline.modules[1].negotiate(seen, lambda now, step=step: draws(step, (3, 4)))
+            executed = pipeline.modules[2].correct(seen, draws(-1 - step, (3, 4))).executed
             found += [executed.float(), *seen.observation.values(), seen.reward]
             seen = pipeline.view(world.step(executed))
         world.close()
@@ -123,7 +123,7 @@ def test_questions_cross_once_each(crossing, monkeypatch):
         world, CoordinationConfig.model_validate(EVERYTHING | {"intent": {"enabled": True, "rounds": 2}})
     )
     seen = pipeline.view(world.reset(0))
-    pipeline._safety.correct(pipeline._intent.negotiate(seen, lambda now: draws(0, (2, 4))), draws(1, (2, 4)))
+    pipeline.modules[2].correct(pipeline.modules[1].negotiate(seen, lambda now: draws(0, (2, 4))), draws(1, (2, 4)))
     assert asked == ["predict"] * (1 + 2) + ["priority"] + ["margin"] * 4
 
 
