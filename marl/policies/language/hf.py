@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +15,10 @@ from torch import Tensor
 from marl.envs.chat import Message
 from marl.errors import UserError
 from marl.policies.language.base import Request, Transcript
+from marl.policies.language.continuing import Continuation
 from marl.policies.language.lora import adapter_names, adapter_parameters, load_parameters
-from marl.policies.language.sampling import draw, up_to
 from marl.policies.language.scoring import Scorer
 from marl.policies.language.weights import load_folder, with_adapters
-from marl.seeding import fold
 
 #: A conversation that every chat template can spell, to find out how it goes on after an assistant's turn.
 _BEFORE: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
@@ -38,6 +36,7 @@ class HfPolicy:
         max_tokens: of one turn, the end mark included.
         temperature: of sampling.
         seed: of the adapters' first weights.
+        cache_gigabytes: of keys and values that are kept between turns at most; what is beyond is read again.
 
     Raises:
         UserError: the folder cannot be loaded, or its tensors are not those of the model that it names.
@@ -56,6 +55,7 @@ class HfPolicy:
         max_tokens: int = 256,
         temperature: float = 1.0,
         seed: int = 0,
+        cache_gigabytes: float = 2.0,
     ):
         self.max_tokens, self.temperature = max_tokens, temperature
         self._device = torch.device(device)
@@ -67,12 +67,11 @@ class HfPolicy:
         self.module: torch.nn.Module = model.to(self._device).eval()
         self._own = {role: adapter_parameters(self.module, name) for role, name in self._names.items()}
         self.scorer = Scorer(self._causal)
-        # State-space models keep what they remember under another name.
-        accepted = inspect.signature(self._causal.forward).parameters
-        self._memory = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._spelt = lru_cache(maxsize=16_384)(self._spell)
         self._tail = self._find_tail()
         self._ends = self._find_ends(folder)
+        pad, budget = self._tokenizer.pad_token_id or 0, int(cache_gigabytes * 1e9)
+        self._continuation = Continuation(self._causal, self.scorer, pad, temperature, budget)
 
     # Learning (TokenModel)
 
@@ -105,7 +104,7 @@ class HfPolicy:
                     parameter.requires_grad_(True)
 
     def forget(self) -> None:
-        """Nothing is kept between turns."""
+        """Nothing is kept outside transcripts, which do not outlive the weights that wrote them."""
 
     @property
     def device(self) -> torch.device:
@@ -151,11 +150,11 @@ class HfPolicy:
             by_role.setdefault(request.turn.agent if self._own else "", []).append(number)
         for role, numbers in by_role.items():
             asked = [requests[n] for n in numbers]
-            prompts, keys = [each.transcript.ids for each in asked], [each.key for each in asked]
-            said = self.sample_as(role, prompts, keys, self.max_tokens, greedy, self._ends)
-            for number, (ids, log_probs) in zip(numbers, said, strict=True):
-                requests[number].transcript.say(ids, log_probs)
-                texts[number] = self.text(ids)
+            transcripts, keys = [each.transcript for each in asked], [each.key for each in asked]
+            self.speak(role, transcripts, keys, self.max_tokens, greedy, self._ends)
+            for number, transcript in zip(numbers, transcripts, strict=True):
+                start, end = transcript.spans[-1]
+                texts[number] = self.text(transcript.ids[start:end])
         return [texts[number] for number in range(len(requests))]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -213,7 +212,6 @@ class HfPolicy:
     def _spell(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    @torch.no_grad()
     def sample_as(
         self,
         role: str,
@@ -233,43 +231,26 @@ class HfPolicy:
             greedy: take the most probable token.
             ends: ids that end a row.
         """
+        transcripts = [Transcript(list(prompt), [0.0] * len(prompt)) for prompt in prompts]
+        self.speak(role, transcripts, keys, steps, greedy, ends)
+        said = [transcript.spans[0] for transcript in transcripts]
+        return [
+            (transcript.ids[start:end], transcript.log_probs[start:end])
+            for transcript, (start, end) in zip(transcripts, said, strict=True)
+        ]
+
+    def speak(
+        self,
+        role: str,
+        transcripts: Sequence[Transcript],
+        keys: Sequence[int],
+        steps: int,
+        greedy: bool = False,
+        ends: Sequence[int] = (),
+    ) -> None:
+        """Add a sampled turn to each transcript, which keeps what was read of it; arguments as of ``sample_as``."""
         self._select(role)
-        longest = max(map(len, prompts))
-        pad = self._tokenizer.pad_token_id or 0
-        token = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts], device=self._device)
-        seen = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=self._device)
-        position = (seen.cumsum(1) - 1).clamp(min=0)
-        row_keys = torch.tensor(keys)
-        end_marks = torch.tensor(list(ends))
-        done = torch.zeros(len(prompts), dtype=torch.bool)
-        tokens: list[Tensor] = []
-        scores: list[Tensor] = []
-        cache: Any = None
-        for step in range(steps):
-            last = torch.arange(1, len(prompts) + 1, device=self._device) * token.shape[1] - 1
-            with self.scorer.head_at(last) as shaped:
-                out = self._causal(
-                    input_ids=token,
-                    position_ids=position,
-                    attention_mask=seen,
-                    use_cache=True,
-                    **{self._memory: cache},
-                )
-                logits = shaped(out.logits).float().cpu()
-            cache = out[self._memory]
-            log_prob = torch.log_softmax(logits / self.temperature, dim=-1)
-            chosen = log_prob.argmax(dim=-1) if greedy else draw(log_prob, fold(row_keys, step))
-            tokens.append(chosen)
-            scores.append(log_prob.gather(1, chosen.unsqueeze(1)).squeeze(1))
-            done |= torch.isin(chosen, end_marks)
-            if bool(done.all()):
-                break
-            token = chosen.unsqueeze(1).to(self._device)
-            seen = torch.cat([seen, torch.ones_like(token)], dim=1)
-            position = position[:, -1:] + 1
-        ids, log_probs = torch.stack(tokens, 1).tolist(), torch.stack(scores, 1).tolist()
-        counts = [up_to(row, ends) for row in ids]
-        return [(ids[row][:count], log_probs[row][:count]) for row, count in enumerate(counts)]
+        self._continuation.speak(transcripts, keys, steps, greedy, ends)
 
 
 def _plain(message: Message) -> Message:

@@ -43,6 +43,9 @@ class HfPolicyConfig(Frozen):
     lora_rank: int | None = Field(default=8, ge=1, le=1024, description="rank of adapters per role; null: all weights")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="numbers it computes in")
     max_tokens: int = Field(default=256, ge=1, le=100_000, description="tokens of one turn")
+    cache_gigabytes: float = Field(
+        default=2.0, ge=0.0, description="of keys and values that are kept between turns; what is beyond is read again"
+    )
 
 
 class OpenAIPolicyConfig(Frozen):

@@ -25,7 +25,7 @@ from marl.systems.language.likelihood import LogRatio, log_probs
 #: How far a token's log-probability may lie from that of sampling, at most, by the type of the weights. Logits between
 #: 16 and 32 are 2**-3 apart in bfloat16 and 2**-6 in float16, and both ways round them for themselves.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.06}
-#: Tokens that are sampled in each turn.
+#: Tokens that are sampled after each prompt, in two turns.
 _STEPS = 12
 #: Longest conversation that is tried, to get beyond a window, by the kind of device.
 _LONGEST = {"cpu": 1024}
@@ -60,16 +60,15 @@ def check_policy(policy: HfPolicy, role: str, turn: Turn) -> str:
     """Sample two turns, score them again, and say what was seen; arguments and errors as of ``check_scoring``."""
     kind = policy.scorer.architecture
     prompts = _prompts(policy, turn)
-    rows = _sampled(policy, role, prompts, kind)
     allowed = TOLERANCES[policy.dtype]
-    found, fault = _compared(policy, role, rows)
+    found, fault = _compared(policy, role, prompts)
     note = ""
     if policy.packs and not (fault is None and found.largest <= allowed):
         policy.scorer.packs = False
-        note = ", one sequence a row: its layers cannot be given trees of sequences"
-        found, fault = _compared(policy, role, rows)
+        note = ", one sequence a row and read anew in every turn: its layers do more than attend to what they see"
+        found, fault = _compared(policy, role, prompts)
     if fault is not None:
-        raise UserError(f"{kind} cannot be trained: it samples, but scoring what it said fails ({fault})")
+        raise UserError(f"{kind} cannot be trained: {fault}; use a model of another architecture")
     if not found.largest <= allowed:
         raise UserError(
             f"{kind} cannot be trained: it scores what it said otherwise than it sampled it, by up to "
@@ -101,32 +100,22 @@ def _prompts(policy: HfPolicy, turn: Turn) -> list[list[int]]:
     short = transcript.ids
     scorer = policy.scorer
     length = max(len(short) + 5, scorer.window + 5 if scorer.window else 0)
-    length = min(length, _LONGEST.get(policy.device.type, _LONGEST_ELSEWHERE), scorer.positions - _STEPS)
+    length = min(length, _LONGEST.get(policy.device.type, _LONGEST_ELSEWHERE), scorer.positions - 2 * _STEPS)
     length = max(length, len(short) + 1)
     return [short, (short * (length // len(short) + 1))[:length]]
-
-
-def _sampled(policy: HfPolicy, role: str, prompts: list[list[int]], kind: str) -> list[TokenRow]:
-    keys = [fold_int(0, number) for number in range(len(prompts))]
-    try:
-        said = policy.sample_as(role, prompts, keys, _STEPS)
-    except _FAULTS as error:
-        raise UserError(f"{kind} cannot be used: sampling from it fails ({_first_line(error)})") from None
-    rows = []
-    for prompt, (ids, scores) in zip(prompts, said, strict=True):
-        learned = np.arange(len(prompt) + len(ids)) >= len(prompt)
-        old = np.concatenate([np.full(len(prompt), np.nan), scores])
-        rows.append(TokenRow([*prompt, *ids], learned, learned.astype(float), old))
-    return rows
 
 
 #: What the code of a model raises where it is given something that it does not know.
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError)
 
 
-def _compared(policy: HfPolicy, role: str, rows: list[TokenRow]) -> tuple[LogRatio, str | None]:
-    """How far scores lie apart; or why there are none."""
+def _compared(policy: HfPolicy, role: str, prompts: list[list[int]]) -> tuple[LogRatio, str | None]:
+    """How far scores lie apart from sampling; or why there are none."""
     found = LogRatio()
+    try:
+        rows = _sampled(policy, role, prompts)
+    except _FAULTS as error:
+        return found, f"sampling from it fails ({_first_line(error)})"
     together = sum(len(row.ids) for row in rows)
     try:
         with torch.no_grad():
@@ -134,8 +123,27 @@ def _compared(policy: HfPolicy, role: str, rows: list[TokenRow]) -> tuple[LogRat
             for trees, log_prob in log_probs(policy, role, rows, policy.temperature, together, together):
                 found.add(log_prob[trees.learned], old[trees.entry])
     except _FAULTS as error:
-        return found, _first_line(error)
+        return found, f"it samples, but scoring what it said fails ({_first_line(error)})"
     return found, None
+
+
+def _sampled(policy: HfPolicy, role: str, prompts: list[list[int]]) -> list[TokenRow]:
+    """A turn after each prompt, and after some more tokens another one, which goes on with what was kept."""
+    transcripts = [Transcript(list(prompt), [0.0] * len(prompt)) for prompt in prompts]
+    for turn in range(2):
+        for number, transcript in enumerate(transcripts):
+            transcript.hear(prompts[0][: turn * (2 + number)])
+        keys = [fold_int(turn, number) for number in range(len(transcripts))]
+        policy.speak(role, transcripts, keys, _STEPS // 2)
+    rows = []
+    for transcript in transcripts:
+        learned = np.zeros(len(transcript.ids), dtype=bool)
+        for start, end in transcript.spans:
+            learned[start:end] = True
+        rows.append(
+            TokenRow(transcript.ids, learned, learned.astype(float), np.where(learned, transcript.log_probs, np.nan))
+        )
+    return rows
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from test_tiny_language import request
 from marl.errors import UserError
 from marl.learning.language.token_losses import tokens_of
 from marl.learning.language.token_trees import TokenRow
+from marl.policies.language.base import Transcript
+from marl.policies.language.continuing import Continuation
 from marl.policies.language.hf import HfPolicy
 from marl.policies.language.scoring import Scorer, _additive
 from marl.systems.language.likelihood import LogRatio, log_probs
@@ -214,3 +216,73 @@ def test_sampling_does_not_depend_on_neighbours(named: tuple[str, HfPolicy]) -> 
     apart = [policy.sample_as("a", [prompt], [key], 6)[0] for prompt, key in zip(prompts, [1, 2], strict=True)]
     for (ids, scores), (own, own_scores) in zip(together, apart, strict=True):
         assert ids == own and scores == pytest.approx(own_scores, abs=1e-4), name
+
+
+def conversation(policy: HfPolicy, role: str = "a", turns: int = 4) -> list[Transcript]:
+    """Five transcripts of several turns of different lengths; two begin alike and then say different things."""
+    starts = [[5, 6, 7], [5, 6, 7], [8] * 30, [9, 10], [11] * 11]
+    transcripts = [Transcript(list(start), [0.0] * len(start)) for start in starts]
+    for turn in range(turns):
+        for number, transcript in enumerate(transcripts):
+            transcript.hear([4, *[12 + turn] * (2 * number * turn % 7)])
+        policy.speak(role, transcripts, [10 * turn + number for number in range(5)], 6, ends=[2, 13])
+    return transcripts
+
+
+def test_what_was_read_is_kept_from_turn_to_turn(named: tuple[str, HfPolicy]) -> None:
+    """The same words as by a policy that reads everything anew, from fewer tokens; and training scores them alike."""
+    name, policy = named
+    plain = Continuation(policy.module, policy.scorer, 0, 1.0, 0)
+    read, whole = [0, 0], Continuation._forward
+
+    def counted(self: Continuation, rows: Any, token: torch.Tensor) -> torch.Tensor:
+        read[self is plain] += token.numel()
+        return whole(self, rows, token)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Continuation, "_forward", counted)
+        kept = conversation(policy)
+        patch.setattr(policy, "_continuation", plain)
+        anew = conversation(policy)
+    assert [each.ids for each in kept] == [each.ids for each in anew], name
+    apart = np.abs(np.concatenate([np.subtract(a.log_probs, b.log_probs) for a, b in zip(kept, anew, strict=True)]))
+    assert apart.max() < 1e-4, name
+    if policy.packs:
+        assert read[0] < 0.75 * read[1] and all(each.cached == len(each.ids) - 1 for each in kept)
+        # A copy of a conversation goes on with the same memory, which is only ever read.
+        cached = kept[0].cache.layers[0][0].clone()
+        fork = Transcript(list(kept[0].ids), list(kept[0].log_probs), [], 0, kept[0].cache, kept[0].cached)
+        for each in (fork, kept[0]):
+            each.hear([4, 5])
+        memory = kept[0].cache
+        policy.speak("a", [fork], [77], 5)
+        policy.speak("a", [kept[0]], [77], 5)
+        assert fork.ids == kept[0].ids and torch.equal(memory.layers[0][0], cached)
+    else:
+        assert all(each.cache is None and each.cached == 0 for each in kept)
+
+
+def test_no_more_is_kept_than_may_be(tmp_path: Path) -> None:
+    folder = make_folder("llama", tmp_path)
+    policies = [HfPolicy(folder, ["a"], lora_rank=None, cache_gigabytes=size) for size in (1.0, 2e-5, 0.0)]
+    said = [conversation(policy) for policy in policies]
+    assert len({tuple(tuple(each.ids) for each in one) for one in said}) == 1
+    kept = [policy._continuation.kept_bytes for policy in policies]
+    assert kept[0] > 2e4 >= kept[1] > 0 == kept[2]
+    assert [each.cached > 0 for each in said[1]].count(True) in range(1, 5)
+    del said
+    assert [policy._continuation.kept_bytes for policy in policies] == [0, 0, 0]
+
+
+def test_equal_conversations_are_read_once(tmp_path: Path) -> None:
+    policy = HfPolicy(make_folder("qwen3", tmp_path), ["a"], lora_rank=None)
+    seen: list[int] = []
+    handle = policy.module.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[0]), with_kwargs=True
+    )
+    together = policy.sample_as("a", [[5, 6, 7]] * 6 + [[8]], list(range(7)), 5)
+    handle.remove()
+    assert seen[:2] == [2, 7]
+    apart = [policy.sample_as("a", [[5, 6, 7]], [key], 5)[0][0] for key in range(6)]
+    assert [ids for ids, _ in together[:6]] == apart
+    assert len(set(map(tuple, apart))) > 1
