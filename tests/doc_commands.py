@@ -17,11 +17,17 @@ from scenarios.cav_merging.sumo.networks import find_network
 
 REPO = Path(__file__).parent.parent
 #: Pages whose blocks another test runs as they stand.
-ELSEWHERE = {"docs/your_own.md": "tests/test_docs.py"}
+ELSEWHERE = {
+    "docs/two_algorithms.md": "tests/test_docs.py",
+    "docs/your_own.md": "tests/test_docs.py",
+    "docs/your_own_modules.md": "tests/test_docs.py",
+}
 #: The number of command lines on each page with console blocks. A new line is counted here, and run by the test.
 LISTED = {
     "README.md": 20,
+    "docs/two_algorithms.md": 3,
     "docs/your_own.md": 6,
+    "docs/your_own_modules.md": 7,
     "scenarios/traffic_signals/README.md": 3,
     "scenarios/vmas_tasks/README.md": 3,
 }
