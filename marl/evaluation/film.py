@@ -57,7 +57,7 @@ _MOVING: dict[str, dict[str, Any]] = {
 }
 
 
-def write_moving_picture(path: Path, film: Films, seconds: float = 12.0) -> None:
+def write_moving_picture(path: Path, film: Films, seconds: float = 8.0) -> None:
     """Write a film that plays by itself, again and again, wherever pictures are shown; GIF suits flat colours best.
 
     Args:

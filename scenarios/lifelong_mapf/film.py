@@ -18,7 +18,7 @@ _GOLDEN_TURN = 0.381966
 _SHARES, _FINE = 3, 2
 
 #: Longest side of a picture in pixels, and steps for which a goal that was reached glows.
-_SIDE, _GLOW = 480, 3
+_SIDE, _GLOW = 400, 3
 
 
 def colour(agent: int) -> tuple[int, int, int]:

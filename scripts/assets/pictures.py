@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
@@ -21,9 +20,9 @@ from marl.scenario import load_scenario
 from marl.training.report import record
 from marl.training.tracking import read_metrics
 from scripts.benchmarks import page
-from scripts.benchmarks.runner import marl, prepare
+from scripts.benchmarks.runner import REPO, marl, prepare, train
 
-WAREHOUSE = ["--preset", "warehouse", "--agents", "80"]
+WAREHOUSE = ["--preset", "warehouse", "--agents", "60"]
 
 
 def grid(out: Path) -> None:
@@ -77,9 +76,8 @@ def diagram(out: Path) -> None:
 
 def success(out: Path) -> None:
     """What a minute and a half of training does to a planner and its sub-agents."""
-    run = out / "quick"
-    if not (run / "metrics.csv").exists():
-        marl(["train", "agent_hierarchy", "--preset", "quick", "--out", str(run)])
+    run = REPO / "runs" / "pictures" / "quick"
+    train(run, ["agent_hierarchy", "--preset", "quick"])
     rows = [row for row in read_metrics(run / "metrics.csv") if "evaluation/success_greedy" in row]
     figure, axis = page.subplots(1, 9.0, 2.8, constrained_layout=True)
     seconds = [row["cpu_seconds"] for row in rows]

@@ -244,7 +244,7 @@ def test_a_film_shows_agents_where_they_are_and_glides_between_cells():
     parts = round(recorder.frames_per_second / 6.0)
     assert len(frames) == 4 * parts + 1
     assert all(frame.shape == frames[0].shape and not np.mod(frame.shape[:2], 16).any() for frame in frames)
-    cell = 480 // max(HEIGHT, WIDTH)
+    cell = 400 // max(HEIGHT, WIDTH)
 
     def column(frame: np.ndarray, agent: int) -> float:
         return float(np.flatnonzero((frame == colour(agent)).all(-1).any(0)).mean()) / cell
