@@ -68,7 +68,7 @@ def test_readme_python(tmp_path: Path) -> None:
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "marl.load" in block]
     small = ["total_steps=6144", "copies=8", "algorithm.rollout=16", "world.map_pool=3"]
     sets = [word for key in small for word in ("--set", key)]
-    run(tmp_path, "-m", "marl", "train", "lifelong_mapf", "--preset", "small", "--out", "runs/small", *sets)
+    run(tmp_path, "-m", "marl", "train", "lifelong_mapf", "--preset", "demo", "--out", "runs/demo", *sets)
     (tmp_path / "lines.py").write_text(code, encoding="utf-8")
     assert "throughput" in run(tmp_path, "lines.py")
 
