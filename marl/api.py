@@ -30,6 +30,7 @@ from marl.plugins import trust_named_in
 from marl.scenario import Scenario, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import run, tuning
+from marl.training.export import OPSET, Graph, export_onnx
 from marl.training.language_policy import LearnedSpeakers
 from marl.training.language_trainer import language_plan
 from marl.training.policy import LearnedPolicy, load_policy, supervise
@@ -37,10 +38,13 @@ from marl.training.run_folder import CONFIG, read_config
 from marl.training.tensor_trainer import collector_of, steps_of
 
 __all__ = [
+    "OPSET",
+    "Graph",
     "Plan",
     "configure",
     "device_of",
     "evaluate",
+    "export",
     "load",
     "make",
     "parallel_env",
@@ -147,6 +151,22 @@ def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy | LearnedSpeak
         raise UserError(f"{scenario_name} ships no policy '{policy}'{nearest(policy, shipped(scenario))}")
     assert scenario.checkpoints is not None
     return load_policy(scenario.checkpoints / policy, echo)
+
+
+def export(name: str, path: Path | str, greedy: bool | None = None, echo: Echo = lambda _: None) -> list[Graph]:
+    """Write a learned policy as ONNX graphs (``marl.training.export``). Raises ``UserError``.
+
+    Args:
+        name: as ``load`` takes it; with ``-safety`` behind it, the policy without its supervisor.
+        path: of the file.
+        greedy: the likeliest actions instead of sampled ones; None: as the policy is evaluated.
+        echo: told of broken checkpoints that are passed over.
+    """
+    bare = name.endswith("-safety") and not Path(name).is_dir()
+    policy = load(name.removesuffix("-safety") if bare else name, echo)
+    if not isinstance(policy, LearnedPolicy):
+        raise UserError(f"policy '{name}' speaks: an ONNX graph decides by numbers")
+    return export_onnx(policy.supervised(False) if bare else policy, Path(path), greedy)
 
 
 def evaluate(

@@ -30,6 +30,7 @@ from marl.cli_words import (
 )
 from marl.commands.bench import bench
 from marl.commands.explain import explain
+from marl.commands.export import export
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
 from marl.commands.scenario_help import ScenarioCommand
 from marl.commands.tune import tune
@@ -208,6 +209,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(export)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 

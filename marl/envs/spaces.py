@@ -22,6 +22,9 @@ class BitWindow(spaces.Box):
 
     def unpack(self, rows: Tensor) -> Tensor:
         """int16 ``[*, C, height]`` -> uint8 ``[*, C, height, width]``."""
+        if torch.compiler.is_compiling():  # shifts of int16 are not among what ONNX runtimes have
+            powers = 1 << torch.arange(self.width, dtype=torch.int32, device=rows.device)
+            return (rows.to(torch.int32).unsqueeze(-1) // powers % 2).to(torch.uint8)
         bits = torch.arange(self.width, dtype=torch.int16, device=rows.device)
         return ((rows.unsqueeze(-1) >> bits) & 1).to(torch.uint8)
 

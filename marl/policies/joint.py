@@ -127,7 +127,7 @@ class JointPolicy(nn.Module):
         generator: torch.Generator,
     ):
         super().__init__()
-        self.spec, self._agent_index = spec, agent_index
+        self.spec, self.agent_index = spec, agent_index
         self.units = units_of(spec, sharing)
         #: An agent's decision is a function of its own row of observations, whatever slot it is in.
         self.exchangeable = len(spec.groups) == 1 and sharing == "group" and not agent_index
@@ -149,7 +149,7 @@ class JointPolicy(nn.Module):
 
     def _observation(self, unit: Unit, observation: Tree, axis: int) -> Tree:
         part = unit.take(self.spec, observation, axis)
-        if not self._agent_index:
+        if not self.agent_index:
             return part
         size = len(self.spec.groups[unit.group])
         own: dict[str, Tree] = part if isinstance(part, dict) else {"observation": part}
@@ -238,7 +238,7 @@ class JointPolicy(nn.Module):
         observation: a tree of ``[n, *]`` in the order of ``agents``. action_mask: bool ``[n, A]``; None: all is legal.
         Raises ``UserError`` for agents that training did not have, where it matters who they are.
         """
-        if self._agent_index:
+        if self.agent_index:
             members = [self.spec.agents[i] for i in self.spec.groups[unit.group]]
             own = observation if isinstance(observation, dict) else {"observation": observation}
             unknown = [agent for agent in agents if agent not in members]

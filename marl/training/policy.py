@@ -100,7 +100,7 @@ class LearnedPolicy:
         self.adapt(env)
         pipeline = Pipeline(env, self.config.coordination)
         pipeline.load_learned(self._modules)
-        return PipelinePolicy(pipeline, self._network(env, pipeline.observation_space), is_greedy(self.config))
+        return PipelinePolicy(pipeline, self.network(env, pipeline.observation_space), is_greedy(self.config))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class of a configuration is made for its scenario and system, and found by their names.
@@ -122,7 +122,8 @@ class LearnedPolicy:
         changed = self.config.model_copy(update={"coordination": coordination})
         return LearnedPolicy(self.name, changed, self._state, self._modules)
 
-    def _network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
+    def network(self, env: BatchedEnv, observation_space: Mapping[str, spaces.Space[Any]]) -> JointPolicy:
+        """The networks with their weights, for a world that shows this. Raises ``UserError`` if they do not fit."""
         system = load_system(self.config.system)
         policy = system.policy(env.spec, observation_space, self.config.algorithm, torch.Generator())
         try:
@@ -167,7 +168,7 @@ class LearnedPolicy:
                 space = Pipeline(env_, coordination).observation_space
                 masks = env_.reset(0).action_mask
                 masked = frozenset(masks if isinstance(masks, dict) else () if masks is None else env_.spec.groups)
-                self._single = ByName(self._network(env_, space), space, masked, is_greedy(self.config))
+                self._single = ByName(self.network(env_, space), space, masked, is_greedy(self.config))
         return self._single.act(observations, infos, seed)
 
     def _player(self, face: ParallelFace) -> OnFace:
@@ -180,7 +181,7 @@ class LearnedPolicy:
             face.pipeline.load_learned(self._modules)
 
             def network(pipeline: Pipeline) -> JointPolicy:
-                return self._network(face.env, pipeline.observation_space)
+                return self.network(face.env, pipeline.observation_space)
 
             self._on_face = face, OnFace(network, face, is_greedy(self.config))
         return self._on_face[1]

@@ -16,41 +16,22 @@ import torch
 from gymnasium import spaces
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from random_policies import untrained
 from spaces_scenario import CASES, HORIZON, SpacesConfig, SpacesEnv
 from tiny_scenario import tiny_config
 
 import marl
 from marl import api
-from marl.config import AnyRunConfig, resolve
+from marl.config import resolve
 from marl.coordination.face import coordinated_face
-from marl.coordination.pipeline import Pipeline
 from marl.envs.native import from_native
 from marl.errors import UserError
 from marl.scenario import load_scenario
 from marl.systems.mappo import MAPPO
 from marl.systems.registry import load_system
-from marl.training.checkpoint import CheckpointStore
 from marl.training.policy import LearnedPolicy, load_policy
 from marl.training.run import train
-from marl.training.run_folder import RunFolder
 from marl.training.tracking import read_metrics
-
-
-def untrained(config: AnyRunConfig, folder: Path) -> LearnedPolicy:
-    """A run folder with random weights, of which some decide clearly; it is loaded as any other."""
-    env = load_scenario(config.scenario).make(config.world, 2, torch.device("cpu"))
-    space = Pipeline(env, config.coordination).observation_space
-    algorithm = load_system(config.system).algorithm(env.spec, space, config.algorithm, 0, env.device)
-    env.close()
-    draw = torch.Generator().manual_seed(1)
-    for parameter in algorithm.policy.parameters():
-        parameter.data = parameter.data + 0.5 * torch.randn(parameter.shape, generator=draw)
-    with RunFolder.create(config, folder) as run:
-        CheckpointStore(run.path).save(0, {"algorithm": algorithm.state(), "modules": {}})
-    policy = load_policy(folder)
-    assert isinstance(policy, LearnedPolicy)
-    return policy
-
 
 # Any space
 
