@@ -18,6 +18,7 @@ from scenarios.cav_merging.sumo.networks import find_network
 REPO = Path(__file__).parent.parent
 #: Pages whose blocks another test runs as they stand.
 ELSEWHERE = {
+    "docs/export.md": "tests/marl/training/test_export.py",
     "docs/two_algorithms.md": "tests/test_docs.py",
     "docs/your_own.md": "tests/test_docs.py",
     "docs/your_own_modules.md": "tests/test_docs.py",
@@ -25,6 +26,7 @@ ELSEWHERE = {
 #: The number of command lines on each page with console blocks. A new line is counted here, and run by the test.
 LISTED = {
     "README.md": 14,
+    "docs/export.md": 1,
     "docs/two_algorithms.md": 3,
     "docs/your_own.md": 6,
     "docs/your_own_modules.md": 7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -180,10 +181,14 @@ def test_spaces(tmp_path: Path, name: str) -> None:
     assert count >= 1000 and worst <= 1e-6
 
 
-def test_a_shipped_policy_by_the_command_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shipped_policy_by_the_command_and_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (REPO / "docs" / "export.md").read_text("utf-8")
     assert f"opset {api.OPSET}" in page
-    assert main(["export", "lifelong_mapf/follower", "--onnx", str(tmp_path / "follower.onnx"), "--greedy"]) == 0
+    (command,) = re.findall(r"```console\nmarl (.*)\n```", page)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)) == 0
     said = capsys.readouterr().out
     assert f"opset {api.OPSET}" in said and "in  observation.path: uint8 [n, 1, 11, 11]" in said
     assert "out action: int64 [n]" in said
