@@ -36,9 +36,9 @@ def load_graph(graph: str | GraphConfig) -> GraphConfig:
         raise UserError(f"'{place}' in {path}: {first['msg'].removeprefix('Value error, ').lower()}") from None
 
 
-def call_graph(graph: GraphConfig) -> nx.DiGraph:
+def call_graph(graph: GraphConfig) -> nx.DiGraph[str]:
     """Roles as nodes, an edge from each role to those that it may call."""
-    result = nx.DiGraph()
+    result: nx.DiGraph[str] = nx.DiGraph()
     result.add_nodes_from(graph.roles)
     result.add_edges_from((name, callee) for name, role in graph.roles.items() for callee in role.calls)
     return result
@@ -62,7 +62,8 @@ def checked(graph: GraphConfig, source: str) -> GraphConfig:
                 known = nearest(callee, [*graph.roles])
                 raise UserError(f"role '{name}' of {source} calls '{callee}', which is none of its roles{known}")
     calls = call_graph(graph)
-    lost = set(graph.roles) - nx.descendants(calls, graph.entry) - {graph.entry}
+    reached = nx.descendants(calls, graph.entry)
+    lost = set(graph.roles) - reached - {graph.entry}
     if lost:
         raise UserError(f"role '{min(lost)}' of {source} is called by nobody: add it to the calls of a role")
     if graph.cycles == "forbidden" and not nx.is_directed_acyclic_graph(calls):

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marl.envs.batched import TimeStep, Tree
-from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
+from scenarios.agent_hierarchy.conversations import Conversation
 from scenarios.agent_hierarchy.film import FRAMES_PER_SECOND, pictures
-from scenarios.agent_hierarchy.world import Conversation
+from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 
 _PLAYER = Path(__file__).parent / "player.html"
 _FIGURES = ("success", "calls", "optimal_calls", "cost", "optimal_cost", "invalid_actions")
@@ -25,7 +25,7 @@ class HierarchyRecorder:
 
     frames_per_second = FRAMES_PER_SECOND
 
-    def __init__(self, env: DiscreteHierarchy):
+    def __init__(self, env: SpokenHierarchy):
         self._env = env
         self._clear()
 

@@ -13,8 +13,9 @@ from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
 from marl.envs.chat import Turn
 from marl.errors import UserError
 from marl.seeding import fold, fold_int, seeds_of
+from scenarios.agent_hierarchy.conversations import Conversation
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
-from scenarios.agent_hierarchy.world import Conversation, HierarchyEnv
+from scenarios.agent_hierarchy.world import HierarchyEnv
 
 METRICS = {
     "success": Metric("share", "higher", "the answer was right"),

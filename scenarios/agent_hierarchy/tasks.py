@@ -107,8 +107,8 @@ class Knowledge:
         """What a step makes of a value; ``NOTHING`` stays nothing."""
         if not step.operand:
             return self.lookup(step.name, value)
-        numbers = [_plain_int(step.operand), _plain_int(value)]
-        return NOTHING if None in numbers else self.arithmetic(step.name, *numbers)  # type: ignore[arg-type]
+        operand, number = _plain_int(step.operand), _plain_int(value)
+        return NOTHING if operand is None or number is None else self.arithmetic(step.name, operand, number)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def load_tool(name: str) -> Tool:
 
 def delegation(callees: tuple[str, ...]) -> Tool:
     """The call that hands a task to another role."""
-    parameters = {
+    parameters: dict[str, dict[str, Any]] = {
         "task": {"type": "string", "description": "what to find out: a value and what to do with it"},
         "agent": {"type": "string", "enum": list(callees), "description": "who is asked"},
     }
@@ -166,16 +166,17 @@ def delegation(callees: tuple[str, ...]) -> Tool:
 
 def run(tool: Tool, arguments: Mapping[str, Any], knowledge: Knowledge, seconds: float) -> tuple[str, bool]:
     """The result of a tool as text, and whether it failed: raised, hung, or said nothing that is text."""
-    assert tool.function is not None
+    function = tool.function
+    assert function is not None
     positional = (knowledge,) if tool.knows else ()
     if not tool.own:
-        return str(tool.function(*positional, **arguments)), False
+        return str(function(*positional, **arguments)), False
     result: list[str] = []
     failure: list[str] = []
 
     def work() -> None:
         try:
-            result.append(str(tool.function(*positional, **arguments))[:MAX_RESULT])  # type: ignore[misc]
+            result.append(str(function(*positional, **arguments))[:MAX_RESULT])
         except McpError as error:
             failure.append(f"error: tool {tool.name}: {error}"[:MAX_RESULT])
         except Exception as error:

@@ -52,6 +52,7 @@ class HierarchyEnv(LanguageEnv):
         self.metadata = {"name": "agent_hierarchy_v0", "render_modes": ["ansi"], "is_parallelizable": False}
         config = hierarchy.config
         self.possible_agents = list(hierarchy.roles)
+        self.agent_selection: str
         self.observation_spaces = {name: ConversationSpace(4 * MAX_TEXT) for name in self.possible_agents}
         self.action_spaces = {name: ChatSpace(MAX_TEXT, hierarchy.examples()) for name in self.possible_agents}
         self._compact = config.grammar == "compact"

@@ -20,7 +20,7 @@ from scenarios.lifelong_mapf.maps.sources import (
 )
 
 #: File name -> generator and seed. A warehouse needs start and goal cells, which only POGEMA's format holds.
-SHIPPED = {
+SHIPPED: dict[str, tuple[RandomMap | MazeMap | RoomsMap | WarehouseMap, int]] = {
     "random.map": (RandomMap(size=20, density=0.2), 1),
     "maze.map": (MazeMap(size=21), 1),
     "rooms.map": (RoomsMap(rows=4, columns=4, room=5), 1),

@@ -68,11 +68,11 @@ def distances(blocked: np.ndarray, goal: tuple[int, int]) -> np.ndarray:
 
 def largest_component(blocked: np.ndarray) -> list[tuple[int, int]]:
     """Cells of the largest 4-connected component, in reading order."""
-    left = {tuple(cell) for cell in np.argwhere(~blocked).tolist()}
+    left: set[tuple[int, int]] = {(row, column) for row, column in np.argwhere(~blocked).tolist()}
     best: list[tuple[int, int]] = []
     while left:
         reached = np.argwhere(np.isfinite(distances(blocked, min(left)))) - 1
-        cells = [tuple(cell) for cell in reached.tolist()]
+        cells: list[tuple[int, int]] = [(row, column) for row, column in reached.tolist()]
         left.difference_update(cells)
         best = max(best, cells, key=len)
     return best
@@ -139,7 +139,13 @@ def record(episode: Episode) -> dict[str, np.ndarray]:
     observation, _ = env.reset()
     radius = episode.radius
     walkers = Walkers(blocked, rng, wait=episode.on_target == "nothing")
-    positions, goals, active, missing, rewards, all_actions, windows = [], [], [], [], [], [], []
+    positions: list[np.ndarray] = []
+    goals: list[np.ndarray] = []
+    active: list[list[bool]] = []
+    missing: list[list[bool]] = []
+    rewards: list[list[float]] = []
+    all_actions: list[np.ndarray] = []
+    windows: list[np.ndarray] = []
 
     def look() -> None:
         positions.append(np.array(env.get_agents_xy(ignore_borders=True)))
@@ -194,7 +200,7 @@ def main() -> None:
                     episode = Episode(name, text, collision, on_target, density, radius)
                     arrays = record(episode)
                     path = args.out / episode.file_name
-                    np.savez_compressed(path, **arrays)
+                    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # taken for allow_pickle, which old numpy lacks
                     total += path.stat().st_size
                     steps, n_agents = arrays["actions"].shape
                     print(f"{path.name}: {n_agents} agents, {steps} steps, reward {arrays['reward'].sum()}")

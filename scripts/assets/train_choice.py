@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, Warehous
 from scenarios.lifelong_mapf.search.choice_training import Recording, gain_per_work, score_weights
 from scenarios.lifelong_mapf.search.guided_search import CHOICE_FILE
 from scenarios.lifelong_mapf.search.neighbourhoods import FEATURES
-from scenarios.lifelong_mapf.search.windowed import DRAWS, WindowedConfig
+from scenarios.lifelong_mapf.search.windowed import DRAWS, WindowedConfig, WindowedWorld
 from scenarios.lifelong_mapf.world import LifelongMapf
 
 #: Kind -> generators, agents, options of the search.
@@ -70,7 +71,9 @@ def main() -> None:
                 central_state=False,
             )
             world = LifelongMapf(config, COPIES)
-            policy = Recording(world, options, GuidanceConfig(vector=f"search-{kind}"), choice)
+            # Its config is of the very class that the protocol describes, but fields may not be widened in a protocol.
+            searched = cast(WindowedWorld, world)
+            policy = Recording(searched, options, GuidanceConfig(vector=f"search-{kind}"), choice)
             timestep = world.reset(50 * number)
             for _ in range(arguments.steps):
                 timestep = world.step(policy.act(timestep))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from marl.api import configure
-from marl.cli import parse_seeds
+from marl.cli_words import parse_seeds
 from marl.config import AnyRunConfig
 from marl.evaluation.statistics import over_seeds
 from marl.training.run import resume, train

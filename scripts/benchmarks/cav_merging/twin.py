@@ -8,13 +8,21 @@ beside the distance between two halves of SUMO's own seeds. Writes docs/benchmar
 file are kept, so delete it to make all of them again. Minutes on one core.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scripts.benchmarks.runner import PAGES, read_figures, write_figures
+
+if TYPE_CHECKING:
+    from scenarios.cav_merging.compare import Floats
+    from scenarios.cav_merging.config import CavConfig
 
 METRICS = ("flow_veh_per_h", "mean_speed_mps", "merged_share", "travel_time_s", "collision_rate")
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -23,7 +31,7 @@ RESAMPLES = 1000
 # Worker processes import this file too and are to stay free of torch: the functions that do the work bring it along.
 
 
-def distance(a, b):
+def distance(a: Floats, b: Floats) -> float:
     """Largest difference of the two empirical distribution functions; NaN if one of the samples is empty."""
     import numpy as np
 
@@ -34,7 +42,7 @@ def distance(a, b):
     return float(np.abs(below[0] - below[1]).max())
 
 
-def headways(twin, sumo):
+def headways(twin: Sequence[Floats], sumo: Sequence[Floats]) -> dict[str, dict[str, float]]:
     """Quantiles in seconds, and the distance of the distributions with its interval over seeds."""
     import numpy as np
 
@@ -43,39 +51,40 @@ def headways(twin, sumo):
     again = []
     for _ in range(RESAMPLES):
         chosen = draw.integers(0, len(twin), len(twin))
-        again.append(distance(*(np.concatenate([sample[i] for i in chosen]) for sample in (twin, sumo))))
+        drawn = [np.concatenate([sample[i] for i in chosen]) for sample in (twin, sumo)]
+        again.append(distance(drawn[0], drawn[1]))
     low, high = np.nanquantile(again, (0.025, 0.975))
-    figures = {
+    figures: dict[str, dict[str, float]] = {
         name: {"n": len(values)} | {f"q{round(100 * q)}": round(float(np.quantile(values, q)), 3) for q in QUANTILES}
         for name, values in pooled.items()
     }
-    halves = (np.concatenate(sumo[k::2]) for k in (0, 1))
     figures["ks"] = {
         "value": round(distance(pooled["twin"], pooled["sumo"]), 4),
         "ci_low": round(float(low), 4),
         "ci_high": round(float(high), 4),
-        "halves_of_sumo": round(distance(*halves), 4),
+        "halves_of_sumo": round(distance(np.concatenate(sumo[0::2]), np.concatenate(sumo[1::2])), 4),
     }
     return figures
 
 
-def world(preset, **options):
+def world(preset: str, **options: str) -> CavConfig:
     """The world of a preset without its curriculum."""
     from marl.api import configure
     from scenarios.cav_merging.scenario import SCENARIO
 
-    config = configure(SCENARIO.name, preset=preset).world
-    return SCENARIO.held_out(config).model_copy(update=options)
+    config: CavConfig = SCENARIO.held_out(configure(SCENARIO.name, preset=preset).world)
+    return config.model_copy(update=options)
 
 
-def row(preset, drivers, policy, seeds):
+def row(preset: str, drivers: str, policy: str, seeds: Sequence[int]) -> dict[str, Any]:
     """One row of the table."""
     from marl.evaluation.statistics import estimate, mean, paired_difference
     from scenarios.cav_merging.compare import play
 
     twin, sumo = (play(world(preset, backend=backend, drivers=drivers), policy, seeds) for backend in ("twin", "sumo"))
     kept = sumo.metrics["lost"] == 0.0
-    found = {"preset": preset, "drivers": drivers, "policy": policy, "seeds": len(seeds), "lost": int((~kept).sum())}
+    found: dict[str, Any] = {"preset": preset, "drivers": drivers, "policy": policy, "seeds": len(seeds)}
+    found["lost"] = int((~kept).sum())
     for name in METRICS:
         a, b = twin.metrics[name][kept], sumo.metrics[name][kept]
         estimates = {
@@ -90,7 +99,7 @@ def row(preset, drivers, policy, seeds):
     return found
 
 
-def main():
+def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,9 +112,9 @@ def main():
     before = read_figures(arguments.out)["rows"]
     known = {(made["preset"], made["drivers"], made["policy"], made["seeds"]): made for made in before}
     cases = (arguments.presets.split(","), ("timid", "assertive"), ("sumo_default", "idm_gap_acceptance"))
-    for case in itertools.product(*cases):
-        made = known.get((*case, arguments.seeds))
-        rows.append(made or row(*case, range(10_000, 10_000 + arguments.seeds)))
+    for preset, drivers, policy in itertools.product(*cases):
+        made = known.get((preset, drivers, policy, arguments.seeds))
+        rows.append(made or row(preset, drivers, policy, range(10_000, 10_000 + arguments.seeds)))
         sys.stdout.write(json.dumps(rows[-1]) + "\n")
         sys.stdout.flush()
         write_figures(arguments.out, "cav_twin", {"rows": rows}, indent=2)

@@ -184,9 +184,9 @@ def leaning(rows: list[dict[str, Any]]) -> list[str]:
         seeds = sorted(first.keys() & second.keys())
         words = []
         for metric, figure in figures.items():
-            values = [first[seed][metric] - second[seed][metric] for seed in seeds if metric in first[seed]]
-            if values:
-                words.append(change(values, *figure) + ("" if clear(values) else " (no evidence)"))
+            changes = [first[seed][metric] - second[seed][metric] for seed in seeds if metric in first[seed]]
+            if changes:
+                words.append(change(changes, *figure) + ("" if clear(changes) else " (no evidence)"))
         if words:
             judged = "with" if enabled else "without"
             lines.append(f"- *{one.capitalize()}* less *{two}*, judged {judged} the supervisor: {', '.join(words)}.")

@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one core each")
     arguments = parser.parse_args()
     prepare()
-    from marl.cli import parse_seeds
+    from marl.cli_words import parse_seeds
 
     chosen = cells(parse_seeds(arguments.seeds), arguments.cells)
     for stage in stages if arguments.stage == "all" else (arguments.stage,):

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 from scripts.benchmarks.runner import PAGES, REPO, read_figures, write_figures
 
@@ -38,6 +38,7 @@ def measure(policy: str, kind: str, agents: int, steps: int) -> dict[str, Any]:
 
     from marl import api
     from marl.scenario import load_scenario
+    from scenarios.lifelong_mapf.world import LifelongMapf
 
     torch.set_num_threads(1)
     scenario = load_scenario("lifelong_mapf")
@@ -48,7 +49,7 @@ def measure(policy: str, kind: str, agents: int, steps: int) -> dict[str, Any]:
     env = scenario.make(small.world, 1, torch.device("cpu"))
     build(env).act(env.reset(0))  # compiles
     config = api.configure("lifelong_mapf", options=options, overrides=overrides)
-    env = scenario.make(config.world, 1, torch.device("cpu"))
+    env = cast(LifelongMapf, scenario.make(config.world, 1, torch.device("cpu")))
     timestep = env.reset(0)
     before = peak_mib()
     times, world = [], []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from marl.api import policy_builder
-from marl.cli import parse_seeds
+from marl.cli_words import parse_seeds
 from marl.evaluation.runner import evaluate
 from marl.evaluation.statistics import estimate
 from marl.scenario import load_scenario
@@ -36,7 +36,7 @@ def smooth(values: np.ndarray, width: int = 15) -> np.ndarray:
     sums = np.cumsum(np.insert(values, 0, 0.0))
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - width, 0)
-    return (sums[last] - sums[first]) / (last - first)
+    return np.asarray((sums[last] - sums[first]) / (last - first))
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 #: (scenario, part, size to run through, further options) of the curves.
-CURVES = [
+CURVES: list[tuple[str, str, str, list[str]]] = [
     ("lifelong_mapf", "world", "copies", []),
     ("lifelong_mapf", "world", "agents", []),
     ("lifelong_mapf", "world", "map", []),

@@ -110,7 +110,7 @@ def _by_turn(ours: dict[str, Any], theirs: dict[str, Any]) -> list[float]:
 
 def _elsewhere(name: str, target: float, record: dict[str, Any], file: str) -> dict[str, Any]:
     """A row from the record of another script."""
-    ours = record.get("value", record.get("marl"))
+    ours = record["value"] if "value" in record else record["marl"]
     anchor, asked = record["anchor"], record.get("target", target)
     return {
         "name": name,

@@ -6,6 +6,8 @@ Random phases on sumo-rl's 4x4 grid, decisions 41 to 140 after a reset, as the a
 observation, reward, central state and metrics. The two take turns; agent-steps per CPU-second of all processes.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -13,13 +15,20 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Discrete
+
+    from marl.envs.batched import Tree
+    from scenarios.traffic_signals.world import TrafficSignals
 
 SKIP, STEPS = 40, 100
 
 # Worker processes import this file too and are to stay free of torch: the functions bring it along.
 
 
-def turn(env):
+def turn(env: TrafficSignals) -> float:
     """Agent-steps per CPU-second."""
     import torch
 
@@ -31,8 +40,10 @@ def turn(env):
     for step in range(SKIP + STEPS):
         if step == SKIP:
             before = process_seconds(env.pool.pids)
-        actions = {
-            group: torch.randint(int(space.n), (env.copies, len(env.spec.groups[group])), generator=random)
+        actions: dict[str, Tree] = {
+            group: torch.randint(
+                int(cast("Discrete", space).n), (env.copies, len(env.spec.groups[group])), generator=random
+            )
             for group, space in env.spec.action_space.items()
         }
         start = time.process_time()
@@ -42,7 +53,7 @@ def turn(env):
     return STEPS * env.copies * env.spec.n_agents / (cpu + process_seconds(env.pool.pids) - before)
 
 
-def main():
+def main() -> None:
     import torch
 
     from marl.api import configure

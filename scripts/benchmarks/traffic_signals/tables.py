@@ -8,6 +8,7 @@ means with 95 % intervals over the instances, for each training seed.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from scripts.benchmarks import page
 from scripts.benchmarks.runner import PAGES, write_figures
@@ -33,7 +34,7 @@ def main() -> None:
     policies = [*BASELINES, *map(str, folders)]
     results = evaluate("traffic_signals", policies, seeds=range(arguments.instances))
     names = {str(folder): f"mappo, seed {seed}" for seed, folder in enumerate(folders)}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "policy": names.get(row.policy, row.policy),
             "metric": row.metric,

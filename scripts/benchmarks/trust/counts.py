@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,8 @@ def readers(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     for target in TARGETS:
         with tempfile.TemporaryDirectory(prefix="marl-readers-") as folder:
             # Hypothesis stops early where a strategy is small; counts are what was tried.
-            found[target.name] = _many(
-                options.count, options.seed, target.tries, lambda tried, t=target, f=folder: attempt(t, Path(f), tried)
-            )
+            tries = partial(attempt, target, Path(folder))
+            found[target.name] = _many(options.count, options.seed, target.tries, tries)
         print(target.name, found[target.name], flush=True)
     total = sum(each["tries"] for each in found.values())
     return {"tries": total, "readers": found}, not any(each["faults"] for each in found.values())
@@ -134,7 +134,7 @@ def faults(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     rows = {
         kind.__name__: {
             "fault": fault,
-            "ours": fault in check_parallel(lambda kind=kind: kind(), steps=40).faults,
+            "ours": fault in check_parallel(partial(kind), steps=40).faults,
             "pettingzoo": theirs(kind),
         }
         for kind, fault in PLANTED.items()
