@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,11 +54,9 @@ def bench(
     if unknown:
         raise UserError(f"there is no part '{unknown[0]}'{nearest(unknown[0], PARTS)}")
     prepare_process()
-    sizes: list[tuple[float | None, Mapping[str, Any]]] = [(None, {})]
-    axis = None
-    if vary is not None:
-        axis = _axis(found, vary)
-        sizes = list(axis.settings.items())
+    axis = None if vary is None else _axis(found, vary)
+    sizes: list[tuple[float | None, Mapping[str, Any]]] = [(None, {})] if axis is None else [*axis.settings.items()]
+    turns = _Turns(tuple(parts), repeats, seconds, steps or found.benchmark.steps, progress)
     rows: list[Row] = []
     bandwidth: float | None = None
     for size, settings in sizes:
@@ -76,22 +74,67 @@ def bench(
             peak = PeakMemory(device)
         peak.restart()
         label = "" if size is None or axis is None else f"{size:g} {axis.unit}"
-        rows += _measure(
-            found,
-            config,
-            tuple(parts),
-            repeats,
-            seconds,
-            steps or found.benchmark.steps,
-            bandwidth,
-            label,
-            size,
-            peak,
-            progress,
-        )
+        rows += _measure(_Case(found, config, size, label), turns, bandwidth, peak)
     if axis is not None:
         rows += list(_exponents(rows, axis))
     return rows
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """How all sizes are measured; fields as the arguments of ``bench``. steps: of all copies, of the world's parts."""
+
+    parts: tuple[str, ...]
+    repeats: int
+    seconds: float
+    steps: int
+    progress: Progress
+
+    def rates(self, made: Sequence[Part], title: str, label: str) -> dict[str, list[float]]:
+        """Steps per second of each turn, by part."""
+        rates: dict[str, list[float]] = {part.name: [] for part in made}
+        # The turn that warms up also says how often a part has to be repeated until it takes long enough.
+        calls = {part.name: _calls(part, self.seconds) for part in made}
+        total = self.repeats * len(made)
+        for turn in range(self.repeats):
+            for number, part in enumerate(made):
+                self.progress(f"{title}: {part.name} {label}".rstrip(), turn * len(made) + number, total)
+                spent = steps = 0.0
+                for _ in range(calls[part.name]):
+                    spent += part.run()
+                    steps += part.steps()
+                rates[part.name].append(steps / max(spent, 1e-9))
+        return rates
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One configuration. size: where sizes are run through, which one; label: the same in words."""
+
+    scenario: Scenario
+    config: AnyRunConfig
+    size: float | None
+    label: str
+
+    def parts(self, turns: _Turns) -> list[Part]:
+        """What is to be measured, built."""
+        if load_system(self.config.system).kind == "language":
+            return list(LanguageParts(self.scenario, self.config).parts(turns.parts))
+        return list(WorldParts(self.scenario, self.config, turns.steps).parts(turns.parts))
+
+    def work(self, part: Part, rates: Sequence[float], peak: PeakMemory) -> dict[str, Any]:
+        """What a row says of the work that was measured."""
+        work: dict[str, Any] = {
+            "scenario": self.scenario.name,
+            "preset": self.config.preset,
+            "copies": self.config.copies,
+            **self.scenario.instance(self.config.world),
+            **part.notes(),
+        }
+        seconds = part.steps() / statistics.median(rates)
+        if self.size is not None:
+            work |= {"size": self.label, "vary": self.size, "seconds": seconds, "peak_bytes": float(peak.bytes())}
+        return work
 
 
 def _axis(scenario: Scenario, name: str) -> Axis:
@@ -101,49 +144,15 @@ def _axis(scenario: Scenario, name: str) -> Axis:
     return axes[name]
 
 
-def _measure(
-    scenario: Scenario,
-    config: AnyRunConfig,
-    wanted: tuple[str, ...],
-    repeats: int,
-    seconds: float,
-    steps_of_world: int,
-    bandwidth: float,
-    label: str,
-    size: float | None,
-    peak: PeakMemory,
-    progress: Progress,
-) -> Iterator[Row]:
+def _measure(case: _Case, turns: _Turns, bandwidth: float, peak: PeakMemory) -> Iterator[Row]:
     """All parts of one configuration, in turns."""
-    device = torch.device(config.device)
-    made: list[Part]
-    if load_system(config.system).kind == "language":
-        made = list(LanguageParts(scenario, config).parts(wanted))
-    else:
-        made = list(WorldParts(scenario, config, steps_of_world).parts(wanted))
+    device = torch.device(case.config.device)
+    made = case.parts(turns)
     per = Stopwatch(device).unit
-    rates: dict[str, list[float]] = {part.name: [] for part in made}
-    # The turn that warms up also says how often a part has to be repeated until it takes long enough.
-    calls = {part.name: _calls(part, seconds) for part in made}
-    for turn in range(repeats):
-        for number, part in enumerate(made):
-            progress(f"{scenario.name}: {part.name} {label}".rstrip(), turn * len(made) + number, repeats * len(made))
-            spent = steps = 0.0
-            for _ in range(calls[part.name]):
-                spent += part.run()
-                steps += part.steps()
-            rates[part.name].append(steps / max(spent, 1e-9))
+    title = case.scenario.name
+    rates = turns.rates(made, title, case.label)
     for part in made:
-        work: dict[str, Any] = {
-            "scenario": scenario.name,
-            "preset": config.preset,
-            "copies": config.copies,
-            **scenario.instance(config.world),
-            **part.notes(),
-        }
-        seconds_each = part.steps() / statistics.median(rates[part.name])
-        if size is not None:
-            work |= {"size": label, "vary": size, "seconds": seconds_each, "peak_bytes": float(peak.bytes())}
+        work = case.work(part, rates[part.name], peak)
         row = median_row(part.name, f"{part.unit} per {per}", device_name(device), rates[part.name], work)
         if part.bytes_per_step is not None:
             share = row.value * part.bytes_per_step / bandwidth
@@ -151,7 +160,8 @@ def _measure(
             row = replace(row, work={**row.work, **moved, "bandwidth_share": share})
         yield row
         part.close()
-    progress(f"{scenario.name} {label}".rstrip(), repeats * len(made), repeats * len(made))
+    total = turns.repeats * len(made)
+    turns.progress(f"{title} {case.label}".rstrip(), total, total)
 
 
 def _calls(part: Part, seconds: float) -> int:

@@ -195,6 +195,11 @@ class _Training:
         self._rollout: int = config.algorithm.rollout
         self._updates = 0
         self._batch = self._collect()
+        #: Agent-steps of a rollout, and the bytes that each of them holds.
+        self._steps = self._rollout * env.copies * env.spec.n_agents
+        self._held = sum(_bytes(column) for column in vars(self._batch).values()) / self._steps
+        self._epochs: int = getattr(config.algorithm, "epochs", 1)
+        self._sizes: dict[str, Any] = {"rollout": self._rollout, "epochs": self._epochs}
 
     def _collect(self) -> Batch:
         return self._collector.collect(self._rollout)[0]
@@ -204,70 +209,61 @@ class _Training:
         self._updates += 1
 
     def parts(self, wanted: tuple[str, ...]) -> Iterator[Part]:
-        """Policy and critic, update, and the whole."""
+        """Policy and critic, update, and the whole; the last of them closes the world."""
+        makers = {"policy": self._decisions, "update": self._updating, "end": self._end_to_end}
+        chosen = [name for name in makers if name in wanted]
+        for name in chosen:
+            part = makers[name]()
+            if name == chosen[-1]:
+                part.close = self._env.close
+            yield part
+
+    def _decisions(self) -> Part:
         slots = self._env.copies * self._env.spec.n_agents
-        each = self._rollout * slots
-        held = sum(_bytes(column) for column in vars(self._batch).values()) / each
-        epochs = getattr(self._config.algorithm, "epochs", 1)
-        sizes: dict[str, Any] = {"rollout": self._rollout, "epochs": epochs}
-        last = [name for name in ("policy", "update", "end") if name in wanted][-1]
+        seen = self._pipeline.view(self._env.reset(_SEED))
+        moved = (_bytes(seen.observation) + _bytes(seen.state)) / slots + 16  # action, log-probability, value
+        repeats = max(1, min(self._rollout, 16))
 
-        def close(name: str) -> Callable[[], None]:
-            return self._env.close if name == last else lambda: None
+        def decide() -> float:
+            hidden = self._algorithm.policy.initial_hidden(self._env.copies)
+            valued = self._algorithm.critic.initial_hidden(self._env.copies)
+            start = torch.ones_like(seen.alive)
+            began = self._watch.now()
+            for _ in range(repeats):
+                self._algorithm.policy.draw(seen, hidden, start, False)
+                self._algorithm.critic.value(seen.observation, seen.state, seen.alive, valued, start)
+            return self._watch.now() - began
 
-        if "policy" in wanted:
-            seen = self._pipeline.view(self._env.reset(_SEED))
-            moved = (_bytes(seen.observation) + _bytes(seen.state)) / slots + 16  # action, log-probability, value
-            repeats = max(1, min(self._rollout, 16))
+        return Part("policy and critic", lambda: repeats * slots, decide, bytes_per_step=moved)
 
-            def decide() -> float:
-                hidden = self._algorithm.policy.initial_hidden(self._env.copies)
-                valued = self._algorithm.critic.initial_hidden(self._env.copies)
-                start = torch.ones_like(seen.alive)
-                began = self._watch.now()
-                for _ in range(repeats):
-                    self._algorithm.policy.draw(seen, hidden, start, False)
-                    self._algorithm.critic.value(seen.observation, seen.state, seen.alive, valued, start)
-                return self._watch.now() - began
+    def _updating(self) -> Part:
+        def learn() -> float:
+            began = self._watch.now()
+            self._update(self._batch)
+            return self._watch.now() - began
 
-            yield Part(
-                "policy and critic", lambda: repeats * slots, decide, bytes_per_step=moved, close=close("policy")
-            )
-        if "update" in wanted:
+        moved = self._held * self._epochs
+        return Part("update", lambda: self._steps, learn, bytes_per_step=moved, notes=lambda: self._sizes)
 
-            def learn() -> float:
-                began = self._watch.now()
-                self._update(self._batch)
-                return self._watch.now() - began
+    def _end_to_end(self) -> Part:
+        self._collector.reset(_SEED)
 
-            yield Part(
-                "update", lambda: each, learn, bytes_per_step=held * epochs, notes=lambda: sizes, close=close("update")
-            )
-        if "end" in wanted:
-            self._collector.reset(_SEED)
+        def both() -> float:
+            began = self._watch.now()
+            batch = self._collect()
+            with self._clock.phase("update"):
+                self._update(batch)
+            return self._watch.now() - began
 
-            def both() -> float:
-                began = self._watch.now()
-                batch = self._collect()
-                with self._clock.phase("update"):
-                    self._update(batch)
-                return self._watch.now() - began
+        spent = self._clock.cpu if self._env.device.type == "cpu" else self._clock.wall
 
-            spent = self._clock.cpu if self._env.device.type == "cpu" else self._clock.wall
+        def shares() -> dict[str, Any]:
+            total = max(sum(spent.values()), 1e-9)
+            return self._sizes | {"shares": {name: seconds / total for name, seconds in spent.items()}}
 
-            def shares() -> dict[str, Any]:
-                total = max(sum(spent.values()), 1e-9)
-                return sizes | {"shares": {name: seconds / total for name, seconds in spent.items()}}
-
-            spent.clear()
-            yield Part(
-                "end to end",
-                lambda: each,
-                both,
-                bytes_per_step=held * (1 + epochs),
-                notes=shares,
-                close=close("end"),
-            )
+        spent.clear()
+        moved = self._held * (1 + self._epochs)
+        return Part("end to end", lambda: self._steps, both, bytes_per_step=moved, notes=shares)
 
 
 def _bytes(tree: Any) -> int:

@@ -36,25 +36,23 @@ def bench(
     trusted: TrustOption = None,
 ) -> None:
     """Measure how fast a world and its training run, part by part, beside the memory's bandwidth."""
-    from marl.bench import bench as measure
-    from marl.bench import show_rows, write_rows
+    from marl import bench as measuring
     from marl.scenario import scenario_names
 
     trust(*(trusted or []))
-
     check_writable(json)
-    overrides = [*(set_ or []), *([] if device is None else [f"device={device}"])]
+    wanted = listed_words(parts, "--parts")
     rows = []
     with counting("measuring") as progress:
         for name in [scenario] if scenario is not None else scenario_names():
             try:
-                rows += measure(
+                rows += measuring.bench(
                     name,
                     preset=preset,
                     system=system,
                     options=scenario_options(context, name),
-                    overrides=overrides,
-                    parts=listed_words(parts, "--parts"),
+                    overrides=[*(set_ or []), *([] if device is None else [f"device={device}"])],
+                    parts=wanted,
                     vary=vary,
                     repeats=repeats,
                     seconds=seconds,
@@ -64,6 +62,6 @@ def bench(
                 if scenario is not None:
                     raise
                 say(f"{name} is left out: {error}")
-    show_rows(rows, console())
+    measuring.show_rows(rows, console())
     if json is not None:
-        write_rows(json, rows)
+        measuring.write_rows(json, rows)

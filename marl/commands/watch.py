@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from marl.cli_words import PresetOption, SetOption, TrustOption, check_writable,
 from marl.commands.output import line, say
 from marl.errors import UserError
 from marl.plugins import trust
+
+if TYPE_CHECKING:
+    from marl.scenario import Recorder
 
 
 def watch(
@@ -31,7 +34,6 @@ def watch(
 ) -> None:
     """Record one episode as a page that plays in a browser, without a network, or as a film."""
     from marl import api
-    from marl.evaluation.film import Films, write_moving_picture, write_mp4
     from marl.evaluation.report import write_report
     from marl.scenario import load_scenario
     from marl.training.report import record
@@ -51,14 +53,7 @@ def watch(
     )
     world = found.held_out(config.world)
     recorder = record(found, world, api.policy_builder(found, policy, say), seed)
-    films = {"--mp4": (mp4, write_mp4), "--gif": (gif, write_moving_picture)}
-    for option, (path, write) in films.items():
-        if path is None:
-            continue
-        if not isinstance(recorder, Films):
-            raise UserError(f"{found.name} cannot show itself as a film: leave {option} out for a page")
-        write(path, recorder)
-        line(f"wrote {path}")
+    _write_films(recorder, found.name, mp4, gif)
     if html is None and (mp4 or gif):
         return
     if recorder is None:
@@ -68,3 +63,16 @@ def watch(
     summary = {"scenario": found.name, "policy": policy, "seed": seed, **found.instance(world)}
     write_report(target, title=f"{found.name}: {policy}", summary=summary, animation=fragment)
     line(f"wrote {target}: open it in a browser")
+
+
+def _write_films(recorder: Recorder | None, scenario: str, mp4: Path | None, gif: Path | None) -> None:
+    """Write the films that are asked for; raises ``UserError`` where the scenario has none."""
+    from marl.evaluation.film import Films, write_moving_picture, write_mp4
+
+    for option, path, write in (("--mp4", mp4, write_mp4), ("--gif", gif, write_moving_picture)):
+        if path is None:
+            continue
+        if not isinstance(recorder, Films):
+            raise UserError(f"{scenario} cannot show itself as a film: leave {option} out for a page")
+        write(path, recorder)
+        line(f"wrote {path}")

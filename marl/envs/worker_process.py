@@ -140,27 +140,12 @@ def serve(
     limit_s: float,
 ) -> None:
     """The worker process: simulators for ``count`` copies, a command at a time, each within ``limit_s`` seconds."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # The owner's to handle, who saves first and then closes the pipe.
-    # Should the owner be killed while a simulator hangs, nobody else ends this process: the system's own timer does,
-    # also where a simulator never returns to Python.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # What simulators leave behind when they are killed lies in the pool's folder and goes with it.
-    tempfile.tempdir = str(Path(log).parent)
-    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    faulthandler.enable()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Where numpy came with the fork, the state of its global generator did too, the same for every worker.
-    np.random.seed()
-    OwnRandomness.take_process()
+    descriptor = _settle(log)
     memory: SharedMemory | None = None
     simulators: list[Simulator] = []
     arrays: dict[str, Array] = {}
     seats: list[Seat] = []
-    served = 0
-    attached = False
+    served, attached = 0, False
     try:
         simulators += [factory() for _ in range(count)]
         layout = simulators[0].layout
@@ -195,6 +180,26 @@ def serve(
         arrays.clear()
         if memory is not None:
             memory.close()
+
+
+def _settle(log: str) -> int:
+    """Make this process a worker, whose output goes to ``log``; returns the log's descriptor."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # The owner's to handle, who saves first and then closes the pipe.
+    # Should the owner be killed while a simulator hangs, nobody else ends this process: the system's own timer does,
+    # also where a simulator never returns to Python.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # What simulators leave behind when they are killed lies in the pool's folder and goes with it.
+    tempfile.tempdir = str(Path(log).parent)
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    faulthandler.enable()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Where numpy came with the fork, the state of its global generator did too, the same for every worker.
+    np.random.seed()
+    OwnRandomness.take_process()
+    return descriptor
 
 
 # Shared arrays

@@ -47,19 +47,34 @@ def write_report(
     if curves:
         parts.append(_section("Learning", f"<div class=charts>{''.join(svg(curve) for curve in curves)}</div>"))
     if results is not None:
-        tables = "".join(_table(table) for table in tables_of(results, reference))
-        scaling = _scaling(results)
-        chart = f"<div class=charts>{svg(scaling)}</div>" if scaling else ""
-        figures = f"{chart}{tables}<p class=note>{escape(NOTE)}</p>"
-        if headline is None:
-            parts.append(_section("Evaluation", figures))
-        else:
-            told = "".join(f"<p class=note>{escape(sentence)}</p>" for sentence in reading)
-            parts.append(_section("What matters", _table(headline) + told))
-            parts.append(f"<details><summary>all figures</summary>{figures}</details>")
+        parts += _evaluation(results, reference, headline, reading)
     parts += [_details(name, value) for name, value in summary.items() if isinstance(value, Mapping)]
+    try:
+        path.write_text(_page(title, parts), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _evaluation(
+    results: Results, reference: str | None, headline: Table | None, reading: Sequence[str]
+) -> Iterator[str]:
+    """The section of all figures; folded away behind what matters, if that is told."""
+    tables = "".join(_table(table) for table in tables_of(results, reference))
+    scaling = _scaling(results)
+    chart = f"<div class=charts>{svg(scaling)}</div>" if scaling else ""
+    figures = f"{chart}{tables}<p class=note>{escape(NOTE)}</p>"
+    if headline is None:
+        yield _section("Evaluation", figures)
+        return
+    told = "".join(f"<p class=note>{escape(sentence)}</p>" for sentence in reading)
+    yield _section("What matters", _table(headline) + told)
+    yield f"<details><summary>all figures</summary>{figures}</details>"
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
+    """The parts as a document that needs nothing beside it."""
     style = files("marl.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    page = (
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -68,10 +83,6 @@ def write_report(
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _side_by_side(animation: str | Mapping[str, str]) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from marl.envs.batched import BatchedEnv, EnvSpec, Metric
+from marl.envs.batched import BatchedEnv, EnvSpec, Metric, TimeStep
 from marl.errors import NotFiniteError, UserError
 from marl.evaluation.results import Pair, Results, Row
 from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
@@ -97,13 +98,9 @@ def run_policy(
             before = clock()
             accounted = policy.account(timestep) if isinstance(policy, Accounts) else timestep
             act_seconds += clock() - before
-            ended = np.flatnonzero(timestep.done.cpu().numpy() & (counts < episodes))
-            if len(ended):
-                for name, values in figures.items():
-                    values[ended, counts[ended]] = accounted.metrics[name].cpu().numpy()[ended]
-                counts[ended] += 1
-                if on_finished is not None:
-                    on_finished(len(ended))
+            ended = _note(accounted, figures, counts, episodes)
+            if ended and on_finished is not None:
+                on_finished(ended)
     watch.check()
     _check_metrics(figures, seeds)
     return EpisodeFigures(
@@ -112,6 +109,23 @@ def run_policy(
         act_seconds=act_seconds,
         wall=time.perf_counter() - began,
     )
+
+
+def _note(timestep: TimeStep, figures: Mapping[str, Array], counts: NDArray[np.int64], episodes: int) -> int:
+    """Write the metrics of the episodes that are done into the next column of their copies; how many these are.
+
+    Args:
+        timestep: its metrics are read where it is done.
+        figures: by name, ``[B, episodes]``.
+        counts: ``[B]``, episodes that each copy has finished; one more where one is noted.
+        episodes: that are wanted of each copy; those after them are left out.
+    """
+    ended = np.flatnonzero(timestep.done.cpu().numpy() & (counts < episodes))
+    if len(ended):
+        for name, values in figures.items():
+            values[ended, counts[ended]] = timestep.metrics[name].cpu().numpy()[ended]
+        counts[ended] += 1
+    return len(ended)
 
 
 def evaluate(
@@ -134,8 +148,7 @@ def evaluate(
     _check(policies, world_configs, seeds, episodes, batch)
     total = len(policies) * len(world_configs) * len(seeds) * episodes
     finished = 0
-    rows: list[Row] = []
-    paired: list[Pair] = []
+    rows, paired = list[Row](), list[Pair]()
     figures: dict[tuple[int, str], EpisodeFigures] = {}
     meanings: dict[str, Metric] = {}
     for index, (instances, config) in enumerate(world_configs):
@@ -151,14 +164,8 @@ def evaluate(
             for first in range(0, len(seeds), batch):
                 chunk = torch.tensor(seeds[first : first + batch], dtype=torch.int64, device=device)
                 env = scenario.make(config, len(chunk), torch.device(device))
-                try:
-                    spec = env.spec
-                    _warm_up(env, build, chunk)
-                    policy = build(env)
-                    meanings |= _own_metrics(policy)
-                    parts.append(run_policy(env, policy, chunk, episodes, on_finished))
-                finally:
-                    env.close()
+                spec = env.spec
+                parts.append(_play(env, build, chunk, episodes, on_finished, meanings))
             figures[index, name] = EpisodeFigures.concatenate(parts)
             rows += _rows(name, instances, figures[index, name], spec)
         for a, b in combinations(policies, 2):
@@ -171,6 +178,24 @@ def evaluate(
         paired=tuple(paired),
         raw={key: value.metrics for key, value in figures.items()},
     )
+
+
+def _play(
+    env: BatchedEnv,
+    build: PolicyBuilder,
+    seeds: Tensor,
+    episodes: int,
+    on_finished: Callable[[int], None],
+    meanings: dict[str, Metric],
+) -> EpisodeFigures:
+    """``run_policy`` after a warm-up, then close the world; the policy's own metrics are added to ``meanings``."""
+    try:
+        _warm_up(env, build, seeds)
+        policy = build(env)
+        meanings.update(_own_metrics(policy))
+        return run_policy(env, policy, seeds, episodes, on_finished)
+    finally:
+        env.close()
 
 
 def _check_metrics(figures: Mapping[str, Array], seeds: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marl.coordination.pipeline import Memory, Pipeline, starts
-from marl.envs.batched import Snapshots, TimeStep, Tree
+from marl.envs.batched import Final, Snapshots, TimeStep, Tree
 from marl.envs.waiting import any_or_unknown
 from marl.policies.base import BoundPolicy
 from marl.policies.joint import JointPolicy
@@ -145,31 +145,12 @@ class Collector:
                 value, critic_after = self._critic.value(
                     timestep.observation, timestep.state, timestep.alive, critic_hidden, decision.start
                 )
-            advice = None
-            if self._expert is not None:
-                with self._phase("expert"):
-                    advice = self._expert.act(timestep)
-            with self._phase("world"):
-                try:
-                    after = self._pipeline.env.step(decision.executed)
-                except Exception:
-                    # What the world cannot take may come of a number that is none, and then that is the reason.
-                    check_transitions(rows, timestep, self._pipeline.env.spec)
-                    raise
-            with self._phase("guidance"):
-                after = self._pipeline.view(after)
+            advice = self._advice(timestep)
+            after = self._step(decision.executed, timestep, rows)
             ended = after.terminated | after.truncated
             # What comes after a termination is worth nothing, whatever the critic says of it.
             if after.final is not None and any_or_unknown(after.truncated):
-                with self._phase("policy"):
-                    last, _ = self._critic.value(
-                        after.final.observation,
-                        after.final.state,
-                        timestep.alive,
-                        critic_after,
-                        torch.zeros_like(decision.start),
-                    )
-                ends.append((t, ended, last))
+                ends.append((t, ended, self._last_value(after.final, timestep.alive, critic_after)))
             replaced = timestep.alive & (after.agent_id != timestep.agent_id)
             rows.append(
                 Transitions(
@@ -198,6 +179,30 @@ class Collector:
             batch = Batch.of(rows, _successors(rows, bootstrap, ends))
         self._timestep, self._memory, self._critic_hidden = timestep, memory, critic_hidden
         return batch, episodes
+
+    def _advice(self, timestep: TimeStep) -> Tree | None:
+        """What the expert would do, if there is one."""
+        if self._expert is None:
+            return None
+        with self._phase("expert"):
+            return self._expert.act(timestep)
+
+    def _step(self, executed: Tree, timestep: TimeStep, rows: Sequence[Transitions]) -> TimeStep:
+        """What follows ``timestep``, as the policy sees it; ``rows`` are the transitions that led there."""
+        with self._phase("world"):
+            try:
+                after = self._pipeline.env.step(executed)
+            except Exception:
+                # What the world cannot take may come of a number that is none, and then that is the reason.
+                check_transitions(rows, timestep, self._pipeline.env.spec)
+                raise
+        with self._phase("guidance"):
+            return self._pipeline.view(after)
+
+    def _last_value(self, final: Final, alive: Tensor, hidden: dict[str, Tensor]) -> Tensor:
+        """Values ``[B, N]`` of the states in which episodes ended; the critic goes on, it does not start anew."""
+        with self._phase("policy"):
+            return self._critic.value(final.observation, final.state, alive, hidden, torch.zeros_like(alive))[0]
 
 
 def _successors(rows: Sequence[Transitions], bootstrap: Tensor, ends: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:

@@ -78,22 +78,7 @@ class TinyWorld(BatchedEnv):
         groups = {"walker": tuple(range(agents))}
         if unlike:
             groups = {"walker": tuple(range(0, agents, 2)), "jumper": tuple(range(1, agents, 2))}
-        self.spec = EnvSpec(
-            agents=tuple(f"agent_{i}" for i in range(agents)),
-            groups=groups,
-            observation_space={name: self._observation_space(name) for name in groups},
-            action_space={name: self._action_space(name) for name in groups},
-            state_space=self._state_space(agents),
-            horizon=horizon,
-            state_per_agent=state == "agent",
-            metrics={
-                "return": Metric("1", "higher", "sum over steps of the team's reward"),
-                "reached_share": Metric("1", "higher", "share of agents alive and on their goals at the end"),
-                "length_steps": Metric("step", "neither", "length of the episode"),
-            },
-            primary_metric="reached_share",
-            shared_reward=not mortal,
-        )
+        self.spec = self._spec(agents, groups)
         self._members = {name: torch.tensor(index, device=self.device) for name, index in groups.items()}
         self._moves = torch.tensor(MOVES, device=self.device)
         self._slots = torch.arange(agents, device=self.device)
@@ -108,6 +93,24 @@ class TinyWorld(BatchedEnv):
         self._alive = torch.ones(copies, agents, dtype=torch.bool, device=self.device)
 
     # Spaces
+
+    def _spec(self, agents: int, groups: dict[str, tuple[int, ...]]) -> EnvSpec:
+        return EnvSpec(
+            agents=tuple(f"agent_{i}" for i in range(agents)),
+            groups=groups,
+            observation_space={name: self._observation_space(name) for name in groups},
+            action_space={name: self._action_space(name) for name in groups},
+            state_space=self._state_space(agents),
+            horizon=self._horizon,
+            state_per_agent=self._state_form == "agent",
+            metrics={
+                "return": Metric("1", "higher", "sum over steps of the team's reward"),
+                "reached_share": Metric("1", "higher", "share of agents alive and on their goals at the end"),
+                "length_steps": Metric("step", "neither", "length of the episode"),
+            },
+            primary_metric="reached_share",
+            shared_reward=not self._mortal,
+        )
 
     def _observation_space(self, group: str) -> spaces.Space[Any]:
         low = [-1.0, 0.0, 0.0] + [0.0] * (group == "jumper")

@@ -76,6 +76,18 @@ def learning_curves(folders: Mapping[str, list[Path]], metric: str, levels: Mapp
     return curves
 
 
+def _summary(config: AnyRunConfig) -> dict[str, Any]:
+    """What a run was asked for."""
+    return {
+        "scenario": config.scenario,
+        "system": config.system,
+        "preset": config.preset or "none",
+        "seed": config.seed,
+        "agent-steps": f"{config.total_steps:,}",
+        "configuration": config.model_dump(mode="json"),
+    }
+
+
 def write_run_report(
     folder: Path,
     results: Results | None,
@@ -106,20 +118,11 @@ def write_run_report(
         levels = {
             row.policy: row.mean for row in results.rows if row.metric == metric and row.policy in scenario.baselines
         }
-    provenance = read_provenance(folder)
     path = folder / "report.html"
     write_report(
         path,
         title=f"{config.scenario}: {config.system}",
-        summary={
-            "scenario": config.scenario,
-            "system": config.system,
-            "preset": config.preset or "none",
-            "seed": config.seed,
-            "agent-steps": f"{config.total_steps:,}",
-            "configuration": config.model_dump(mode="json"),
-            "provenance": provenance,
-        },
+        summary=_summary(config) | {"provenance": read_provenance(folder)},
         curves=learning_curves({config.system: [folder]}, metric, levels),
         results=results,
         animation=_episodes(scenario, world, policy.bind, beside),

@@ -139,13 +139,8 @@ def record(episode: Episode) -> dict[str, np.ndarray]:
     observation, _ = env.reset()
     radius = episode.radius
     walkers = Walkers(blocked, rng, wait=episode.on_target == "nothing")
-    positions: list[np.ndarray] = []
-    goals: list[np.ndarray] = []
-    active: list[list[bool]] = []
-    missing: list[list[bool]] = []
-    rewards: list[list[float]] = []
     all_actions: list[np.ndarray] = []
-    windows: list[np.ndarray] = []
+    positions, goals, active, missing, rewards, windows = [], [], [], [], [], []
 
     def look() -> None:
         positions.append(np.array(env.get_agents_xy(ignore_borders=True)))
