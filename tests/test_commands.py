@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from doc_commands import ELSEWHERE, FILES, LISTED, ONLY_READ, REPO, Block, blocks, inline_commands, shorten, words_of
+from virtual_screen import virtual_screen
 
 from marl import api
 from marl.cli import app, main
@@ -129,14 +130,8 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> object:
     if program is None:
         yield
         return
-    reader, writer = os.pipe()
-    process = subprocess.Popen([program, "-displayfd", str(writer), "-screen", "0", "1280x400x24"], pass_fds=(writer,))
-    os.close(writer)
-    with os.fdopen(reader) as number:
-        monkeypatch.setenv("DISPLAY", ":" + number.readline().strip())
-    yield
-    process.terminate()
-    process.wait()
+    with virtual_screen(program, monkeypatch):
+        yield
 
 
 def test_commands_in_running_text_exist() -> None:

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from marl.envs.batched import TimeStep, Tree
-from marl.learning.learner import ClippedAdam, minibatches
+from marl.learning.learner import ClippedAdam, OptimisedNetwork, minibatches
 from marl.policies.config import NetworkConfig
 from marl.policies.encoders import make_encoder
 from marl.policies.joint import map_tree
@@ -38,7 +38,7 @@ class _Step(NamedTuple):
     done: Tensor
 
 
-class Predictor:
+class Predictor(OptimisedNetwork):
     """Corrects roll-outs ``[B, N, H, D]`` and learns to.
 
     observation_space: of one agent, without intents. actions: A, of a discrete action space. scale: of the coordinates.
@@ -126,18 +126,9 @@ class Predictor:
                 self._adam.step()
         return figures
 
-    def parameters(self) -> list[Tensor]:
-        """Of the network."""
-        return list(self._network.parameters())
-
-    def state(self) -> dict[str, Any]:
-        """Weights and moments, as a tree of tensors."""
-        return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}
-
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``; moments may be left out."""
-        self._network.load_state_dict(state["network"])
-        self._adam.load_state(state.get("adam", {}))
+        super().load_state({"adam": {}, **state})
 
     @torch.no_grad()
     def _detached(self, seen: dict[str, Tree]) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,26 @@ class ClippedAdam:
                     name: value.clone() if name == "step" else value.to(parameter.device).clone()
                     for name, value in state[str(i)].items()
                 }
+
+
+class OptimisedNetwork:
+    """A network that learns by itself, with its optimiser: what a checkpoint holds of both. Subclasses make the two."""
+
+    _network: nn.Module
+    _adam: ClippedAdam
+
+    def parameters(self) -> list[Tensor]:
+        """Of the network."""
+        return list(self._network.parameters())
+
+    def state(self) -> dict[str, Any]:
+        """Weights and moments, as a tree of tensors."""
+        return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state``."""
+        self._network.load_state_dict(state["network"])
+        self._adam.load_state(state["adam"])
 
 
 def minibatches(rows: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:

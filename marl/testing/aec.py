@@ -21,7 +21,7 @@ from marl.testing.probes import (
     told,
 )
 from marl.testing.report import Report
-from marl.testing.trace import aec_trace, difference, factory_spec, name_of, trace_elsewhere
+from marl.testing.trace import aec_trace, compare_elsewhere, difference, factory_spec, name_of
 
 Env: TypeAlias = AECEnv[Any, Any, Any]
 
@@ -117,13 +117,4 @@ def _determinism(
         return
     if again is not None:
         report.add("reset-not-clean", again, f"after other episodes, reset(seed={seed}) does not start the same one")
-    if spec is None:
-        report.skipped.append("determinism across processes: the factory is not a function of a module")
-        return
-    try:
-        place = difference(reference, trace_elsewhere(spec, seed, steps))
-    except RuntimeError as error:
-        report.skipped.append(f"determinism across processes: {spec} does not run in a new process ({error})")
-        return
-    if place is not None:
-        report.add("nondeterministic-across-processes", place, f"seed {seed} plays another episode in a new process")
+    compare_elsewhere(report, spec, seed, steps, lambda: reference)

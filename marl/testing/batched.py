@@ -27,7 +27,7 @@ from marl.testing.tensors import (
     overwrite,
     same,
 )
-from marl.testing.trace import difference, factory_spec, name_of, parallel_trace, trace_elsewhere
+from marl.testing.trace import Record, compare_elsewhere, factory_spec, name_of, parallel_trace
 
 Make = Callable[[int], BatchedEnv]
 
@@ -311,18 +311,11 @@ def _place(groups: Mapping[str, tuple[int, ...]], slot: int) -> tuple[str, int]:
 
 
 def _other_process(report: Report, make: Make, spec: str | None, seed: int, steps: int) -> None:
-    if spec is None:
-        report.skipped.append("determinism across processes: the factory is not a function of a module")
-        return
-    with closing(ParallelFace(make(1), newcomers=True)) as face:
-        ours = parallel_trace(face, seed, steps)
-    try:
-        place = difference(ours, trace_elsewhere(spec, seed, steps))
-    except RuntimeError as error:
-        report.skipped.append(f"determinism across processes: {spec} does not run in a new process ({error})")
-        return
-    if place is not None:
-        report.add("nondeterministic-across-processes", place, f"seed {seed} plays another episode in a new process")
+    def trace() -> list[Record]:
+        with closing(ParallelFace(make(1), newcomers=True)) as face:
+            return parallel_trace(face, seed, steps)
+
+    compare_elsewhere(report, spec, seed, steps, trace)
 
 
 def _devices(

@@ -31,12 +31,12 @@ from marl.testing.report import Report
 from marl.testing.trace import (
     Moment,
     Record,
+    compare_elsewhere,
     difference,
     factory_spec,
     moments,
     name_of,
     parallel_trace,
-    trace_elsewhere,
 )
 from marl.testing.turns import Turns
 
@@ -73,7 +73,9 @@ def check_parallel(
         for check in (_same_process, _seeds_matter, _unseeded, _aliasing, _instances, _pickling):
             with _guarded(report, check.__name__.strip("_").replace("_", " ")):
                 check(report, make, first, steps, reference[first])
-        _other_process(report, spec or factory_spec(factory), first, reference[first], steps)
+        spec = spec or factory_spec(factory)
+        if spec is None or "nondeterministic" not in report.faults:
+            compare_elsewhere(report, spec, first, steps, lambda: reference[first])
     for env in made:
         with _guarded(report, "close()"):
             env.close()
@@ -314,18 +316,3 @@ def _pickling(report: Report, make: Callable[[], Env], seed: int, steps: int, re
         if place is not None and "nondeterministic" not in report.faults:
             report.add("not-picklable", place, f"the {name} environment plays another episode")
         other.close()
-
-
-def _other_process(report: Report, spec: str | None, seed: int, reference: list[Record], steps: int) -> None:
-    if spec is None:
-        report.skipped.append("determinism across processes: the factory is not a function of a module")
-        return
-    if "nondeterministic" in report.faults:
-        return
-    try:
-        place = difference(reference, trace_elsewhere(spec, seed, steps))
-    except RuntimeError as error:
-        report.skipped.append(f"determinism across processes: {spec} does not run in a new process ({error})")
-        return
-    if place is not None:
-        report.add("nondeterministic-across-processes", place, f"seed {seed} plays another episode in a new process")

@@ -18,6 +18,7 @@ from pettingzoo import AECEnv, ParallelEnv
 
 from marl.envs.factories import import_factory
 from marl.testing.probes import digest, legal_action, mask_of
+from marl.testing.report import Report
 
 #: Label -> hash, such as {"agents": ..., "observation of walker_0": ...}.
 Record = dict[str, str]
@@ -188,6 +189,31 @@ def needs_arguments(factory: Callable[..., Any]) -> bool:
     except ValueError:  # Some built-in types have no signature.
         return False
     return False
+
+
+def compare_elsewhere(
+    report: Report, spec: str | None, seed: int, steps: int, trace: Callable[[], list[Record]]
+) -> None:
+    """Report whether an environment plays the same in a new process as here.
+
+    Args:
+        report: gets the fault, or why this cannot be known.
+        spec: ``module:function`` of the factory; None if it has no such name.
+        seed: of the first reset.
+        steps: of the trace.
+        trace: plays here; not called without ``spec``.
+    """
+    if spec is None:
+        report.skipped.append("determinism across processes: the factory is not a function of a module")
+        return
+    ours = trace()
+    try:
+        place = difference(ours, trace_elsewhere(spec, seed, steps))
+    except RuntimeError as error:
+        report.skipped.append(f"determinism across processes: {spec} does not run in a new process ({error})")
+        return
+    if place is not None:
+        report.add("nondeterministic-across-processes", place, f"seed {seed} plays another episode in a new process")
 
 
 def trace_elsewhere(spec: str, seed: int, steps: int, timeout_s: float = 600.0) -> list[Record]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from marl.learning.language.turn_advantages import token_gae
-from marl.learning.learner import ClippedAdam
+from marl.learning.learner import ClippedAdam, OptimisedNetwork
 from marl.policies.joint_critic import CriticInput
 from marl.policies.language.base import Span
 from marl.policies.language.critic import TokenCritic
@@ -42,7 +42,7 @@ class CriticConfig(LanguageConfig):
     """Rows whose values are computed at once; changes memory, not the result."""
 
 
-class Critic:
+class Critic(OptimisedNetwork):
     """Values of the rows of all agents. tokenizer: of the policies. seed: of the initial weights."""
 
     def __init__(self, config: CriticConfig, tokenizer: ChatTokenizer, seed: int):
@@ -116,14 +116,3 @@ class Critic:
         advantage = token_gae(before.detach(), rewards, ends, config.gamma, config.gae_lambda)
         target = advantage + before.detach()
         return advantage, 0.5 * (before - target).square().sum()
-
-    def parameters(self) -> list[Tensor]:
-        """Of the network."""
-        return list(self._network.parameters())
-
-    def state(self) -> dict[str, Any]:
-        return {"network": dict(self._network.state_dict()), "adam": self._adam.state()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self._network.load_state_dict(state["network"])
-        self._adam.load_state(state["adam"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from interrupted import dying_after
 from tiny_scenario import make_tiny, tiny_config
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from marl.training.checkpoint import load as load_checkpoint
 from marl.training.policy import PipelinePolicy
 from marl.training.run import resume, train
 from marl.training.tensor_trainer import collector_of
-from marl.training.tracking import Tracker, read_metrics
+from marl.training.tracking import read_metrics
 
 
 def config_of(**sections: Any) -> AnyRunConfig:
@@ -288,21 +289,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_resume_is_exact(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_is_exact(tmp_path: Path, name: str) -> None:
     config = config_of(**VARIANTS[name])
     whole = train(config, tmp_path / "whole", live=False)
-    log = Tracker.log
-
-    def dying(self: Tracker, figures: Any) -> None:
-        log(self, figures)
-        if figures["iteration"] == 3:
-            raise KeyboardInterrupt
-
     broken = tmp_path / "broken"
-    with monkeypatch.context() as patch:
-        patch.setattr(Tracker, "log", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, broken, live=False)
+    with dying_after(3):
+        train(config, broken, live=False)
     resume(broken, live=False)
     first, second = (read_metrics(folder / "metrics.csv") for folder in (whole, broken))
     for row in (*first, *second):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from interrupted import dying_after
 from tiny_scenario import TINY, TinyConfig
 
 from marl.config import AnyRunConfig, resolve
@@ -20,7 +21,6 @@ from marl.rollout.collector import Collector
 from marl.systems.mappo import MAPPO
 from marl.training.checkpoint import CheckpointStore
 from marl.training.run import resume, train
-from marl.training.tracking import Tracker
 
 PAGE = Path(__file__).parents[3] / "docs" / "two_algorithms.md"
 CODE = dict(re.findall(r"# file: (\w+)\.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
@@ -70,23 +70,12 @@ def test_they_are_short_and_use_nothing_private() -> None:
 
 
 @pytest.mark.parametrize("world", [{}, {"masks": True, "terminates": True, "state": "shared"}, {"state": "none"}])
-def test_they_resume_exactly(
-    tmp_path: Path, module: ModuleType, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_they_resume_exactly(tmp_path: Path, module: ModuleType, world: dict[str, Any]) -> None:
     """Stopped after 3 of 4 iterations, one of them not in any checkpoint: all that is learned and kept is the same."""
     config = configured(module, world)
     whole, broken = train(config, tmp_path / "whole", live=False), tmp_path / "broken"
-    log = Tracker.log
-
-    def dying(self: Tracker, figures: Any) -> None:
-        log(self, figures)
-        if figures["iteration"] == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Tracker, "log", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, broken, live=False)
+    with dying_after(3):
+        train(config, broken, live=False)
     resume(broken, live=False)
     one, other = (CheckpointStore(folder).latest(lambda _: None)[0]["algorithm"] for folder in (whole, broken))
     assert one.keys() == other.keys()

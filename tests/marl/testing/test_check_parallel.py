@@ -117,8 +117,7 @@ def test_cli_check_knows_the_kinds_of_environment(monkeypatch: pytest.MonkeyPatc
     def no_process(*_: object) -> None:
         raise RuntimeError("not in this test")
 
-    for module in ("parallel", "aec", "batched"):
-        monkeypatch.setattr(f"marl.testing.{module}.trace_elsewhere", no_process)
+    monkeypatch.setattr("marl.testing.trace.trace_elsewhere", no_process)
     assert cli_check("planted_faults:OutsideSpace", steps=5).faults == {"observation-outside-space"}
     assert cli_check("planted_faults:TurnsOutside", steps=5).faults == {"observation-outside-space"}
     assert cli_check("marl.testing.worlds:TinyWorld", steps=4).ok

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from interrupted import dying_after
 from tiny_scenario import tiny_config
 
 from marl.errors import UserError
 from marl.training import checkpoint
 from marl.training.checkpoint import CheckpointStore
 from marl.training.run import resume, train
-from marl.training.tracking import Tracker, read_metrics
+from marl.training.tracking import read_metrics
 
 
 def final_tree(folder: Path) -> dict[str, Any]:
@@ -54,15 +55,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_resume_is_exact(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_is_exact(tmp_path: Path, name: str) -> None:
     """Stopped after 3 of 6 iterations, in mid-episode or not, and continued: every tensor as if never stopped."""
     config = tiny_config(**VARIANTS[name])
     whole = train(config, tmp_path / "whole", live=False)
     broken = tmp_path / "broken"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, broken, live=False)
+    with dying_after(3):
+        train(config, broken, live=False)
     resume(broken, live=False)
     assert_equal(final_tree(whole), final_tree(broken))
     first, second = read_metrics(whole / "metrics.csv"), read_metrics(broken / "metrics.csv")
@@ -70,18 +69,6 @@ def test_resume_is_exact(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPa
         row.pop("cpu_seconds")
     assert first == second
     assert [row["iteration"] for row in second] == list(range(1, len(second) + 1))
-
-
-def stop_after(patch: pytest.MonkeyPatch, iterations: int) -> None:
-    """Die, as if killed, when the given number of iterations has been logged."""
-    log = Tracker.log
-
-    def dying(self: Tracker, figures: Any) -> None:
-        log(self, figures)
-        if figures["iteration"] == iterations:
-            raise KeyboardInterrupt
-
-    patch.setattr(Tracker, "log", dying)
 
 
 @pytest.mark.parametrize("system", ["mappo", "ippo"])

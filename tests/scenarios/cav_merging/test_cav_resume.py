@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from interrupted import dying_after
 
 from marl.api import configure
 from marl.training.checkpoint import CheckpointStore
 from marl.training.run import resume, train
-from marl.training.tracking import Tracker, read_metrics
+from marl.training.tracking import read_metrics
 from scenarios.cav_merging.scenario import SCENARIO
 
 OVERRIDES = [
@@ -43,25 +44,14 @@ def leaves(tree: Any) -> list[Any]:
         ("es", ["algorithm.population=2", "world.horizon=8"]),
     ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    system: str, own: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(system: str, own: list[str], tmp_path: Path) -> None:
     preset = (SCENARIO.presets / "hard.yaml").read_text()
     file = tmp_path / "run.yaml"
     file.write_text(f"system: {system}\n" + (preset if system == "mappo" else preset.partition("algorithm:")[0]))
     config = configure("cav_merging", config=file, overrides=[*OVERRIDES, *own])
     whole = train(config, tmp_path / "whole", live=False)
-    log = Tracker.log
-
-    def dying(self: Tracker, figures: Any) -> None:
-        log(self, figures)
-        if figures["iteration"] == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Tracker, "log", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "broken", live=False)
+    with dying_after(2):
+        train(config, tmp_path / "broken", live=False)
     resume(tmp_path / "broken", live=False)
     first, second = (CheckpointStore(tmp_path / name).latest(lambda _: None)[0] for name in ("whole", "broken"))
     for tree in (first, second):

@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from virtual_screen import virtual_screen
 
 from marl.api import configure
 from marl.envs.workers import WorkerPool
@@ -290,14 +290,8 @@ def screen(monkeypatch):
         if os.environ.get("CI") == "true":
             pytest.fail("Xvfb is missing; install the package xvfb")
         pytest.skip("Xvfb is not installed")
-    reader, writer = os.pipe()
-    process = subprocess.Popen([program, "-displayfd", str(writer), "-screen", "0", "1280x400x24"], pass_fds=(writer,))
-    os.close(writer)
-    with os.fdopen(reader) as number:
-        monkeypatch.setenv("DISPLAY", ":" + number.readline().strip())
-    yield
-    process.terminate()
-    process.wait()
+    with virtual_screen(program, monkeypatch):
+        yield
 
 
 def test_the_window_shows_an_episode_like_any_other(make, screen):
