@@ -27,7 +27,7 @@ from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
-from marl.scenario import Scenario, find_baseline, load_scenario, scenario_names
+from marl.scenario import Scenario, baselines_of, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import run, tuning
 from marl.training.export import OPSET, Graph, export_onnx
@@ -246,7 +246,7 @@ def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -
     ``NAME-safety`` are the same policy with the world's supervisor put on or taken away.
     """
     own = shipped(scenario)
-    known = [*scenario.baselines, *(f"{scenario.name}/{policy}" for policy in own)]
+    known = [*baselines_of(scenario), *(f"{scenario.name}/{policy}" for policy in own)]
     wanted, supervised = name, None
     if name not in known and name not in own and not Path(name).is_dir():
         for sign in "+-":

@@ -197,13 +197,16 @@ def demo(
 
 @app.command()
 def check(
-    factory: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="Makes the environment, without arguments.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SCENARIO|MODULE:NAME", help="A scenario, or what makes an environment.")
+    ],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each of the runs that are compared.")] = 500,
+    preset: Annotated[str | None, typer.Option(help="Of a scenario; by default its own.")] = None,
 ) -> None:
-    """Look for faults in any PettingZoo environment; exit code 1 and the faults' names if there are some."""
+    """Look for faults in a scenario, a batched world or any PettingZoo environment; exit code 1 if there are some."""
     from marl.testing.command import cli_check
 
-    report = cli_check(factory, steps)
+    report = cli_check(what, steps, preset)
     line(str(report))
     if not report.ok:
         raise typer.Exit(1)

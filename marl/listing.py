@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from marl.api import shipped
 from marl.errors import UserError
-from marl.scenario import Scenario, load_scenario, scenario_names
+from marl.scenario import Scenario, baselines_of, load_scenario, scenario_names
 from marl.systems.registry import SYSTEMS
 
 Rows = Iterator[tuple[str, str]]
@@ -29,7 +29,7 @@ def _scenarios(scenario: Scenario) -> Rows:
 
 
 def _policies(scenario: Scenario) -> Rows:
-    for name in scenario.baselines:
+    for name in baselines_of(scenario):
         yield name, f"baseline of {scenario.name}"
     for name in shipped(scenario):
         yield f"{scenario.name}/{name}", "shipped"

@@ -24,6 +24,7 @@ from torch import Tensor
 from marl.config import CoordinationConfig, read_options
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.chat import LanguageWorld
+from marl.envs.random_play import RandomPolicy
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
@@ -241,17 +242,22 @@ def load_scenario(name: str) -> Scenario:
     raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
 
 
+def baselines_of(scenario: Scenario) -> Mapping[str, Baseline]:
+    """The scenario's baselines, and ``random``, which plays in every world."""
+    return {**scenario.baselines, "random": scenario.baselines.get("random", RandomPolicy)}
+
+
 def find_baseline(scenario: Scenario, name: str) -> Baseline | None:
     """The baseline ``NAME`` or ``NAME:key=value:...``; None if the scenario has none of that name.
 
     Raises ``UserError`` for options that it does not have.
     """
     own, *texts = name.split(":")
-    rule = scenario.baselines.get(own)
+    rule = baselines_of(scenario).get(own)
     if rule is None or not texts:
         return rule
     if not isinstance(rule, TunableBaseline):
-        tunable = [known for known, other in scenario.baselines.items() if isinstance(other, TunableBaseline)]
+        tunable = [known for known, other in baselines_of(scenario).items() if isinstance(other, TunableBaseline)]
         those = f"; options are for {', '.join(tunable)}" if tunable else ""
         raise UserError(f"policy '{name}': {own} has no options{those}")
     return rule.with_options(read_options(rule.options, texts, f"policy '{name}'"))

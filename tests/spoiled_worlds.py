@@ -22,17 +22,17 @@ COPY, AGENT = 3, 1
 
 class Spoiled(TinyWorld):
     """part: what is none, a field of the time step; ``metric``; or ``crash``: an observation, and the world refuses
-    what a policy does upon it. episode, number: when; the eighth step of the sixth episode is in the sixth iteration of
-    16 steps."""
+    what a policy does upon it. at_episode, number: when; the eighth step of the sixth episode is in the sixth iteration
+    of 16 steps."""
 
     part: str | None = None
     value = math.nan
-    episode, number = 5, 7
+    at_episode, number = 5, 7
 
     def step(self, actions: Tree) -> TimeStep:
         if self.part == "crash" and not bool(torch.as_tensor(actions).isfinite().all()):
             raise ValueError("the world cannot take this action")
-        hit = self.copies > COPY and self._episode[COPY] == self.episode and self._time[COPY] == self.number
+        hit = self.copies > COPY and self.episode[COPY] == self.at_episode and self.time[COPY] == self.number
         after = super().step(actions)
         if self.part is None or not hit:
             return after

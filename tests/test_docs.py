@@ -48,8 +48,12 @@ def met_shares(folder: Path, page: str) -> list[float]:
 
 def test_your_own_world_and_algorithm(tmp_path: Path) -> None:
     files = written(tmp_path, "your_own.md")
-    assert set(files) == {"rendezvous.py", "rendezvous.yaml", "check_rendezvous.py", "a2c.py", "gated.py"}
+    worlds = {"rendezvous.py", "rendezvous.yaml", "check_rendezvous.py", "orchard.py", "check_orchard.py"}
+    assert set(files) == worlds | {"a2c.py", "gated.py"}
+    lengths = {name: sum(bool(line.strip()) for line in code.splitlines()) for name, code in files.items()}
+    assert lengths["rendezvous.py"] <= 60 and lengths["orchard.py"] <= 60
     run(tmp_path, "check_rendezvous.py")
+    run(tmp_path, "check_orchard.py")
     # Two agents that walk at random meet in one step of twelve; all algorithms do several times better.
     shares = met_shares(tmp_path, "your_own.md")
     assert len(shares) == 3 and min(shares) > 0.25

@@ -49,7 +49,7 @@ class GuardedWorld(TinyWorld):
     """Its supervisor lets nobody go left in every other step (``Resolves``)."""
 
     def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
-        return torch.where((proposed == 1) & (self._time.unsqueeze(1) % 2 == 0), 0, proposed)
+        return torch.where((proposed == 1) & (self.time.unsqueeze(1) % 2 == 0), 0, proposed)
 
 
 def make_guarded(config: TinyConfig, copies: int, device: torch.device) -> GuardedWorld:

@@ -18,6 +18,7 @@ from marl.config import CoordinationConfig
 from marl.coordination.registry import build_modules
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 from marl.envs.chat import Spoken
+from marl.envs.forms import check_form
 from marl.errors import UserError
 from marl.policies.joint import Drawn
 
@@ -79,13 +80,20 @@ class Pipeline:
             raise UserError(env.speech_only)
         self.env, self.config = env, config
         self.modules, self.observation_space = build_modules(env, config, seed)
+        self._unchecked = 2
         #: Metrics that the modules add to those of the world.
         self.metrics: Mapping[str, Metric] = {
             name: metric for module in self.modules for name, metric in module.metrics.items()
         }
 
     def view(self, timestep: TimeStep) -> TimeStep:
-        """The time step as the policy sees it; once after each ``reset`` and ``step``."""
+        """The time step as the policy sees it; once after each ``reset`` and ``step``.
+
+        Raises ``UserError`` if the first two, of a ``reset`` and a ``step``, are not as the world's spec says.
+        """
+        if self._unchecked:
+            self._unchecked -= 1
+            check_form(self.env, timestep)
         for module in self.modules:
             timestep = module.view(timestep)
         return timestep

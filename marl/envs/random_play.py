@@ -7,8 +7,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.chat import Spoken
 from marl.envs.native import choices
+from marl.errors import UserError
 from marl.seeding import Stream, below, fold, uniform
+
+#: How far actions without a bound are drawn, and from which size on a bound is none.
+_STRETCH, _UNBOUNDED = 10.0, 1e6
 
 
 def mask_of_group(timestep: TimeStep, group: str) -> Tensor | None:
@@ -41,8 +46,7 @@ def _draw(space: spaces.Space[object], key: Tensor, mask: Tensor | None) -> Tens
         return torch.stack([_legal(fold(key, k), part) for k, part in enumerate(parts)], dim=-1)
     each = fold(key.unsqueeze(-1), torch.arange(size, device=key.device))
     if isinstance(space, spaces.Box):
-        low = torch.as_tensor(space.low, device=key.device).float().flatten().clamp(min=-10.0)
-        high = torch.as_tensor(space.high, device=key.device).float().flatten().clamp(max=10.0)
+        low, high = _bounds(space, key.device)
         values = low + (high - low) * uniform(each)
     elif isinstance(space, spaces.MultiDiscrete):
         values = below(each, torch.as_tensor(space.nvec, device=key.device).long().flatten())
@@ -51,8 +55,33 @@ def _draw(space: spaces.Space[object], key: Tensor, mask: Tensor | None) -> Tens
     return values
 
 
+def _bounds(space: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where to draw from, ``[D]`` each: the bounds; without a bound a stretch of 10 from the other one, or from 0."""
+    low, high = (torch.as_tensor(bound, device=device).double().flatten() for bound in (space.low, space.high))
+    below_none, above_none = low < -_UNBOUNDED, high > _UNBOUNDED
+    bottom = torch.where(below_none, torch.where(above_none, -_STRETCH, high - _STRETCH), low)
+    top = torch.where(above_none, torch.where(below_none, _STRETCH, low + _STRETCH), high)
+    return bottom.float(), top.float()
+
+
 def _legal(key: Tensor, mask: Tensor) -> Tensor:
     """One of the legal values ``[*]``; mask: bool ``[*, A]``."""
     legal = mask.long()
     chosen = below(key, legal.sum(-1).clamp(min=1))
     return (legal.cumsum(-1) > chosen.unsqueeze(-1)).long().argmax(-1)
+
+
+class RandomPolicy:
+    """Uniform over the legal actions of any world, drawn by the copies' random keys; infinite ranges are cut.
+
+    Args:
+        env: the world to play in. Raises ``UserError`` if its actions are texts.
+    """
+
+    def __init__(self, env: BatchedEnv):
+        if isinstance(env, Spoken) and env.speech_only:
+            raise UserError(env.speech_only)
+        self._env = env
+
+    def act(self, timestep: TimeStep) -> Tree:
+        return random_actions(self._env, timestep)

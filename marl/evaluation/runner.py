@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Metric, TimeStep
+from marl.envs.forms import check_form
 from marl.errors import NotFiniteError, UserError
 from marl.evaluation.results import Pair, Results, Row
 from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
@@ -73,8 +74,9 @@ def run_policy(
 
     seeds: int64 ``[B]``, one instance per copy; a copy's later episodes follow from its seed as well.
     on_finished: told how many of the wanted episodes ended, after each step in which some did.
-    Raises ``RuntimeError`` if a copy does not finish within its horizon, ``NotFiniteError`` if a reward, an observation
-    or a metric is none; a metric may be NaN where it is not defined.
+    Raises ``RuntimeError`` if a copy does not finish within its horizon, ``UserError`` if the first time steps are not
+    as the world's spec says, ``NotFiniteError`` if a reward, an observation or a metric is none; a metric may be NaN
+    where it is not defined.
     """
     clock = _Clock(env.device)
     names = [*env.spec.metrics, *_own_metrics(policy)]
@@ -85,6 +87,7 @@ def run_policy(
     watch = Watch(env.spec, lambda copy: f"the instance of seed {int(seeds[copy])}")
     with torch.no_grad():
         timestep = env.reset(seeds)
+        check_form(env, timestep)
         watch.see(timestep)
         while int(counts.min()) < episodes:
             if steps == episodes * env.spec.horizon:
@@ -93,6 +96,8 @@ def run_policy(
             actions = policy.act(timestep)
             act_seconds += clock() - before
             timestep = env.step(actions)
+            if steps == 0:
+                check_form(env, timestep)
             steps += 1
             watch.see(timestep)
             before = clock()

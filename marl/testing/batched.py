@@ -54,9 +54,13 @@ def check_batched(
     Names of faults: ``marl.testing.report.FAULTS``.
     """
     report = Report(spec or name_of(make))
-    with closing(make(batches[-2] if len(batches) > 1 else 2)) as env:
-        inspection = Inspection(report, env)
-        _attempt(report, "playing", lambda: inspection.run(seed, steps))
+    try:
+        with closing(make(batches[-2] if len(batches) > 1 else 2)) as env:
+            inspection = Inspection(report, env)
+            _attempt(report, "playing", lambda: inspection.run(seed, steps))
+    except (Exception, SystemExit) as error:
+        report.add("raises", "making or closing the world", told(error))
+        return report
     middle = max(2, batches[len(batches) // 2])
     for title, check in (
         ("batch sizes", lambda: _batch_sizes(report, make, batches, seed, steps)),

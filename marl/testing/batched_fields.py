@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, TimeStep, Tree
+from marl.envs.forms import misfits
 from marl.envs.native import choices
 from marl.envs.random_play import mask_of_group, random_actions
 from marl.testing.report import Report
@@ -69,20 +69,9 @@ class Inspection:
             report.add("spec", "primary_metric", f"'{spec.primary_metric}' is not in metrics")
 
     def _forms(self, where: str, view: TimeStep) -> None:
-        copies, n = self._env.copies, self._spec.n_agents
-        for name, shape, dtype in (
-            ("reward", (copies, n), torch.float32),
-            ("terminated", (copies, n), torch.bool),
-            ("truncated", (copies, n), torch.bool),
-            ("done", (copies,), torch.bool),
-            ("alive", (copies, n), torch.bool),
-            ("agent_id", (copies, n), torch.int64),
-            ("key", (copies,), torch.int64),
-        ):
-            value = getattr(view, name)
-            if value.shape != shape or value.dtype != dtype or value.device.type != self._env.device.type:
-                got = f"{tuple(value.shape)} {value.dtype} on {value.device}"
-                self._report.add("tensor-form", f"{where}, {name}", f"{got} instead of {shape} {dtype}")
+        for name, sentence in misfits(self._env, view):
+            fault = "mask-form" if name.startswith("action_mask") else "tensor-form"
+            self._report.add(fault, f"{where}, {name}", sentence)
         if not torch.isfinite(view.reward).all():
             self._report.add("reward-not-finite", where, f"{int((~torch.isfinite(view.reward)).sum())} rewards")
         self._observations(f"{where}, observation", view.observation, view.alive)
@@ -100,31 +89,20 @@ class Inspection:
 
     def _state(self, where: str, tree: Tree | None, valid: Tensor) -> None:
         space, spec = self._spec.state_space, self._spec
-        if (space is None) != (tree is None):
-            self._report.add("tensor-form", where, "state and spec.state_space do not agree on whether there is one")
-        elif space is not None and tree is not None:
+        if space is not None and tree is not None:
             lead = (self._env.copies, spec.n_agents) if spec.state_per_agent else (self._env.copies,)
             self._probe(where, tree, space, lead, valid if spec.state_per_agent else valid.any(1), "state")
 
     def _probe(
         self, where: str, tree: Tree, space: spaces.Space[object], lead: tuple[int, ...], valid: Tensor, kind: str
     ) -> None:
-        """A tensor against a space, with leading dimensions ``lead``; bounds only where ``valid`` [*lead]."""
+        """The values of a tensor against a space, where ``valid`` [*lead] and where the form is right."""
         if isinstance(space, spaces.Dict):
-            if not isinstance(tree, dict) or set(tree) != set(space.spaces):
-                self._report.add("tensor-form", where, f"expected a dict with the keys {sorted(space.spaces)}")
-                return
             for key, inner in space.spaces.items():
-                self._probe(f"{where}.{key}", tree[key], inner, lead, valid, kind)
+                if isinstance(tree, dict) and key in tree:
+                    self._probe(f"{where}.{key}", tree[key], inner, lead, valid, kind)
             return
-        if not isinstance(tree, Tensor):
-            self._report.add("tensor-form", where, f"expected a tensor, got {type(tree).__name__}")
-            return
-        shape = (*lead, *(space.shape or ()))
-        dtype = np.dtype(space.dtype).name if space.dtype is not None else ""
-        if tuple(tree.shape) != shape or str(tree.dtype).removeprefix("torch.") != dtype:
-            got = f"{tuple(tree.shape)} {tree.dtype}"
-            self._report.add("tensor-form", where, f"{got} instead of {shape} {dtype}")
+        if not isinstance(tree, Tensor) or tuple(tree.shape) != (*lead, *(space.shape or ())):
             return
         values = tree[valid]
         if tree.is_floating_point() and not torch.isfinite(values).all():
@@ -142,11 +120,9 @@ class Inspection:
                 continue
             sizes = choices(space)
             shape = (self._env.copies, len(slots), sum(sizes))
-            if tuple(mask.shape) != shape or mask.dtype != torch.bool:
-                self._report.add(
-                    "mask-form", f"{where}, {group}", f"{tuple(mask.shape)} {mask.dtype}, not {shape} bool"
-                )
-            elif not all((m.any(-1) | ~view.alive[:, list(slots)]).all() for m in torch.split(mask, sizes, dim=-1)):
+            if tuple(mask.shape) == shape and not all(
+                (m.any(-1) | ~view.alive[:, list(slots)]).all() for m in torch.split(mask, sizes, dim=-1)
+            ):
                 self._report.add("mask-empty", f"{where}, {group}", "no action is legal for a living agent")
 
     def _flags(self, where: str, before: TimeStep, after: TimeStep) -> None:

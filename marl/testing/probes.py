@@ -194,7 +194,7 @@ def _generator_states() -> dict[str, str]:
     return {name: digest(state) for name, state in states.items()}
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An exception with the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

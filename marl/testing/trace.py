@@ -238,7 +238,7 @@ def write_trace(spec: str, seed: str, steps: str, answer: str) -> None:
         # Not at the top: torch takes seconds to load, and the new process of a PettingZoo environment needs none.
         from marl.envs.pettingzoo import ParallelFace
 
-        env: Any = ParallelFace(factory(1), newcomers=True)
+        env: Any = ParallelFace(factory(copies=1), newcomers=True)
     else:
         env = factory()
     play = aec_trace if isinstance(env, AECEnv) else parallel_trace

@@ -114,7 +114,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["list", *words, "--scenario", SHOWN]) == 0
         return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
-    assert rows("policies") == ["walk baseline of tiny", "stay baseline of tiny"]
+    assert rows("policies") == ["walk baseline of tiny", "stay baseline of tiny", "random baseline of tiny"]
     assert rows("presets") == ["quick tiny, default, demo"]
     assert rows("maps") == ["line tiny"]
     assert rows("scenarios")[1] == "--agents how many agents"

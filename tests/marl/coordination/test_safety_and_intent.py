@@ -269,8 +269,10 @@ def test_a_correction_costs_the_corrected_once():
 
 
 def test_the_log_probability_is_that_of_the_proposal():
+    seen = {"agents": spaces.Box(-1, 1, (1,))}
+
     class World(Doors):
-        spec = SimpleNamespace(**vars(SPEC), observation_space={"agents": spaces.Box(-1, 1, (1,))})
+        spec = SimpleNamespace(**vars(SPEC), observation_space=seen, state_space=None, metrics={})
 
     proposed, log_prob = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[-0.1, -0.2], [-0.3, -0.4]])
     policy = SimpleNamespace(initial_hidden=lambda copies: {}, draw=lambda *_: Drawn(proposed, log_prob, {}, None))

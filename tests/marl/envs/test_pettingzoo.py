@@ -46,7 +46,7 @@ def test_the_stricter_ones_pass(make: object) -> None:
 def test_bit_rows_are_shown_as_planes() -> None:
     face = tiny_face()
     seen, infos = face.reset(seed=1)
-    position = face.env._position[0]  # type: ignore[attr-defined]
+    position = face.env.position[0]  # type: ignore[attr-defined]
     line = seen["agent_0"]["line"]
     assert line.shape == (1, 1, 9) and line.dtype == np.uint8
     assert set(np.flatnonzero(line).tolist()) == set(position.long().tolist())

@@ -216,7 +216,7 @@ class Spoiled(TinyWorld):
 
     def step(self, actions):
         after = super().step(actions)
-        if not bool((self._time == 5).any()) and self.part != "metric":
+        if not bool((self.time == 5).any()) and self.part != "metric":
             return after
         if self.part == "metric":
             figures = {**after.metrics, "length_steps": torch.full((self.copies,), self.value)}

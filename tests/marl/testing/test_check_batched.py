@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import TimeStep, Tree
+from marl.envs.tensor_world import TensorWorld
 from marl.testing import TinyWorld, check_batched, check_independence
 from marl.testing.report import FAULTS
 
@@ -60,7 +61,7 @@ class Lent(Small):
     """Hands out its own state."""
 
     def current(self) -> TimeStep:
-        return super().current()._replace(agent_id=self._agent_id)
+        return super().current()._replace(agent_id=self.agent_id)
 
 
 class ResetsAll(Small):
@@ -72,10 +73,10 @@ class ResetsSlightly(Small):
     """Forgets to put the clock of a masked copy back."""
 
     def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
-        time = self._time.clone()
+        time = self.time.clone()
         super().reset(seed, mask)
         if mask is not None:
-            self._time = time
+            self.time = time
         return self.current()
 
 
@@ -107,24 +108,24 @@ class Drops(Small):
 
     def current(self) -> TimeStep:
         out = super().current()
-        out.alive[:, 1] &= self._time < 3
+        out.alive[:, 1] &= self.time < 3
         return out
 
 
 class ForgetsTime(Small):
     def snapshot(self) -> dict[str, Tensor]:
-        return {**super().snapshot(), "time": torch.zeros_like(self._time)}
+        return {**super().snapshot(), "time": torch.zeros_like(self.time)}
 
 
 class LendsSnapshot(Small):
     def snapshot(self) -> dict[str, Tensor]:
-        return {**super().snapshot(), "time": self._time}
+        return {**super().snapshot(), "time": self.time}
 
     def step(self, actions: Tree) -> TimeStep:
-        time = self._time
+        time = self.time
         out = super().step(actions)
-        time.copy_(self._time)
-        self._time = time
+        time.copy_(self.time)
+        self.time = time
         return out
 
 
@@ -192,6 +193,13 @@ class LateEnd(Small):
     def __init__(self, copies: int):
         super().__init__(copies)
         self.spec = dataclasses.replace(self.spec, horizon=4)
+
+    def step(self, actions: Tree) -> TimeStep:
+        told = self.spec
+        self.spec = dataclasses.replace(told, horizon=6)
+        out = super().step(actions)
+        self.spec = told
+        return out
 
 
 class OddGroups(Small):
@@ -285,7 +293,7 @@ def test_a_world_that_breaks_beside_another_is_named() -> None:
 
 
 def test_worlds_without_snapshots_are_skipped_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(TinyWorld, "snapshot")
+    monkeypatch.delattr(TensorWorld, "snapshot")
     report = check_batched(lambda copies: Small(copies), steps=8, batches=(1, 2))
     assert report.ok and "snapshots: the world has none" in report.skipped
 

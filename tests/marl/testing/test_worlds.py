@@ -10,7 +10,7 @@ from marl.testing.worlds import TinyWorld, walk_to_goal
 def test_one_step_by_hand() -> None:
     world = TinyWorld(1, 2, length=5, horizon=4)
     world.reset(0)
-    world._position, world._goal = torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 0.0]])
+    world.position, world.goal = torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 0.0]])
     out = world.step(torch.tensor([[2, 0]]))  # The first moves right, the second stays: distances 1 and 3 of 4.
     assert out.reward.tolist() == [[-0.5, -0.5]]
     assert out.observation.tolist() == [[[0.25, 0.25, 0.75], [-0.75, 0.75, 0.75]]]
@@ -20,18 +20,18 @@ def test_one_step_by_hand() -> None:
 def test_the_ends_of_the_line_hold_and_are_masked() -> None:
     world = TinyWorld(1, 2, length=5, unlike=True, masks=True)
     world.reset(0)
-    world._position = torch.tensor([[0.0, 3.0]])
+    world.position = torch.tensor([[0.0, 3.0]])
     out = world.current()
     assert out.action_mask["walker"].tolist() == [[[True, False, True]]]
     assert out.action_mask["jumper"].tolist() == [[[True, True, True, True, False]]]
     world.step({"walker": torch.tensor([[1]]), "jumper": torch.tensor([[4]])})
-    assert world._position.tolist() == [[0.0, 4.0]]
+    assert world.position.tolist() == [[0.0, 4.0]]
 
 
 def test_time_is_a_truncation_and_arrival_a_termination() -> None:
     world = TinyWorld(8, 2, horizon=16, terminates=True)
     out = world.reset(3)
-    assert not bool((world._position == world._goal).any())
+    assert not bool((world.position == world.goal).any())
     for _ in range(9):
         out = world.step(walk_to_goal(out))
         if bool(out.done.any()):

@@ -98,7 +98,7 @@ def test_every_system_for_tensor_worlds_stops(tmp_path: Path, system: str, monke
     monkeypatch.setattr(Spoiled, "part", "reward")
     # A generation begins anew, so that the sixth episode never comes: the first is spoiled there.
     if system == "es":
-        monkeypatch.setattr(Spoiled, "episode", 0)
+        monkeypatch.setattr(Spoiled, "at_episode", 0)
     said = stopped(spoiled(system), tmp_path / "run")
     assert "the reward of agent 'agent_1' in copy 3" in said and "is NaN" in said and "--resume" in said
     assert ("of member 1," in said) == (system == "es")
@@ -108,7 +108,7 @@ def test_every_system_for_tensor_worlds_stops(tmp_path: Path, system: str, monke
 def test_one_reward_in_ten_thousand_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """From the command line: one sentence and code 2."""
     monkeypatch.setattr(Spoiled, "part", "reward")
-    monkeypatch.setattr(Spoiled, "episode", 75)
+    monkeypatch.setattr(Spoiled, "at_episode", 75)
     folder = tmp_path / "run"
     values = {
         "copies": 4,
@@ -145,14 +145,14 @@ def test_a_world_that_fails_for_another_reason_says_so_itself(tmp_path: Path, mo
 
 def test_two_groups_and_named_parts_of_an_observation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second walker is the third agent."""
-    original = TinyWorld._observation
+    original = TinyWorld.observe
 
     def seen(self: TinyWorld, who: Tensor) -> Tree:
         tree = original(self, who)
         tree["walker"]["place"][2, 1, 0] = math.inf  # type: ignore[index, call-overload]
         return tree
 
-    monkeypatch.setattr(TinyWorld, "_observation", seen)
+    monkeypatch.setattr(TinyWorld, "observe", seen)
     said = stopped(spoiled(world={"unlike": True, "agents": 3, "observation": "dict"}), tmp_path / "run")
     assert "iteration 1: the observation 'place' of agent 'agent_2' in copy 2 is infinite in step 0" in said
 
@@ -225,7 +225,7 @@ def test_evaluation_during_training_is_looked_at_too(tmp_path: Path, monkeypatch
     def spoiling(self: Trainer) -> dict[str, float]:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Spoiled, "part", "reward")
-            inner.setattr(Spoiled, "episode", 0)
+            inner.setattr(Spoiled, "at_episode", 0)
             return original(self)
 
     monkeypatch.setattr(Trainer, "evaluate", spoiling)
@@ -239,7 +239,7 @@ def test_evaluation_during_training_is_looked_at_too(tmp_path: Path, monkeypatch
 
 def test_a_score_that_is_none_stops_evolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Spoiled, "part", "metric")
-    monkeypatch.setattr(Spoiled, "episode", 0)
+    monkeypatch.setattr(Spoiled, "at_episode", 0)
     monkeypatch.setattr(Spoiled, "number", 15)
     said = stopped(spoiled("es"), tmp_path / "run")
     assert "iteration 1: the score of member 0 is NaN" in said and "mend the metric" in said
@@ -248,7 +248,7 @@ def test_a_score_that_is_none_stops_evolution(tmp_path: Path, monkeypatch: pytes
 def test_equal_scores_are_told_once_and_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Spoiled, "part", "metric")
     monkeypatch.setattr(Spoiled, "value", 0.25)
-    monkeypatch.setattr(Spoiled, "episode", 0)
+    monkeypatch.setattr(Spoiled, "at_episode", 0)
     monkeypatch.setattr(Spoiled, "number", 15)
     heard: list[str] = []
     folder = train(spoiled("es"), tmp_path / "run", heard.append, live=False)
