@@ -286,7 +286,8 @@ def test_language(tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr(TinyPolicy, "complete", unsure)
     if part == "reward":
-        monkeypatch.setattr(turns, "TurnRecord", lambda anchor, text, reward: TurnRecord(anchor, text, math.nan))
+        nan = math.nan
+        monkeypatch.setattr(turns, "TurnRecord", lambda anchor, text, _, *rest: TurnRecord(anchor, text, nan, *rest))
     said = stopped(small(), tmp_path / "run")
     what = {
         "cost": "the cost of episode ",
