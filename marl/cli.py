@@ -96,7 +96,6 @@ def train(
     from marl.training import run
 
     trust(*(trusted or []))
-
     if resume is not None:
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -248,15 +248,10 @@ class ForeignEnv(BatchedEnv):
 class ReplayableForeignEnv(ForeignEnv):
     """A deterministic foreign world: a snapshot is (seed, episode, actions since reset), restored by replay."""
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        foreign: ForeignSpec,
-        device: torch.device,
-        metrics: Mapping[str, Metric] | None = None,
-    ):
-        super().__init__(pool, foreign, device, metrics)
-        self._log = torch.zeros(self.copies, foreign.horizon, *pool.layout.actions.shape, dtype=torch.float64)
+    @cached_property
+    def _log(self) -> Tensor:
+        """Actions ``[B, horizon, ...]`` of each copy's episode, as simulators take them."""
+        return torch.zeros(self.copies, self._foreign.horizon, *self.pool.layout.actions.shape, dtype=torch.float64)
 
     def snapshot(self) -> dict[str, Tensor]:
         """The recipe of the present moment of all copies."""
