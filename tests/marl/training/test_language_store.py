@@ -72,9 +72,9 @@ def test_two_runs_of_one_second_are_two_runs(tmp_path: Path, monkeypatch: pytest
 
 def test_main_goes_on_alone_and_sub_learns_what_is_left(tmp_path: Path) -> None:
     file = tmp_path / "store.sqlite"
-    main = train(quick(f"{{file: {file}, capacity: 2}}"), tmp_path / "main", live=False)
+    main = train(quick(f"{{file: {file}, capacity: 2}}", total_steps=4000), tmp_path / "main", live=False)
     last = read_metrics(main / METRICS)[-1]
-    assert last["agent_steps"] >= 1500 and last["learn/store_waiting_level_1"] == 2.0
+    assert last["agent_steps"] >= 4000 and last["learn/store_waiting_level_1"] == 2.0
     assert last["learn/store_dropped_level_1"] > 0.0 and last["learn/weights_version_level_1"] == 0.0
     saved = checkpoint.CheckpointStore(main)
     assert checkpoint.load(saved.path(saved.steps()[-1]))[1]["exact_resume"] is False
