@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,10 @@ TRAP = "MARL_TEST_TRAP"
 
 
 class SpoiledFace(ParallelFace):
-    """From its fourth episode on, an agent's reward in the fifth step is NaN."""
+    """From its fourth episode on, an agent's reward in the fifth step is NaN, while the file ``trap`` is there."""
 
     _episodes = _steps = 0
+    trap = ""
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self._episodes, self._steps = self._episodes + 1, 0
@@ -74,17 +76,20 @@ class SpoiledFace(ParallelFace):
     def step(self, actions: dict[str, Any]) -> Any:
         seen, rewards, *rest = super().step(actions)
         self._steps += 1
-        if self._episodes > 3 and self._steps == 5 and Path(os.environ[TRAP]).exists():
+        if self._episodes > 3 and self._steps == 5 and Path(self.trap).exists():
             rewards["agent_1"] = math.nan
         return seen, rewards, *rest
 
 
-def spoiled_face() -> SpoiledFace:
-    return SpoiledFace(TinyWorld(1, 2, horizon=8), rebuild=spoiled_face)
+def spoiled_face(trap: str) -> SpoiledFace:
+    face = SpoiledFace(TinyWorld(1, 2, horizon=8), rebuild=partial(spoiled_face, trap))
+    face.trap = trap
+    return face
 
 
 def make_foreign(config: TinyConfig, copies: int, device: torch.device) -> BatchedEnv:
-    return from_parallel(spoiled_face, copies, workers=2, horizon=8)
+    # Workers may have been forked before the variable was set: they are told.
+    return from_parallel(partial(spoiled_face, os.environ[TRAP]), copies, workers=2, horizon=8)
 
 
 FOREIGN = dataclasses.replace(TINY, name="foreign", make=make_foreign)
