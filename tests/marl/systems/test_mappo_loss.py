@@ -144,8 +144,8 @@ class NarrowState(TinyWorld):
     def _state_space(self, agents: int) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (self._width,), np.float32)
 
-    def _state(self, alive: Tensor) -> Tensor:
-        state = super()._state(alive)
+    def central_state(self, who: Tensor) -> Tensor:
+        state = super().central_state(who)
         assert state is not None
         return state[..., : self._width]
 
