@@ -28,7 +28,7 @@ def tool_efficiency(calls: Tensor, success: Tensor, group: Tensor, smooth: float
             continue
         n, m = float(right.min()), calls[mine].to(torch.float32)
         if n == 0.0:
-            factor[mine] = torch.where(m == 0, 1.0, torch.cos(m * math.pi / (2.0 * m + smooth)))
+            factor[mine] = torch.cos(m * math.pi / (2.0 * m + smooth))
         else:
             f = 2.0 * n * m / (m + n)
             factor[mine] = torch.sin(f * math.pi / (2.0 * n))

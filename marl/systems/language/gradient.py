@@ -169,7 +169,8 @@ class Reinforcement:
             return tokens.weight
         leaf = tokens.log_prob.clone().requires_grad_()
         loss = (self._loss or policy_loss)(tokens._replace(log_prob=leaf), self._config)
-        return -torch.autograd.grad(loss, leaf)[0]
+        (slope,) = torch.autograd.grad(loss, leaf)
+        return -slope
 
     def state(self) -> dict[str, Any]:
         return {name: adam.state() for name, adam in self._adams.items()}
