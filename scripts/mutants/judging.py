@@ -9,6 +9,7 @@ import importlib.util
 import os
 import resource
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType
@@ -60,11 +61,28 @@ def judge(repo: Path, mutant: Mutant, source: str, tests: Sequence[str], seconds
     """
     if not tests:
         return "unreached"
-    child = os.fork()
-    if child == 0:
-        _try(repo, mutant, source, tests, seconds)
-    _, status = os.waitpid(child, 0)
-    return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+    for part in stages(mutant.path, tests):
+        child = os.fork()
+        if child == 0:
+            _try(repo, mutant, source, part, seconds)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            return "killed"
+    return "survived"
+
+
+def stages(path: str, tests: Sequence[str]) -> list[list[str]]:
+    """Tests of the two files most likely to kill, and the others: to import all of them costs more than most tests.
+
+    Args:
+        path: of the mutated file; tests that are named after it come first, then files with many of the tests.
+        tests: that reach the line.
+    """
+    files = Counter(test.partition("::")[0] for test in tests)
+    stem = path.rpartition("/")[2].removesuffix(".py")
+    likely = sorted(files, key=lambda file: (f"test_{stem}.py" not in file, -files[file], file))[:2]
+    near = [test for test in tests if test.partition("::")[0] in likely]
+    return [part for part in (near, [test for test in tests if test not in near]) if part]
 
 
 def _try(repo: Path, mutant: Mutant, source: str, tests: Sequence[str], seconds: float) -> None:
