@@ -78,8 +78,8 @@ class EpisodeMeans:
     def _read(self) -> tuple[int, dict[str, float]]:
         if self._means is None:
             count = int(self._count)
-            sums = self._sums.tolist() if count and self._sums is not None else [0.0] * len(self._names)
-            self._means = count, {name: total / count for name, total in zip(self._names, sums, strict=True) if count}
+            means = (self._sums / count).tolist() if count and self._sums is not None else []
+            self._means = count, dict(zip(self._names, means, strict=bool(means)))
         return self._means
 
 

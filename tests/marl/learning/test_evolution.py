@@ -21,6 +21,19 @@ def test_scores_that_are_none_are_refused(wrong: float) -> None:
         search.tell(points, np.array([1.0, 0.0, 2.0, wrong]))
 
 
+def test_a_search_says_nothing_and_draws_from_nobody_else(capfd: pytest.CaptureFixture[str]) -> None:
+    """The package prints its progress and seeds numpy's shared generator, unless told otherwise."""
+    np.random.seed(5)
+    expected = np.random.random()
+    np.random.seed(5)
+    search = Cma([0.5, 0.5], population=4, seed=3)
+    for _ in range(3):
+        points = search.ask()
+        search.tell(points, -np.square(points).sum(1))
+    assert capfd.readouterr() == ("", "")
+    assert np.random.random() == expected
+
+
 def test_equal_scores_leave_the_search_where_it_is() -> None:
     """By itself the search would drift: its mean moves with whichever points happen to come first."""
     search, drifting = (Cma([0.5, 0.5], population=4, seed=3) for _ in range(2))

@@ -17,6 +17,7 @@ from marl.systems.language import exchange as module
 from marl.systems.language.decoupled import Decoupled
 from marl.systems.language.exchange import MAIN, SUB, Exchange, Stored
 from marl.systems.language.options import StoreConfig
+from marl.systems.language.rows import UnitRows
 from marl.systems.language.speakers import Unit
 
 ROLES = ("north", "south")
@@ -270,6 +271,19 @@ def test_a_follower_waits_for_something_to_start_from(tmp_path: Path) -> None:
     again = Decoupled(resumed, SimpleNamespace())  # type: ignore[arg-type]
     assert again.follow() == {} and again._joined
     assert own.model.value["north"].tolist() == [5.0, 5.0]  # type: ignore[attr-defined]
+
+
+def test_an_empty_batch_goes_no_further_than_this_process(tmp_path: Path) -> None:
+    """Here it is counted with the others that one update takes; in a file it would only be in the way."""
+    for path, waiting in ((None, 1.0), (tmp_path / "store", 0.0)):
+        exchange, own = side(path, MAIN)
+        decoupled = Decoupled(exchange, SimpleNamespace())  # type: ignore[arg-type]
+        decoupled.put(own, BATCH, UnitRows([], [], 1.0), torch.zeros(3), 0.1)  # type: ignore[arg-type]
+        assert exchange.figures(own)["store_waiting_workers"] == waiting
+        made = rows()
+        decoupled.put(own, BATCH, UnitRows([1, 2], made, 4.0), torch.zeros(3), 0.1)  # type: ignore[arg-type]
+        *_, last = [exchange.take(own)[0] for _ in range(int(waiting) + 1)]
+        assert (last.normaliser, last.rate, len(last.rows)) == (4.0, 0.1, 2)
 
 
 def test_roles_of_the_entry_do_not_go_through_it() -> None:
