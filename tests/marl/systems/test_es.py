@@ -119,6 +119,9 @@ def scripted(ends: list[list[int]], lost: list[list[int]] | None = None) -> tupl
     """
     _, generations, pipeline = learner_of(config_of(algorithm={"population": 2}), 4)
     step, made = pipeline.env.step, []
+    names = ("reached_share", *(() if lost is None else ("lost",)))
+    told = {name: Metric("1", "higher" if name == "reached_share" else "lower") for name in names}
+    pipeline.env.spec = dataclasses.replace(pipeline.env.spec, metrics=told)
 
     def play(actions: Any) -> Any:
         row = min(len(made), len(ends) - 1)
