@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from marl.cli import parse_seeds
+from marl.cli_words import parse_seeds
 from scripts.benchmarks import page
 from scripts.benchmarks.agent_hierarchy.tables import ROWS, configured, folder_of, interval, measured, run, warm_folder
 from scripts.benchmarks.runner import PAGES, write_figures
