@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.maps.generators import Generator, RandomMap
-from scenarios.lifelong_mapf.step.kernels import MAX_AGENTS
+from scenarios.lifelong_mapf.state import MAX_AGENTS
 
 
 def _several(generators: Any) -> tuple[Any, ...]:

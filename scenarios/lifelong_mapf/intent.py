@@ -16,7 +16,7 @@ from marl.envs.abilities import Prediction
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, best_neighbour, present
 from scenarios.lifelong_mapf.guidance.paths import PathFields
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
-from scenarios.lifelong_mapf.maps.fields import neighbour
+from scenarios.lifelong_mapf.maps.fields import Board, neighbour
 
 #: The action of agents that carry on: the first move of their path.
 CARRY_ON = -1
@@ -71,7 +71,7 @@ def _announce(
     width = now.width
     height = here.size // width
     for b in range(copies):
-        exits = now.exits[now.maps[b]]
+        board = Board(now.exits[now.maps[b]], now.width)
         for n in range(agents):
             if now.alive[b, n]:
                 here[now.position[b, n]] = n
@@ -93,9 +93,9 @@ def _announce(
             for step in range(horizon):
                 move = moves[b, n]
                 if step > 0 or move == CARRY_ON:
-                    cell = best_neighbour(exits, width, field[b, n], cell)
+                    cell = best_neighbour(board, field[b, n], cell)
                 elif move > 0:
-                    cell = neighbour(exits, width, cell, move)
+                    cell = neighbour(board, cell, move)
                 trajectory[b, n, step, 0], trajectory[b, n, step, 1] = cell // width, cell % width
         for n in range(agents):
             if now.alive[b, n]:

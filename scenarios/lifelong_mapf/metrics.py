@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import Metric
-from scenarios.lifelong_mapf.step.kernels import State
+from scenarios.lifelong_mapf.state import State
 
 _ALWAYS = {
     "collisions": Metric(

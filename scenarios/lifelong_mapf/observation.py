@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from marl.compiled import njit
 from marl.envs.spaces import BitWindow
-from scenarios.lifelong_mapf.step.kernels import State
+from scenarios.lifelong_mapf.state import State
 
 #: The parts of the central state: name -> width.
 STATE = {

@@ -21,7 +21,7 @@ from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, present
 from scenarios.lifelong_mapf.guidance.paths import PathFields
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour, open_moves_of
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour, open_moves_of
 from scenarios.lifelong_mapf.pibt.near_fields import NearFields
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
 from scenarios.lifelong_mapf.pibt.rule import (
@@ -110,7 +110,7 @@ def _resolve(
     liking: NDArray[np.float32],
     swap: Swap,
     distances: NDArray[np.int32],
-    not_near: NearFields,
+    near: NearFields,
     table: PibtTable,
     executed: NDArray[np.int64],
 ) -> None:
@@ -121,15 +121,14 @@ def _resolve(
     copies, agents = order.shape
     for b in range(copies):
         sort_by_urgency(waited[b], order[b])
-        position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
+        position, alive = now.position[b], now.alive[b]
+        board = Board(now.exits[now.maps[b]], now.width)
         put_agents(position, alive, table)
         for n in range(agents):
             if alive[n]:
-                _score_moves(
-                    n, executed[b, n], liking[b, n], position[n], exits, now.width, block_both, by_index, table
-                )
-        ways = Ways(swap, now.goal[b], distances[b], not_near, b)
-        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, executed[b])
+                _score_moves(n, executed[b, n], liking[b, n], position[n], board, block_both, by_index, table)
+        ways = Ways(swap, now.goal[b], distances[b], near, b)
+        settle_moves(key[b], position, alive, board, ways, order[b], table, executed[b])
 
 
 @njit
@@ -138,8 +137,7 @@ def _score_moves(
     proposed: int,
     liking: NDArray[np.float32],
     cell: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     block_both: bool,
     by_index: bool,
     table: PibtTable,
@@ -149,9 +147,9 @@ def _score_moves(
     Closed are moves that the rules refuse, whoever moves away in the same step.
     """
     scores = table.scores[agent]
-    target = leads_to(proposed, cell, exits, width)
+    target = leads_to(proposed, cell, board)
     for move in range(len(MOVES)):
-        option = cell if move == 0 else neighbour(exits, width, cell, move)
+        option = cell if move == 0 else neighbour(board, cell, move)
         other = table.here[option]
         if move > 0 and (option == cell or (other != NONE and (block_both or (by_index and other > agent)))):
             scores[move] = NO_WAY

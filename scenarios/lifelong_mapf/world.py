@@ -17,11 +17,12 @@ from scenarios.lifelong_mapf import metrics, observation
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.intent import Announcer
 from scenarios.lifelong_mapf.safety import Resolver
+from scenarios.lifelong_mapf.state import Goals, State
 from scenarios.lifelong_mapf.step import reference
 from scenarios.lifelong_mapf.step.bound import collision_free_goals
 from scenarios.lifelong_mapf.step.engines import CompiledEngine, Engine, TorchEngine, View
 from scenarios.lifelong_mapf.step.instances import load_instances
-from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, Goals, State, draw_distinct_goals
+from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, draw_distinct_goals
 from scenarios.lifelong_mapf.step.pool import MapPool
 from scenarios.lifelong_mapf.views.agent_plan import AgentPlan
 

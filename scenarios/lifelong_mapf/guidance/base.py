@@ -14,7 +14,6 @@ stands on the sub-goal that was set one step before.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -27,9 +26,8 @@ from torch import Tensor
 from marl.compiled import njit
 from marl.envs.spaces import BitWindow
 from marl.errors import UserError
-from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
 from scenarios.lifelong_mapf.guidance.vectors import Weights, read_vector
-from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, centrality, neighbour, open_moves
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 
 #: No sub-goal, no goal known yet.
 NONE = -1
@@ -39,7 +37,7 @@ _DEFAULT = "default"
 
 
 class GuidanceNumbers(BaseModel):
-    """The numbers of the shared guidance (``guidance.shared``); those left out come from a vector."""
+    """The numbers of the shared guidance (``guidance.prices``); those left out come from a vector."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -133,16 +131,16 @@ class GuidanceConfig(GuidanceNumbers):
 
     def shown_as(self, other: GuidanceConfig) -> GuidanceConfig:
         """The guidance ``other``, on the numbers of this one where they have been chosen."""
-        own = {name: value for name in Weights._fields if (value := getattr(self, name)) is not None}
+        chosen = {name: value for name in Weights._fields if (value := getattr(self, name)) is not None}
         if self.vector != _DEFAULT:
             unset = dict.fromkeys(Weights._fields)
-            return other.model_copy(update={**unset, **own, "vector": self.vector})
-        return other.model_copy(update=own)
+            return other.model_copy(update={**unset, **chosen, "vector": self.vector})
+        return other.model_copy(update=chosen)
 
     def weights(self) -> Weights:
         """The numbers: those set here, then those of the vector, then 0."""
-        own = {name: getattr(self, name) for name in Weights._fields}
-        return Weights(**read_vector(self.vector) | {name: value for name, value in own.items() if value is not None})
+        chosen = {name: getattr(self, name) for name in Weights._fields}
+        return Weights(**read_vector(self.vector) | {name: x for name, x in chosen.items() if x is not None})
 
 
 class GridWorld(Protocol):
@@ -279,14 +277,6 @@ class Guidance(ABC):
         """Take in the present positions and goals of all copies: write features and sub-goals."""
 
 
-@lru_cache(maxsize=256)
-def _centrality_of(blocked: bytes, height: int, width: int) -> NDArray[np.float64]:
-    exits = open_moves(np.frombuffer(blocked, np.uint8), height, width)
-    ratio = centrality(exits, height, width)
-    ratio.setflags(write=False)
-    return ratio
-
-
 def agent_fields(world: GridWorld) -> NDArray[np.int32]:
     """Zeros ``[B, N, cells]``; ``UserError`` if the memory does not suffice."""
     shape = (*world.position.shape, world.height * world.width)
@@ -299,70 +289,6 @@ def agent_fields(world: GridWorld) -> NDArray[np.int32]:
             f"distance fields of {copies} copies x {agents} agents x {cells} cells need {needed:.0f} GiB: "
             "use fewer copies or agents"
         ) from None
-
-
-def crowding(world: GridWorld, crowd: float) -> NDArray[np.float64]:
-    """float64 ``[M]``: how much of the prices of traffic that is only expected counts on each map (``Weights.crowd``).
-
-    How often two agents meet in a corridor is proportional to agents per cell; detours cost the same however few.
-    """
-    free = (world.blocked == 0).sum(1)
-    agents = world.position.shape[1]
-    return np.ones(len(free)) if crowd == 0 else np.minimum(agents / (crowd * np.maximum(free, 1)), 1.0)
-
-
-class StaticCosts:
-    """The static cost ``1 + weight * (centrality - 1)`` of every cell in whole ``1 / units``, at most ``BUCKETS`` - 1.
-
-    weight: for all maps, or one for each (``[M]``).
-    A map's costs are computed when it is first asked for, and its centrality at most once in a process.
-    """
-
-    def __init__(self, world: GridWorld, weight: float | NDArray[np.float64], units: int):
-        self._world, self._units = world, units
-        self._weight = np.broadcast_to(weight, len(world.blocked))
-        self._costs = np.full(world.blocked.shape, units, np.int32)
-        self._known = self._weight == 0
-
-    def of(self, maps: NDArray[np.int32]) -> NDArray[np.int32]:
-        """int32 ``[M, cells]``, valid for ``maps``."""
-        for m in np.unique(maps[~self._known[maps]]):
-            ratio = _centrality_of(self._world.blocked[m].tobytes(), self._world.height, self._world.width)
-            cost = np.rint(self._units * (1.0 + self._weight[m] * (ratio - 1.0)))
-            self._costs[m] = np.minimum(cost, BUCKETS - 1)
-            self._known[m] = True
-        return self._costs
-
-
-class LaneCosts:
-    """The prices of lanes (``lanes.lane_prices``) in whole ``1 / units``, by map, when first asked for.
-
-    share: float64 ``[M]``, how much of them counts.
-    """
-
-    def __init__(
-        self,
-        world: GridWorld,
-        exits: NDArray[np.uint8],
-        weights: LaneWeights,
-        units: int,
-        share: NDArray[np.float64],
-    ):
-        self._exits, self._width, self._weights, self._units = exits, world.width, weights, units
-        self._share = share
-        self._known = np.zeros(len(exits), np.bool_)
-        self._prices = self.none = np.zeros((len(exits), 0), np.int32)
-
-    def of(self, maps: NDArray[np.int32]) -> NDArray[np.int32]:
-        """int32 ``[M, 4 * cells]``, valid for ``maps``."""
-        if not self._prices.size:
-            self._prices = np.zeros((len(self._exits), 4 * self._exits.shape[1]), np.int32)
-            self._known[:] = not any(self._weights)
-        for m in np.unique(maps[~self._known[maps]]):
-            prices = lane_prices(self._exits[m], self._width, self._weights)
-            self._prices[m] = np.rint(self._units * self._share[m] * prices).reshape(-1)
-            self._known[m] = True
-        return self._prices
 
 
 @njit
@@ -379,11 +305,11 @@ def move_between(cell: int, target: int, width: int) -> int:
 
 
 @njit(inline="always")
-def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int) -> int:
+def best_neighbour(board: Board, field: NDArray[np.int32], cell: int) -> int:
     """The neighbour with the smallest value, the first of them in the order of moves; ``cell`` if none is smaller."""
     best, value = cell, field[cell]
     for move in range(1, 5):
-        target = neighbour(exits, width, cell, move)
+        target = neighbour(board, cell, move)
         # Two selections and no jump: the outcome cannot be predicted.
         smaller = field[target] < value
         best = target if smaller else best
@@ -392,17 +318,15 @@ def best_neighbour(exits: NDArray[np.uint8], width: int, field: NDArray[np.int32
 
 
 @njit
-def write_moves(
-    exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], cell: int, best: int, moves: NDArray[np.float32]
-) -> None:
+def write_moves(board: Board, field: NDArray[np.int32], cell: int, best: int, moves: NDArray[np.float32]) -> None:
     """The feature ``moves`` ``[5]`` of an agent on ``cell`` with the ``best_neighbour`` ``best``.
 
     On the goal nothing can be saved, and every move but staying costs the full unit.
     """
-    own = field[cell]
-    unit = np.float32(max(own - field[best], 1))
+    here = field[cell]
+    unit = np.float32(max(here - field[best], 1))
     moves[0] = 0.0
     for move in range(1, 5):
-        target = neighbour(exits, width, cell, move)
-        change = np.float32(field[target] - own) / unit
+        target = neighbour(board, cell, move)
+        change = np.float32(field[target] - here) / unit
         moves[move] = np.float32(1.0) if target == cell else min(change, np.float32(1.0))

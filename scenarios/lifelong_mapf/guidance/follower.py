@@ -30,19 +30,23 @@ from scenarios.lifelong_mapf.guidance.base import (
     NONE,
     GridWorld,
     Guidance,
-    LaneCosts,
     Present,
-    StaticCosts,
     agent_fields,
     present,
 )
+from scenarios.lifelong_mapf.guidance.costs import LaneCosts, StaticCosts
+from scenarios.lifelong_mapf.guidance.follower_search import (
+    CROWDS,
+    Search,
+    cheapest_path,
+    trace_path,
+    write_follower_moves,
+)
 from scenarios.lifelong_mapf.guidance.lanes import LaneWeights
-from scenarios.lifelong_mapf.guidance.shared import reverse
 from scenarios.lifelong_mapf.maps.fields import (
     BUCKETS,
-    MOVES,
+    Board,
     directed_field,
-    neighbour,
     open_moves_of,
     weighted_field,
 )
@@ -55,9 +59,6 @@ NEAR = 2
 
 #: Costs are whole multiples of 1 / UNITS, so that sums are exact and ties are real ones.
 UNITS = 128
-
-#: Crowds are whole multiples of 1 / CROWDS agents per free cell.
-CROWDS = 256
 
 #: Weight of the present step in what an agent thinks of how crowded it is.
 _NEWS = np.float32(0.02)
@@ -192,20 +193,6 @@ class Scratch(NamedTuple):
     extra: NDArray[np.int32]
 
 
-class Search(NamedTuple):
-    """Scratch of one A* search.
-
-    cost, parent: int32 ``[cells]``, of the best way found so far. closed: bool ``[cells]``, whose best way is final.
-    keys, open: int64 and int32 ``[4 * cells + 1]``, the binary heap of open cells: estimates and cells.
-    """
-
-    cost: NDArray[np.int32]
-    parent: NDArray[np.int32]
-    closed: NDArray[np.bool_]
-    keys: NDArray[np.int64]
-    open: NDArray[np.int32]
-
-
 @njit
 def _share(
     now: Present,
@@ -274,16 +261,16 @@ def _look(
             elif forget > 0:
                 for cell in range(counts.size):
                     counts[cell] = np.int32(keep * np.float32(counts[cell]))
-            own = now.position[b, n]
-            row, column = own // width, own % width
+            cell = now.position[b, n]
+            row, column = cell // width, cell % width
             seen = -1  # itself
             for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
                 for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
                     here = np.int32(occupied[r * width + c])
                     counts[r * width + c] += UNITS * here
                     seen += here
-            counts[own] -= UNITS
-            crowd = np.float32(seen) / np.float32(room[now.maps[b], own])
+            counts[cell] -= UNITS
+            crowd = np.float32(seen) / np.float32(room[now.maps[b], cell])
             before = private.crowd[b, n]
             private.crowd[b, n] = crowd if before == _UNKNOWN else before + _NEWS * (crowd - before)
         for n in range(new.shape[1]):
@@ -296,23 +283,22 @@ def _take_goals(
     copies: NDArray[np.bool_], now: Present, new: NDArray[np.bool_], costs: Costs, private: Private, scratch: Scratch
 ) -> None:
     """Agents with a new goal settle what lanes are to cost and compute their fields."""
-    width = now.width
     for b in range(new.shape[0]):
         m = now.maps[b]
-        exits, static, lanes = now.exits[m], costs.static[m], costs.lanes[m]
+        board, static, lanes = Board(now.exits[m], now.width), costs.static[m], costs.lanes[m]
         for n in range(new.shape[1]):
             if not (copies[b] and now.alive[b, n] and new[b, n]):
                 continue
             goal, field = now.goal[b, n], private.field[b, n]
             private.planned[b, n] = goal
             if lanes.size == 0:
-                weighted_field(exits, width, static, goal, field, scratch.heads, scratch.links)
+                weighted_field(board, static, goal, field, scratch.heads, scratch.links)
                 continue
             share = np.int32(np.rint(private.crowd[b, n] * CROWDS))
             private.share[b, n] = share
             for entry in range(lanes.size):
                 scratch.extra[entry] = lanes[entry] * share // CROWDS
-            directed_field(exits, width, static, scratch.extra, goal, field, scratch.heads, scratch.links)
+            directed_field(board, static, scratch.extra, goal, field, scratch.heads, scratch.links)
 
 
 @njit
@@ -333,7 +319,7 @@ def _search_all(
         if not copies[b]:
             continue
         m = now.maps[b]
-        exits, static, lanes = now.exits[m], costs.static[m], costs.lanes[m]
+        board, static, lanes = Board(now.exits[m], now.width), costs.static[m], costs.lanes[m]
         for n in range(subgoal.shape[1]):
             path[b, n] = 0
             if not now.alive[b, n]:
@@ -342,152 +328,7 @@ def _search_all(
                 continue
             start, goal = now.position[b, n], now.goal[b, n]
             field, counts, share = private.field[b, n], private.seen[b, n], private.share[b, n]
-            cheapest_path(exits, width, static, lanes, share, field, counts, start, goal, search)
-            second = _trace(search, start, goal, width, radius, path[b, n, 0])
+            cheapest_path(board, static, lanes, share, field, counts, start, goal, search)
+            second = trace_path(search, start, goal, width, radius, path[b, n, 0])
             subgoal[b, n] = second
-            _write_moves(exits, width, static, lanes, share, field, start, second, moves[b, n])
-
-
-@njit(inline="always")
-def _against_lane(
-    static: NDArray[np.int32], lanes: NDArray[np.int32], share: int, cell: int, target: int, move: int
-) -> int:
-    """What the move from ``cell`` to its neighbour ``target`` costs beyond entering it; capped as in the fields."""
-    if lanes.size == 0:
-        return 0
-    return min(lanes[4 * target + reverse(move) - 1] * share // CROWDS, BUCKETS - 1 - static[cell])
-
-
-@njit
-def _write_moves(
-    exits: NDArray[np.uint8],
-    width: int,
-    static: NDArray[np.int32],
-    lanes: NDArray[np.int32],
-    share: int,
-    field: NDArray[np.int32],
-    cell: int,
-    planned: int,
-    moves: NDArray[np.float32],
-) -> None:
-    """The feature ``moves`` ``[5]`` of an agent on ``cell`` whose path goes on to ``planned``."""
-    own = field[cell]
-    least = own - 1
-    for move in range(1, len(MOVES)):
-        target = neighbour(exits, width, cell, move)
-        if target != cell:
-            value = field[target] + _against_lane(static, lanes, share, cell, target, move)
-            moves[move] = np.float32(value - own)
-            least = min(least, value)
-    unit = np.float32(own - least)
-    moves[0] = 0.0
-    for move in range(1, len(MOVES)):
-        target = neighbour(exits, width, cell, move)
-        if target == cell:
-            moves[move] = 1.0
-        elif target == planned:
-            moves[move] = -1.0
-        else:
-            moves[move] = min(moves[move] / unit, np.float32(1.0))
-
-
-@njit
-def cheapest_path(
-    exits: NDArray[np.uint8],
-    width: int,
-    static: NDArray[np.int32],
-    lanes: NDArray[np.int32],
-    share: int,
-    field: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    start: int,
-    goal: int,
-    search: Search,
-) -> None:
-    """A* from ``start`` to ``goal``, which can be reached: writes ``parent`` along the cheapest path and its ``cost``.
-
-    static, field, counts: ``[cells]``, lanes: ``[4 * cells]`` or ``[0]``, share: of one agent (``Costs``, ``Private``).
-    A cell's heuristic is ``field[c] - static[c] + static[goal]``: the field counts the cell and leaves out the goal.
-    """
-    cost, parent, closed, keys, cells = search
-    cost[:] = np.iinfo(np.int32).max
-    closed[:] = False
-    cost[start] = 0
-    parent[start] = start
-    size = _push(keys, cells, 0, np.int64(0), start)
-    while size:
-        cell = cells[0]
-        size = _pop(keys, cells, size)
-        if closed[cell]:
-            continue
-        closed[cell] = True
-        if cell == goal:
-            return
-        for move in range(1, len(MOVES)):
-            target = neighbour(exits, width, cell, move)
-            if closed[target]:
-                continue
-            price = static[target] + counts[target] + _against_lane(static, lanes, share, cell, target, move)
-            reached = cost[cell] + price
-            if reached < cost[target]:
-                cost[target] = reached
-                parent[target] = cell
-                heuristic = np.int64(field[target] - static[target] + static[goal])
-                size = _push(keys, cells, size, ((reached + heuristic) << 31) | heuristic, target)
-
-
-@njit(inline="always")
-def _before(key: np.int64, cell: int, other_key: np.int64, other_cell: int) -> bool:
-    return bool(key < other_key or (key == other_key and cell < other_cell))
-
-
-@njit
-def _push(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int, key: np.int64, cell: int) -> int:
-    """Add an entry to the binary heap; returns its new size."""
-    place = size
-    while place > 0:
-        above = (place - 1) // 2
-        if not _before(key, cell, keys[above], cells[above]):
-            break
-        keys[place], cells[place] = keys[above], cells[above]
-        place = above
-    keys[place], cells[place] = key, cell
-    return size + 1
-
-
-@njit
-def _pop(keys: NDArray[np.int64], cells: NDArray[np.int32], size: int) -> int:
-    """Drop the first entry of the binary heap; returns its new size."""
-    size -= 1
-    key, cell = keys[size], cells[size]
-    place = 0
-    while 2 * place + 1 < size:
-        below = 2 * place + 1
-        if below + 1 < size and _before(keys[below + 1], cells[below + 1], keys[below], cells[below]):
-            below += 1
-        if not _before(keys[below], cells[below], key, cell):
-            break
-        keys[place], cells[place] = keys[below], cells[below]
-        place = below
-    keys[place], cells[place] = key, cell
-    return size
-
-
-@njit
-def _trace(search: Search, start: int, goal: int, width: int, radius: int, rows: NDArray[np.int16]) -> int:
-    """Set the bits of the path until it leaves the window around ``start``; returns its second cell."""
-    backwards = search.open
-    length = 0
-    cell = goal
-    while cell != start:
-        backwards[length] = cell
-        length += 1
-        cell = search.parent[cell]
-    rows[radius] |= np.int16(1 << radius)
-    for i in range(length - 1, -1, -1):
-        row = backwards[i] // width - start // width + radius
-        column = backwards[i] % width - start % width + radius
-        if row < 0 or row > 2 * radius or column < 0 or column > 2 * radius:
-            break
-        rows[row] |= np.int16(1 << column)
-    return backwards[length - 1] if length else start
+            write_follower_moves(board, static, lanes, share, field, start, second, moves[b, n])

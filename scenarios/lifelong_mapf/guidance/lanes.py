@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board
 
 
 class LaneWeights(NamedTuple):
@@ -27,12 +27,12 @@ class LaneWeights(NamedTuple):
     columns: float
 
 
-def lane_prices(exits: NDArray[np.uint8], width: int, weights: LaneWeights) -> NDArray[np.float64]:
+def lane_prices(board: Board, weights: LaneWeights) -> NDArray[np.float64]:
     """What the lanes of a map add to its moves, float64 ``[cells, 4]``, in steps.
 
     Entry (c, k - 1) is of the move INTO c from its neighbour at move k of ``MOVES``; 0 where that is blocked.
     """
-    grid = exits.reshape(-1, width)
+    grid = board.exits.reshape(-1, board.width)
     prices = np.zeros((*grid.shape, 4))
     # A row of the transposed grid is a column of the grid, with up and down for left and right.
     for transposed, corridor_weight in ((False, weights.rows), (True, weights.columns)):

@@ -12,6 +12,8 @@ ordering", CACM 1969). With all costs 1 the field is the number of steps to the 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,13 @@ SOURCE_GROUPS = 64
 _GOLDEN = 0.6180339887498949
 
 
+class Board(NamedTuple):
+    """One map as kernels read it. exits: uint8 ``[cells]``, see above. width: cells in a row."""
+
+    exits: NDArray[np.uint8]
+    width: int
+
+
 def open_moves(blocked: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """``exits`` of a grid ``blocked`` (``[height * width]`` or ``[height, width]``, 1 blocked); 0 for blocked cells."""
     free = blocked.reshape(height, width) == 0
@@ -50,22 +59,20 @@ def open_moves_of(blocked: NDArray[np.uint8], height: int, width: int) -> NDArra
 
 
 @njit(inline="always")
-def neighbour(exits: NDArray[np.uint8], width: int, cell: int, move: int) -> int:
+def neighbour(board: Board, cell: int, move: int) -> int:
     """The cell that ``move`` (1 to 4) leads to, or ``cell`` itself where the way is not free."""
-    free = (int(exits[cell]) >> (move - 1)) & 1
+    free = (int(board.exits[cell]) >> (move - 1)) & 1
     if move == 1:
-        return cell - width * free
+        return cell - board.width * free
     if move == 2:
-        return cell + width * free
+        return cell + board.width * free
     if move == 3:
         return cell - free
     return cell + free
 
 
 @njit
-def step_field(
-    exits: NDArray[np.uint8], width: int, goal: int, field: NDArray[np.int32], queue: NDArray[np.int32]
-) -> None:
+def step_field(board: Board, goal: int, field: NDArray[np.int32], queue: NDArray[np.int32]) -> None:
     """Write the number of steps to ``goal`` into ``field``, breadth first; ``queue`` (``[cells]``) is scratch."""
     field[:] = UNREACHED
     field[goal] = 0
@@ -76,7 +83,7 @@ def step_field(
         head += 1
         value = field[cell] + 1
         for move in range(1, 5):
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             if field[target] == UNREACHED:
                 field[target] = value
                 queue[tail] = target
@@ -85,8 +92,7 @@ def step_field(
 
 @njit
 def weighted_field(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     cost: NDArray[np.int32],
     goal: int,
     field: NDArray[np.int32],
@@ -114,7 +120,7 @@ def weighted_field(
         waiting -= 1
         value = field[cell]
         for move in range(1, 5):
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             if field[target] == UNREACHED:
                 reached = value + cost[target]
                 field[target] = reached
@@ -126,8 +132,7 @@ def weighted_field(
 
 @njit
 def directed_field(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     cost: NDArray[np.int32],
     extra: NDArray[np.int32],
     goal: int,
@@ -160,7 +165,7 @@ def directed_field(
         if field[cell] != now:
             continue
         for move in range(1, 5):
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             reached = now + min(cost[target] + extra[4 * cell + move - 1], BUCKETS - 1)
             if reached < field[target]:
                 field[target] = reached
@@ -182,14 +187,13 @@ def _ones(bits: np.uint64) -> np.int64:
 
 @njit
 def _spread(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     sources: NDArray[np.int32],
     total: NDArray[np.int64],
     count: NDArray[np.int64],
 ) -> None:
     """Breadth-first search from up to 64 sources at once, one bit each; adds distances and arrivals per cell."""
-    cells = exits.size
+    cells = board.exits.size
     seen = np.zeros(cells, np.uint64)
     fresh = np.zeros(cells, np.uint64)
     coming = np.zeros(cells, np.uint64)
@@ -210,7 +214,7 @@ def _spread(
             cell = now[i]
             bits = fresh[cell]
             for move in range(1, 5):
-                target = neighbour(exits, width, cell, move)
+                target = neighbour(board, cell, move)
                 new = bits & ~seen[target]
                 if new:
                     if coming[target] == np.uint64(0):
@@ -230,38 +234,38 @@ def _spread(
         n_now = n_later
 
 
-def average_distance(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+def average_distance(board: Board) -> NDArray[np.float64]:
     """``avgdist`` ``[cells]``: mean number of steps to all OTHER cells that can be reached; 0 where there is none.
 
     Exact up to 64 * ``SOURCE_GROUPS`` free cells; on larger maps the mean over that many, in groups spread evenly.
     Groups of 64 are neighbours on the Z-order curve: their searches touch the same cells at nearly the same time.
     """
-    rows, columns = np.divmod(np.arange(height * width), width)
-    curve = np.zeros(height * width, np.int64)
+    size = board.exits.size
+    rows, columns = np.divmod(np.arange(size), board.width)
+    curve = np.zeros(size, np.int64)
     for bit in range(16):
         curve |= ((rows >> bit & 1) << (2 * bit + 1)) | ((columns >> bit & 1) << (2 * bit))
     cells = np.argsort(curve).astype(np.int32)
-    sources = cells[exits[cells] != 0]
+    sources = cells[board.exits[cells] != 0]
     groups = -(-sources.size // 64)
     # One group from each equal stretch of the curve, at shifting places: a fixed one would prefer a corner of the map.
     part = np.arange(SOURCE_GROUPS)
     chosen = ((part + part * _GOLDEN % 1.0) * groups / SOURCE_GROUPS).astype(np.int64)
-    total = np.zeros(height * width, np.int64)
-    count = np.zeros(height * width, np.int64)
+    total, count = np.zeros(size, np.int64), np.zeros(size, np.int64)
     for group in range(groups) if groups <= SOURCE_GROUPS else chosen:
-        _spread(exits, width, sources[64 * group : 64 * group + 64], total, count)
+        _spread(board, sources[64 * group : 64 * group + 64], total, count)
     return total / np.maximum(count, 1)
 
 
 @njit
-def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _component_maximum(board: Board, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest value within the connected component of each cell."""
-    cells = exits.size
+    cells = board.exits.size
     maximum = values.copy()
     visited = np.zeros(cells, np.bool_)
     queue = np.empty(cells, np.int32)
     for start in range(cells):
-        if visited[start] or exits[start] == 0:
+        if visited[start] or board.exits[start] == 0:
             continue
         visited[start] = True
         queue[0] = start
@@ -272,7 +276,7 @@ def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.
             head += 1
             largest = max(largest, values[cell])
             for move in range(1, 5):
-                target = neighbour(exits, width, cell, move)
+                target = neighbour(board, cell, move)
                 if not visited[target]:
                     visited[target] = True
                     queue[tail] = target
@@ -282,13 +286,13 @@ def _component_maximum(exits: NDArray[np.uint8], width: int, values: NDArray[np.
     return maximum
 
 
-def centrality(exits: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+def centrality(board: Board) -> NDArray[np.float64]:
     """Follower's static cost ``max avgdist / avgdist(c)`` ``[cells]``: 1 on the outskirts, most in the centre.
 
     A. Skrynnik et al., "Learn to Follow: Decentralized Lifelong Multi-Agent Pathfinding via Planning and Learning",
     AAAI 2024. The maximum is taken within the connected component, so that small pockets do not drown the rest; cells
     without a neighbour (where the ratio would be 0/0) and blocked cells get 1.
     """
-    average = average_distance(exits, height, width)
-    largest = _component_maximum(exits, width, average)
-    return np.divide(largest, average, out=np.ones(height * width), where=average > 0)
+    average = average_distance(board)
+    largest = _component_maximum(board, average)
+    return np.divide(largest, average, out=np.ones(average.size), where=average > 0)

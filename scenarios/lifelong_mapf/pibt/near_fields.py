@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from marl.compiled import njit
 from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present
-from scenarios.lifelong_mapf.guidance.shared import Prices, fill_prices
-from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, UNREACHED, neighbour
+from scenarios.lifelong_mapf.guidance.prices import Prices, fill_prices
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, UNREACHED, Board, neighbour
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
 
 #: Steps beyond the cheapest way up to which cells are known.
@@ -135,26 +135,26 @@ def write_near_scores(
         if not copies[b]:
             continue
         m = now.maps[b]
-        exits, priced, step = now.exits[m], False, fields.units
+        board, priced, step = Board(now.exits[m], now.width), False, fields.units
         for n in range(scores.shape[1]):
             if not now.alive[b, n]:
                 continue
             cell, goal = now.position[b, n], now.goal[b, n]
             row = scores[b, n]
             old = fields.planned[b, n] == goal
-            if old and _read(fields, b, n, exits, now.width, cell, row):
+            if old and _read(fields, b, n, board, cell, row):
                 continue
             if not priced and fields.units > 1:
                 fill_prices(prices, m, b, scratch.cost, scratch.extra)
-                step += int(fields.trust * (_average_cost(exits, scratch.cost) - fields.units))
+                step += int(fields.trust * (_average_cost(board.exits, scratch.cost) - fields.units))
                 priced = True
             if old and fields.trust > 0 and fields.units > 1 and row[0] != UNREACHED:
-                _extend(fields, b, n, exits, now.width, prices.directed, cell, row, scratch)
+                _extend(fields, b, n, board, prices.directed, cell, row, scratch)
                 continue
             fields.planned[b, n] = goal
-            found = _search(exits, now.width, prices.directed, step, fields.slack, goal, cell, scratch)
-            _keep(fields, b, n, now.width, found, scratch)
-            _read(fields, b, n, exits, now.width, cell, row)
+            settled = _search(board, prices.directed, step, fields.slack, goal, cell, scratch)
+            _keep(fields, b, n, now.width, settled, scratch)
+            _read(fields, b, n, board, cell, row)
 
 
 @njit
@@ -179,17 +179,15 @@ def known_value(fields: NearFields, b: int, n: int, width: int, cell: int) -> in
 
 
 @njit
-def _read(
-    fields: NearFields, b: int, n: int, exits: NDArray[np.uint8], width: int, cell: int, scores: NDArray[np.int32]
-) -> bool:
+def _read(fields: NearFields, b: int, n: int, board: Board, cell: int, scores: NDArray[np.int32]) -> bool:
     """Write the five values, and whether all of them are known; ``UNREACHED`` for those that are not."""
     complete = True
     for move in range(5):
-        target = cell if move == 0 else neighbour(exits, width, cell, move)
+        target = cell if move == 0 else neighbour(board, cell, move)
         if move and target == cell:
             scores[move] = NO_WAY
             continue
-        value = known_value(fields, b, n, width, target)
+        value = known_value(fields, b, n, board.width, target)
         if value == NONE:
             complete = False
             value = UNREACHED
@@ -202,8 +200,7 @@ def _extend(
     fields: NearFields,
     b: int,
     n: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     directed: bool,
     cell: int,
     scores: NDArray[np.int32],
@@ -212,12 +209,12 @@ def _extend(
     """Let the unknown neighbours of a known cell lead back to it; ``scores`` as ``_read`` left them."""
     for move in range(1, 5):
         if scores[move] == UNREACHED:
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             price = scratch.cost[target]
             if directed:
                 price = min(price + scratch.extra[4 * cell + move - 1], BUCKETS - 1)
             scores[move] = scores[0] + price
-            _put(fields, fields.table[b, n], width, target, scores[move])
+            _put(fields, fields.table[b, n], board.width, target, scores[move])
 
 
 @njit(inline="always")
@@ -240,8 +237,7 @@ def _put(fields: NearFields, table: NDArray[np.int32], width: int, cell: int, va
 
 @njit
 def _search(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     directed: bool,
     step: int,
     slack: int,
@@ -255,16 +251,16 @@ def _search(
     Their values are in ``scratch.value`` and they are ``closed``, until ``_keep`` cleans both.
     """
     value, closed, order, heads, links, cost, extra = scratch
-    start_row, start_column = start // width, start % width
+    start_row, start_column = start // board.width, start % board.width
     missing = 1
     for move in range(1, 5):
-        missing += neighbour(exits, width, start, move) != start
+        missing += neighbour(board, start, move) != start
     value[goal] = 0
-    now = step * (abs(goal // width - start_row) + abs(goal % width - start_column))
+    now = step * (abs(goal // board.width - start_row) + abs(goal % board.width - start_column))
     last = np.int64(2**62)
     heads[now & (_SLOTS - 1)] = 4 * goal
     links[4 * goal] = NONE
-    waiting, found = 1, 0
+    waiting, settled = 1, 0
     while waiting:
         slot = now & (_SLOTS - 1)
         entry = heads[slot]
@@ -279,17 +275,17 @@ def _search(
         if closed[cell]:
             continue
         closed[cell] = True
-        order[found] = cell
-        found += 1
-        row = cell // width
-        down, across = row - start_row, cell - row * width - start_column
+        order[settled] = cell
+        settled += 1
+        row = cell // board.width
+        down, across = row - start_row, cell - row * board.width - start_column
         away = abs(down) + abs(across)
         if away <= 1:
             missing -= 1
             if away == 0:
                 last = now + slack
         for move in range(1, 5):
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             price = cost[target]
             if directed:
                 price = min(price + extra[4 * cell + move - 1], BUCKETS - 1)
@@ -313,11 +309,11 @@ def _search(
         waiting -= 1
         if not closed[entry >> 2]:
             value[entry >> 2] = UNREACHED
-    return found
+    return settled
 
 
 @njit
-def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: NearScratch) -> None:
+def _keep(fields: NearFields, b: int, n: int, width: int, settled: int, scratch: NearScratch) -> None:
     """Give back the agent's tiles and put the values of the search into new ones; cleans ``scratch.value``."""
     table, spare, count = fields.table[b, n], fields.spare, fields.count
     for place in range(table.size):
@@ -325,7 +321,7 @@ def _keep(fields: NearFields, b: int, n: int, width: int, found: int, scratch: N
             spare[count[0]] = table[place]
             count[0] += 1
             table[place] = NONE
-    for i in range(found):
+    for i in range(settled):
         cell = scratch.order[i]
         _put(fields, table, width, cell, scratch.value[cell])
         scratch.value[cell] = UNREACHED

@@ -10,7 +10,8 @@ from torch import Tensor
 from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, Present, present
-from scenarios.lifelong_mapf.guidance.shared import Prices, SharedCosts
+from scenarios.lifelong_mapf.guidance.prices import Prices, SharedCosts
+from scenarios.lifelong_mapf.maps.fields import Board
 from scenarios.lifelong_mapf.pibt.near_fields import TRUST, NearFields, near_fields, near_scratch, write_near_scores
 from scenarios.lifelong_mapf.pibt.preferences import Scale, add_prices, scale_of
 from scenarios.lifelong_mapf.pibt.rule import PibtTable, pibt_table, put_agents, settle_moves, sort_by_urgency
@@ -108,12 +109,12 @@ def _decide(
     copies, agents = order.shape
     for b in range(copies):
         m = now.maps[b]
-        position, alive, exits = now.position[b], now.alive[b], now.exits[m]
+        position, alive, board = now.position[b], now.alive[b], Board(now.exits[m], now.width)
         table.scores[:] = scores[b]
         for n in range(agents):
             urgency[b, n] = scale.waited * age[b, n] - scale.closer * np.int64(scores[b, n, 0])
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
-        add_prices(position, alive, exits, now.width, prices, m, b, scale, table.here, wanted, table.scores)
+        add_prices(position, alive, board, prices, m, b, scale, table.here, wanted, table.scores)
         ways = Ways(swap, now.goal[b], no_field, near, b)
-        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, actions[b])
+        settle_moves(key[b], position, alive, board, ways, order[b], table, actions[b])

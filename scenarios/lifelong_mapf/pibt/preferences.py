@@ -1,6 +1,6 @@
 """How much agents dislike each of their moves: the scores by which PIBT ranks them, in units of the fields.
 
-Going from u to v: the field's value at v, the extra price e of the move at this moment (``guidance.shared``),
+Going from u to v: the field's value at v, the extra price e of the move at this moment (``guidance.prices``),
 ``contest_weight`` for each other agent that likes v best of its own moves, and ``head_on_weight`` where the agent on v
 likes u best. Staying: the field's value at u and ``stay_weight``; it is worse than the best move by at least the price
 of u, because the field counts the cell it is read at.
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE
-from scenarios.lifelong_mapf.guidance.shared import Prices, extra_price, reverse
+from scenarios.lifelong_mapf.guidance.prices import Prices, extra_price, reverse
 from scenarios.lifelong_mapf.guidance.vectors import Weights
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 
 #: The score of a move that leads nowhere.
 NO_WAY = np.int32(2**31 - 1)
@@ -61,13 +61,11 @@ def write_urgency(
 
 
 @njit
-def write_field_scores(
-    cell: int, exits: NDArray[np.uint8], width: int, field: NDArray[np.int32], scores: NDArray[np.int32]
-) -> None:
+def write_field_scores(cell: int, board: Board, field: NDArray[np.int32], scores: NDArray[np.int32]) -> None:
     """The scores ``[5]`` of an agent on ``cell`` by its field alone."""
     scores[0] = field[cell]
     for move in range(1, len(MOVES)):
-        target = neighbour(exits, width, cell, move)
+        target = neighbour(board, cell, move)
         scores[move] = field[target] if target != cell else NO_WAY
 
 
@@ -75,8 +73,7 @@ def write_field_scores(
 def write_preferences(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     field: NDArray[np.int32],
     prices: Prices,
     m: int,
@@ -93,16 +90,15 @@ def write_preferences(
     """
     for n in range(position.size):
         if alive[n]:
-            write_field_scores(position[n], exits, width, field[n], scores[n])
-    add_prices(position, alive, exits, width, prices, m, b, scale, here, wanted, scores)
+            write_field_scores(position[n], board, field[n], scores[n])
+    add_prices(position, alive, board, prices, m, b, scale, here, wanted, scores)
 
 
 @njit
 def add_prices(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     prices: Prices,
     m: int,
     b: int,
@@ -118,18 +114,17 @@ def add_prices(
             if prices.directed:
                 for move in range(1, len(MOVES)):
                     if scores[n, move] != NO_WAY:
-                        target = neighbour(exits, width, position[n], move)
+                        target = neighbour(board, position[n], move)
                         scores[n, move] += extra_price(prices, m, b, target, reverse(move))
     if scale.contest or scale.head_on:
-        _add_neighbours(position, alive, exits, width, scale, here, wanted, scores)
+        _add_neighbours(position, alive, board, scale, here, wanted, scores)
 
 
 @njit
 def _add_neighbours(
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     scale: Scale,
     here: NDArray[np.int32],
     wanted: NDArray[np.int32],
@@ -144,7 +139,7 @@ def _add_neighbours(
             for move in range(1, len(MOVES)):
                 if scores[n, move] < scores[n, best]:
                     best = move
-            favourite[n] = neighbour(exits, width, position[n], best) if best else position[n]
+            favourite[n] = neighbour(board, position[n], best) if best else position[n]
             wanted[favourite[n]] += 1
     for n in range(agents):
         if not alive[n]:
@@ -152,7 +147,7 @@ def _add_neighbours(
         for move in range(len(MOVES)):
             if scores[n, move] == NO_WAY:
                 continue
-            target = neighbour(exits, width, position[n], move) if move else position[n]
+            target = neighbour(board, position[n], move) if move else position[n]
             others = wanted[target] - np.int32(favourite[n] == target)
             occupant = here[target]
             scores[n, move] += scale.contest * others

@@ -4,7 +4,12 @@ K. Okumura, M. Machida, X. Défago, Y. Tamura, "Priority Inheritance with Backtr
 Finding", Artificial Intelligence 310, 2022, algorithm 1. Agents choose in the order of their priority. One that wants
 an occupied cell lends its priority to the occupant, who has to move first; an occupant that finds no cell stays and
 sends the lender to its next choice. No two agents end on one cell and none swap. On a biconnected map the first agent
-always gets nearer to its goal; elsewhere PIBT is a strong rule without that promise.
+always gets nearer to its goal; elsewhere PIBT is a strong rule without that promise. Where two would push each other to
+and fro for ever, the authors' swap rule helps (``swap``).
+
+``reference`` is the same in the papers' letters. Here ``table.here`` and ``table.there`` are who is and who will be on
+a vertex (occupied_now, occupied_next), ``table.target`` is Q_to, ``table.choices`` the candidates C of each agent, and
+``table.line`` the stack of the agents that wait for the one they push: what is recursion there is a loop here.
 """
 
 from __future__ import annotations
@@ -19,8 +24,9 @@ from torch import Tensor
 from marl.compiled import njit
 from marl.seeding import Stream, fold, fold_numba
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, move_between, present
-from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.guidance.prices import Prices
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 from scenarios.lifelong_mapf.pibt.near_fields import NearFields, no_fields
 from scenarios.lifelong_mapf.pibt.preferences import (
     NO_WAY,
@@ -138,7 +144,7 @@ def _decide(
     key: NDArray[np.int64],
     now: Present,
     swap: Swap,
-    not_near: NearFields,
+    near: NearFields,
     field: NDArray[np.int32],
     prices: Prices,
     scale: Scale,
@@ -150,16 +156,14 @@ def _decide(
     actions: NDArray[np.int64],
 ) -> None:
     for b in range(len(order)):
-        position, alive, exits = now.position[b], now.alive[b], now.exits[now.maps[b]]
+        m = now.maps[b]
+        position, alive, board = now.position[b], now.alive[b], Board(now.exits[m], now.width)
         write_urgency(position, age[b], field[b], scale, urgency[b])
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
-        m = now.maps[b]
-        write_preferences(
-            position, alive, exits, now.width, field[b], prices, m, b, scale, table.here, wanted, table.scores
-        )
-        ways = Ways(swap, now.goal[b], field[b], not_near, b)
-        settle_moves(key[b], position, alive, exits, now.width, ways, order[b], table, actions[b])
+        write_preferences(position, alive, board, field[b], prices, m, b, scale, table.here, wanted, table.scores)
+        ways = Ways(swap, now.goal[b], field[b], near, b)
+        settle_moves(key[b], position, alive, board, ways, order[b], table, actions[b])
 
 
 @njit
@@ -167,8 +171,7 @@ def settle_moves(
     key: np.int64,
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
@@ -178,17 +181,17 @@ def settle_moves(
 
     An action that leads to the agent's target stays as it is, also one into a wall.
     """
-    settle_targets(key, position, alive, exits, width, ways, order, table)
+    settle_targets(key, position, alive, board, ways, order, table)
     for n in range(order.size):
-        if alive[n] and leads_to(actions[n], position[n], exits, width) != table.target[n]:
-            actions[n] = move_between(position[n], table.target[n], width)
+        if alive[n] and leads_to(actions[n], position[n], board) != table.target[n]:
+            actions[n] = move_between(position[n], table.target[n], board.width)
     forget_targets(position, alive, table)
 
 
 @njit
-def leads_to(action: int, cell: int, exits: NDArray[np.uint8], width: int) -> int:
+def leads_to(action: int, cell: int, board: Board) -> int:
     """The cell that an action of whatever number leads to if nobody is in the way."""
-    return neighbour(exits, width, cell, action) if 0 < action < len(MOVES) else cell
+    return neighbour(board, cell, action) if 0 < action < len(MOVES) else cell
 
 
 @njit
@@ -196,8 +199,7 @@ def joint_targets(
     key: np.int64,
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
@@ -209,8 +211,8 @@ def joint_targets(
     put_agents(position, alive, table)
     for n in range(order.size):
         if alive[n]:
-            write_field_scores(position[n], exits, width, ways.field[n], table.scores[n])
-    settle_targets(key, position, alive, exits, width, ways, order, table)
+            write_field_scores(position[n], board, ways.field[n], table.scores[n])
+    settle_targets(key, position, alive, board, ways, order, table)
 
 
 @njit
@@ -226,8 +228,7 @@ def settle_targets(
     key: np.int64,
     position: NDArray[np.int32],
     alive: NDArray[np.bool_],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     order: NDArray[np.int32],
     table: PibtTable,
@@ -239,7 +240,7 @@ def settle_targets(
     for rank in range(order.size):
         n = order[rank]
         if alive[n] and table.target[n] == NONE:
-            _move_line(key, n, position, exits, width, ways, table)
+            _move_line(key, n, position, board, ways, table)
 
 
 @njit
@@ -269,8 +270,7 @@ def _move_line(
     key: np.int64,
     first: int,
     position: NDArray[np.int32],
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     table: PibtTable,
 ) -> None:
@@ -278,10 +278,11 @@ def _move_line(
     line, cursor, target = table.line, table.cursor, table.target
     length = 1
     line[0] = first
-    _rank_choices(key, first, position[first], exits, width, ways, table)
+    _rank_choices(key, first, position[first], board, ways, table)
     while length:
         agent = line[length - 1]
         if cursor[agent, 0] == cursor[agent, 1]:
+            # Backtracking: it stays, and whoever pushed it tries the next of its own choices.
             target[agent] = position[agent]
             table.there[position[agent]] = agent
             length -= 1
@@ -289,25 +290,24 @@ def _move_line(
         cell = table.choices[agent, cursor[agent, 0]]
         cursor[agent, 0] += 1
         occupant = table.here[cell]
-        swap = occupant != NONE and occupant != agent and target[occupant] == position[agent]
-        if swap or table.there[cell] != NONE:
+        exchange = occupant != NONE and occupant != agent and target[occupant] == position[agent]
+        if exchange or table.there[cell] != NONE:
             continue
         table.there[cell] = agent
         target[agent] = cell
         if occupant == NONE or target[occupant] != NONE:
             # The last of the line has its cell, and with it everybody who waited for that.
             if ways.swap.active:
-                _pull_partners(length, position, exits, width, table)
+                _pull_partners(length, position, board, table)
             return
+        # Priority inheritance: the occupant has to move first.
         line[length] = occupant
         length += 1
-        _rank_choices(key, occupant, cell, exits, width, ways, table)
+        _rank_choices(key, occupant, cell, board, ways, table)
 
 
 @njit
-def _pull_partners(
-    length: int, position: NDArray[np.int32], exits: NDArray[np.uint8], width: int, table: PibtTable
-) -> None:
+def _pull_partners(length: int, position: NDArray[np.int32], board: Board, table: PibtTable) -> None:
     """Let those with whom agents of the line swap follow into the cells that they leave, the last of the line first."""
     for place in range(length - 1, -1, -1):
         agent = table.line[place]
@@ -315,15 +315,13 @@ def _pull_partners(
         first_choice = table.cursor[agent, 0] == 1
         if partner == NONE or not first_choice or table.target[partner] != NONE or table.there[cell] != NONE:
             continue
-        if table.scores[partner, move_between(position[partner], cell, width)] != NO_WAY:
+        if table.scores[partner, move_between(position[partner], cell, board.width)] != NO_WAY:
             table.there[cell] = partner
             table.target[partner] = cell
 
 
 @njit
-def _rank_choices(
-    key: np.int64, agent: int, cell: int, exits: NDArray[np.uint8], width: int, ways: Ways, table: PibtTable
-) -> None:
+def _rank_choices(key: np.int64, agent: int, cell: int, board: Board, ways: Ways, table: PibtTable) -> None:
     """Write the free cells that the agent on ``cell`` can go to, best first, and set its cursor."""
     choices, ranks, scores = table.choices[agent], table.ranks, table.scores[agent]
     chance = np.uint64(fold_numba(key, np.int64(agent)))
@@ -331,7 +329,7 @@ def _rank_choices(
     for move in range(len(MOVES)):
         if scores[move] == NO_WAY:
             continue
-        option = cell if move == 0 else neighbour(exits, width, cell, move)
+        option = cell if move == 0 else neighbour(board, cell, move)
         occupied = np.int64(move > 0 and table.here[option] != NONE)
         noise = np.int64((chance >> np.uint64(8 * move)) & np.uint64(255))
         rank = ((np.int64(scores[move]) * 2 + occupied) << 8) | noise
@@ -346,7 +344,7 @@ def _rank_choices(
     table.cursor[agent, 0], table.cursor[agent, 1] = 0, count
     table.partner[agent] = NONE
     if ways.swap.active:
-        table.partner[agent] = swap_partner(agent, cell, choices[0], exits, width, ways, table.here, table.target)
+        table.partner[agent] = swap_partner(agent, cell, choices[0], board, ways, table.here, table.target)
         if table.partner[agent] != NONE:
             for i in range(count // 2):
                 choices[i], choices[count - 1 - i] = choices[count - 1 - i], choices[i]

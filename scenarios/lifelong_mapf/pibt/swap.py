@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE
-from scenarios.lifelong_mapf.maps.fields import UNREACHED, neighbour
+from scenarios.lifelong_mapf.maps.fields import UNREACHED, Board, neighbour
 from scenarios.lifelong_mapf.pibt.near_fields import NearFields, known_value
 
 
@@ -66,8 +66,7 @@ def swap_partner(
     i: int,
     cell: int,
     wanted: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     here: NDArray[np.int32],
     target: NDArray[np.int32],
@@ -82,39 +81,37 @@ def swap_partner(
     if (
         j != NONE
         and target[j] == NONE
-        and _must_swap(i, j, cell, wanted, exits, width, ways, here)
-        and _can_swap(wanted, cell, exits, width, ways, here)
+        and _must_swap(i, j, cell, wanted, board, ways, here)
+        and _can_swap(wanted, cell, board, ways, here)
     ):
         return j
     # Clear: one step from now, on the wanted cell, this agent would be pushed back by k.
     for move in range(1, 5):
-        beside = neighbour(exits, width, cell, move)
+        beside = neighbour(board, cell, move)
         k = here[beside]
         if (
             beside != cell
             and beside != wanted
             and k != NONE
-            and _must_swap(k, i, cell, wanted, exits, width, ways, here)
-            and _can_swap(wanted, cell, exits, width, ways, here)
+            and _must_swap(k, i, cell, wanted, board, ways, here)
+            and _can_swap(wanted, cell, board, ways, here)
         ):
             return k
     return NONE
 
 
 @njit
-def _onward(
-    cell: int, back: int, exits: NDArray[np.uint8], width: int, ways: Ways, here: NDArray[np.int32]
-) -> tuple[int, int]:
+def _onward(cell: int, back: int, board: Board, ways: Ways, here: NDArray[np.int32]) -> tuple[int, int]:
     """How many neighbours a way from ``back`` over ``cell`` may go on to, and the last of them.
 
     Not ``back``, and no dead end with an agent at home in it.
     """
     count, onward = 0, cell
     for move in range(1, 5):
-        beside = neighbour(exits, width, cell, move)
+        beside = neighbour(board, cell, move)
         if beside in (cell, back):
             continue
-        occupant, open_sides = here[beside], exits[beside]
+        occupant, open_sides = here[beside], board.exits[beside]
         dead_end = open_sides & (open_sides - 1) == 0
         if dead_end and occupant != NONE and ways.goal[occupant] == beside:
             continue
@@ -129,24 +126,23 @@ def _must_swap(
     puller: int,
     pusher_cell: int,
     puller_cell: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     here: NDArray[np.int32],
 ) -> bool:
     """Whether the pusher, pushing the puller ahead of it until it need not, leaves both wanting to go the other way."""
-    while distance(ways, width, pusher, puller_cell) < distance(ways, width, pusher, pusher_cell):
+    while distance(ways, board.width, pusher, puller_cell) < distance(ways, board.width, pusher, pusher_cell):
         if not ways.swap.stay and puller_cell == ways.goal[puller]:
             return False
-        count, onward = _onward(puller_cell, pusher_cell, exits, width, ways, here)
+        count, onward = _onward(puller_cell, pusher_cell, board, ways, here)
         if count >= 2:
             return False
         if count == 0:
             break
         pusher_cell, puller_cell = puller_cell, onward
-    towards = distance(ways, width, puller, pusher_cell) < distance(ways, width, puller, puller_cell)
+    towards = distance(ways, board.width, puller, pusher_cell) < distance(ways, board.width, puller, puller_cell)
     at_home = ways.swap.stay and pusher_cell == ways.goal[pusher]
-    onwards = distance(ways, width, pusher, puller_cell) < distance(ways, width, pusher, pusher_cell)
+    onwards = distance(ways, board.width, pusher, puller_cell) < distance(ways, board.width, pusher, pusher_cell)
     return towards and (at_home or onwards)
 
 
@@ -154,15 +150,14 @@ def _must_swap(
 def _can_swap(
     pusher_cell: int,
     puller_cell: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     ways: Ways,
     here: NDArray[np.int32],
 ) -> bool:
     """Whether the corridor behind the agent that gives way comes to a branch, where the other can pass."""
     start = pusher_cell
     while puller_cell != start:
-        count, onward = _onward(puller_cell, pusher_cell, exits, width, ways, here)
+        count, onward = _onward(puller_cell, pusher_cell, board, ways, here)
         if count >= 2:
             return True
         if count == 0:

@@ -82,8 +82,8 @@ def score_weights(cases: Sequence[Array]) -> Array:
     """
     least = min(map(len, cases))
     rows = np.concatenate([case[np.random.default_rng(0).permutation(len(case))[:least]] for case in cases])
-    own = np.repeat(np.eye(len(cases)), least, axis=0)
-    inputs = np.column_stack([rows[:, :-2], own])
+    constants = np.repeat(np.eye(len(cases)), least, axis=0)
+    inputs = np.column_stack([rows[:, :-2], constants])
     difference: Array = poisson_regression(inputs, rows[:, -2]) - poisson_regression(inputs, rows[:, -1])
     return difference[: len(FEATURES)]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from marl.compiled import njit
 from marl.seeding import below_numba, fold_numba
 from scenarios.lifelong_mapf.guidance.base import NONE
-from scenarios.lifelong_mapf.maps.fields import neighbour
+from scenarios.lifelong_mapf.maps.fields import Board, neighbour
 from scenarios.lifelong_mapf.search.space_time import NO_PLAN, Search, find_plan
 
 #: What a random number of an iteration is for.
@@ -24,12 +24,11 @@ _SEED, _ORDER = 0, 64
 class Ground(NamedTuple):
     """What plans of one copy are judged by; shapes as in ``find_plan``, with N agents.
 
-    exits: uint8 ``[cells]``. width. cost: int32 ``[cells, 5]``. field: int32 ``[N, cells]``. goal: int32 ``[N]``.
+    cost: int32 ``[cells, 5]``. field: int32 ``[N, cells]``. goal: int32 ``[N]``.
     alive: bool ``[N]``. restart: whether agents get another goal where they arrive. units: of costs and fields, a step.
     """
 
-    exits: NDArray[np.uint8]
-    width: int
+    board: Board
     cost: NDArray[np.int32]
     field: NDArray[np.int32]
     goal: NDArray[np.int32]
@@ -88,7 +87,7 @@ def downhill(ground: Ground, field: NDArray[np.int32], cell: int) -> int:
     """The neighbour of ``cell`` on a cheapest path down the field; ``cell`` itself at its bottom."""
     best, least = cell, np.int32(2**31 - 1)
     for move in range(1, 5):
-        target = neighbour(ground.exits, ground.width, cell, move)
+        target = neighbour(ground.board, cell, move)
         if field[target] < field[cell]:
             value = field[target] + ground.cost[cell, move]
             if value < least:
@@ -231,8 +230,7 @@ def improve(
         while planned < size:
             agent = members[planned]
             delay = find_plan(
-                ground.exits,
-                ground.width,
+                ground.board,
                 ground.cost,
                 ground.field[agent],
                 plan[agent, 0],

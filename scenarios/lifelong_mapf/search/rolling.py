@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, move_between
-from scenarios.lifelong_mapf.guidance.shared import Prices, extra_price, reverse
-from scenarios.lifelong_mapf.maps.fields import BUCKETS, neighbour
+from scenarios.lifelong_mapf.guidance.prices import Prices, extra_price, reverse
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, Board, neighbour
 from scenarios.lifelong_mapf.pibt.preferences import Scale
 from scenarios.lifelong_mapf.pibt.rule import PibtTable, forget_targets, joint_targets, sort_by_urgency
 from scenarios.lifelong_mapf.pibt.swap import Ways
@@ -21,8 +21,7 @@ from scenarios.lifelong_mapf.search.space_time import plan_delay
 
 @njit
 def write_costs(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     prices: Prices,
     m: int,
     b: int,
@@ -31,25 +30,25 @@ def write_costs(
 ) -> None:
     """What waiting and moving cost at this moment in copy b, which is on map m, into ``cost`` (int32 ``[cells, 5]``).
 
-    A field counts a cell where it is left, so moving out of u costs ``a(u) + e(u -> v)`` (``guidance.shared``);
+    A field counts a cell where it is left, so moving out of u costs ``a(u) + e(u -> v)`` (``guidance.prices``);
     waiting there costs ``a(u) + stay``.
     """
     most = BUCKETS - 1
-    for cell in range(exits.size):
-        own = prices.static[m, cell]
+    for cell in range(board.exits.size):
+        leaving = prices.static[m, cell]
         dynamic = np.float32(0.5)
         if prices.occupied.shape[1]:
             dynamic += prices.occupied_factor * prices.occupied[b, cell]
         if prices.waits.shape[1]:
             dynamic += prices.waits_factor * prices.waits[b, cell]
-        own = min(own + int(dynamic), most)
-        cost[cell, 0] = min(own + stay, most)
+        leaving = min(leaving + int(dynamic), most)
+        cost[cell, 0] = min(leaving + stay, most)
         for move in range(1, 5):
-            target = neighbour(exits, width, cell, move)
+            target = neighbour(board, cell, move)
             extra = 0
             if prices.directed and target != cell:
                 extra = extra_price(prices, m, b, target, reverse(move))
-            cost[cell, move] = min(own + extra, most)
+            cost[cell, move] = min(leaving + extra, most)
 
 
 @njit
@@ -103,7 +102,7 @@ def roll(
     sort_by_urgency(urgency, order)
     for time in range(ready, length - 1):
         ends = plan[:, time]
-        joint_targets(key, ends, ground.alive, ground.exits, ground.width, ways, order, table)
+        joint_targets(key, ends, ground.alive, ground.board, ways, order, table)
         for n in range(agents):
             if ground.alive[n]:
                 plan[n, time + 1] = table.target[n]
@@ -114,7 +113,7 @@ def roll(
         if ground.alive[n]:
             reserve(plans.table, plan[n], n)
             plans.delay[n] = plan_delay(
-                ground.width, ground.cost, ground.field[n], ground.goal[n], ground.restart, plan[n]
+                ground.board.width, ground.cost, ground.field[n], ground.goal[n], ground.restart, plan[n]
             )
 
 
@@ -139,7 +138,7 @@ def carry_out(ground: Ground, plans: Plans, actions: NDArray[np.int64]) -> int:
                 other = table[time, plan[n, time + 1]]
                 if other != NONE and table[time + 1, cell] == other:
                     fault = n
-        actions[n] = move_between(plan[n, 0], plan[n, 1], ground.width)
+        actions[n] = move_between(plan[n, 0], plan[n, 1], ground.board.width)
     for n in range(agents):
         if ground.alive[n]:
             for time in range(length):

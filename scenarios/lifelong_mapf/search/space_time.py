@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, move_between
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 
 #: Largest window, in steps: states of a search are numbered in 24 bits.
 MAX_WINDOW = 64
@@ -99,8 +99,7 @@ def _pop(heap: NDArray[np.int64], size: int) -> None:
 
 @njit
 def find_plan(
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     cost: NDArray[np.int32],
     field: NDArray[np.int32],
     start: int,
@@ -143,13 +142,13 @@ def find_plan(
         scratch.count[1] += 1
         time = window - int((key >> 24) & 0xFF)
         if time == window:
-            _trace(scratch, state, width, goal, side, layer, half, plan)
+            _trace(scratch, state, board.width, goal, side, layer, half, plan)
             return delay
         arrived = 1 if state >= half else 0
         cell = scratch.cell[state]
-        own = field[cell]
+        here = field[cell]
         for move in range(5):
-            target = cell if move == 0 else neighbour(exits, width, cell, move)
+            target = cell if move == 0 else neighbour(board, cell, move)
             if move > 0 and target == cell:
                 continue
             if table[time + 1, target] != NONE:
@@ -159,7 +158,7 @@ def find_plan(
                 continue
             total = delay
             if arrived == 0 and (move > 0 or restart or cell != goal):
-                total += max(cost[cell, move] + field[target] - own, 0)
+                total += max(cost[cell, move] + field[target] - here, 0)
             if total > limit:
                 continue
             now = 1 if (arrived == 1 or (restart and target == goal)) else 0

@@ -26,7 +26,7 @@ from marl.envs.batched import TimeStep
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfig, present
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
-from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board
 from scenarios.lifelong_mapf.maps.kinds import Kind, kind_of_map
 from scenarios.lifelong_mapf.pibt.preferences import scale_of
 from scenarios.lifelong_mapf.pibt.rule import NOT_NEAR, pibt_table
@@ -83,9 +83,9 @@ class WindowedWorld(GridWorld, Protocol):
 
 def named_guidance(world: WindowedWorld, name: str, vectors: Mapping[Kind, str]) -> GuidanceConfig:
     """What ``WindowedConfig.guidance`` means in ``world``; ``vectors`` for ``AUTO``, by the kind of the first map."""
-    own = world.config.guidance
-    if name == WORLD or (name == AUTO and own.weights() != GuidanceConfig().weights()):
-        return own
+    configured = world.config.guidance
+    if name == WORLD or (name == AUTO and configured.weights() != GuidanceConfig().weights()):
+        return configured
     if name == AUTO:
         name = vectors[kind_of_map(world.blocked[0], world.height, world.width)]
     return GuidanceConfig(vector=name)
@@ -140,11 +140,11 @@ class Windowed:
         restart = world.config.on_target == "restart"
         for b in range(world.copies):
             m = int(now.maps[b])
+            board = Board(now.exits[m], now.width)
             if fields.weights.priced:
-                write_costs(now.exits[m], now.width, fields.prices(), m, b, self._scale.stay, self._cost)
+                write_costs(board, fields.prices(), m, b, self._scale.stay, self._cost)
             ground = Ground(
-                now.exits[m],
-                now.width,
+                board,
                 self._cost,
                 fields.field[b],
                 now.goal[b],

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from marl.compiled import njit
-from scenarios.lifelong_mapf.maps.fields import step_field
-from scenarios.lifelong_mapf.step.kernels import Goals, draw_goal
+from scenarios.lifelong_mapf.maps.fields import Board, step_field
+from scenarios.lifelong_mapf.state import Goals
+from scenarios.lifelong_mapf.step.kernels import draw_goal
 
 
 @njit
@@ -37,7 +38,7 @@ def _reached_alone(
                     goal = goals.task[m, i, k]
                 else:
                     goal = draw_goal(goals, key[b], m, cell, i, k)
-                step_field(exits[m], width, goal, field, queue)
+                step_field(Board(exits[m], width), goal, field, queue)
                 time += field[cell]
                 if time > steps[b]:
                     break

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from scenarios.lifelong_mapf import observation
 from scenarios.lifelong_mapf.config import MapfConfig
+from scenarios.lifelong_mapf.state import Goals, State
 from scenarios.lifelong_mapf.step import kernels, reference
-from scenarios.lifelong_mapf.step.kernels import BLOCK_BOTH, FINISH, NOTHING, PRIORITY, RESTART, SOFT, Goals, State
+from scenarios.lifelong_mapf.step.kernels import BLOCK_BOTH, FINISH, NOTHING, PRIORITY, RESTART, SOFT
 from scenarios.lifelong_mapf.step.pool import MapPool
 
 _COLLISION = {"priority": PRIORITY, "soft": SOFT, "block_both": BLOCK_BOTH}

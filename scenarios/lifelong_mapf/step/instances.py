@@ -84,5 +84,5 @@ def _given(config: MapfConfig, spec: str) -> Instances:
 
 def _on_width(cells: NDArray[np.int32], tasks: Tasks, width: int) -> NDArray[np.int32]:
     """Cells of the tasks' map as cells of a grid that is ``width`` wide."""
-    own = tasks.grid.width
-    return (cells // own * width + cells % own).astype(np.int32)
+    narrow = tasks.grid.width
+    return (cells // narrow * width + cells % narrow).astype(np.int32)

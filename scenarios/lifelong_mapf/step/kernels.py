@@ -10,14 +10,15 @@ disjoint paths, so rotations of three and more agents and following come out rig
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marl.compiled import njit
 from marl.seeding import Stream, below_numba, fold_numba
-from scenarios.lifelong_mapf.maps.fields import neighbour
+from scenarios.lifelong_mapf.maps.fields import Board, neighbour
+from scenarios.lifelong_mapf.state import Goals, State
 
 PRIORITY, SOFT, BLOCK_BOTH = 0, 1, 2
 RESTART, NOTHING, FINISH = 0, 1, 2
@@ -26,50 +27,7 @@ N_ACTIONS = 5
 # What the random numbers of an episode are for.
 MAP, STARTS, GOALS, STEP = (int(Stream.WORLD) + stream for stream in range(4))
 
-#: Largest number of agents: agents are numbered in int16.
-MAX_AGENTS = 32767
-
 _NOBODY = np.int16(-1)
-
-
-class State(NamedTuple):
-    """The complete state of B copies: torch tensors, or numpy arrays that share their memory.
-
-    Cells are flat: row * width + column. All counts start anew with each episode, except ``episode`` itself.
-    """
-
-    seed: Any  # int64 [B]
-    episode: Any  # int64 [B], episodes finished since the copy was seeded
-    key: Any  # int64 [B], of (seed, episode): all randomness of the episode derives from it
-    steps: Any  # int32 [B], steps made
-    map_index: Any  # int32 [B], into the pool
-    position: Any  # int32 [B, N]
-    goal: Any  # int32 [B, N]
-    goals_done: Any  # int32 [B, N], goals reached, and so the number k of the present goal
-    age: Any  # int32 [B, N], steps since the present goal was given, or since the agent last stood on its last one
-    alive: Any  # bool [B, N]
-    refused: Any  # bool [B, N], the last move led to a free cell and was not made because of other agents
-    hidden: Any  # bool [B, N], missing from the agents plane (POGEMA's observation fault)
-    last_off: Any  # int32 [B, N], one-shot: the last step after which the agent was not on its last goal
-    refusals: Any  # int32 [B], refused moves
-    collisions: Any  # int32 [B], shared cells and exchanged places, counted from the positions
-    latency: Any  # int32 [B, horizon + 1], how many goals took so many steps
-
-
-class Goals(NamedTuple):
-    """Where goals come from; torch tensors or numpy arrays.
-
-    cells int32 [M, G]: the goal cells of each of M maps, those of one component together. By cell, int32 [M, H * W]:
-    ``base`` and ``count``, the stretch of its component in ``cells``; ``rank``, its own place there, -1 if no goal.
-    task int32 [M, N, K], task_count int32 [M, N]: each agent's given goals, handed out before random ones.
-    """
-
-    cells: Any
-    base: Any
-    count: Any
-    rank: Any
-    task: Any
-    task_count: Any
 
 
 @njit
@@ -202,8 +160,7 @@ def _resolve_soft(position: Any, target: Any, alive: Any, occupant: Any, winner:
 @njit
 def _joint_move(
     collision: int,
-    width: int,
-    exits: Any,
+    board: Board,
     position: Any,
     actions: Any,
     alive: Any,
@@ -229,7 +186,7 @@ def _joint_move(
                 if faulty < 0:
                     faulty = i
             elif action > 0:
-                wanted[i] = neighbour(exits, width, cell, action)
+                wanted[i] = neighbour(board, cell, action)
         target[i] = wanted[i]
     if collision == SOFT:
         _resolve_soft(position, target, alive, occupant, winner)
@@ -300,7 +257,9 @@ def step(
         position, alive = state.position[b], state.alive[b]
         goal, goals_done, age = state.goal[b], state.goals_done[b], state.age[b]
         last_off = state.last_off[b]
-        bad = _joint_move(collision, width, exits[m], position, actions[b], alive, occupant, winner, wanted, target)
+        bad = _joint_move(
+            collision, Board(exits[m], width), position, actions[b], alive, occupant, winner, wanted, target
+        )
         if bad >= 0 and faulty < 0:
             faulty = b * n + bad
         _take_stock(state, b, collision, position, occupant, winner, wanted, target)

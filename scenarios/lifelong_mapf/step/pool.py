@@ -13,7 +13,8 @@ from torch import Tensor
 from marl.seeding import fold
 from scenarios.lifelong_mapf.maps.fields import open_moves
 from scenarios.lifelong_mapf.maps.grid import GridMap
-from scenarios.lifelong_mapf.step.kernels import STARTS, Goals
+from scenarios.lifelong_mapf.state import Goals
+from scenarios.lifelong_mapf.step.kernels import STARTS
 
 #: Random numbers drawn at a time for the starts: bounds the memory that a large map takes.
 _CHUNK = 1 << 22
@@ -34,7 +35,7 @@ class MapPool:
     blocked: uint8 [M, H * W], 1 blocked. exits: uint8 [M, H * W], bit k - 1 set if move k leads to a free cell.
     start_cells: int32 [M, S], the first start_count [M] of a row are the cells where agents may start.
     free_cells: int32 [M], how many there are.
-    goal_cells, goal_base, goal_count, goal_rank: see ``kernels.Goals``.
+    goal_cells, goal_base, goal_count, goal_rank: see ``state.Goals``.
     """
 
     def __init__(self, maps: Sequence[GridMap]):

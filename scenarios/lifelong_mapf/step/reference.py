@@ -14,7 +14,8 @@ from torch import Tensor
 
 from marl.seeding import below, fold
 from scenarios.lifelong_mapf.observation import partition
-from scenarios.lifelong_mapf.step.kernels import FINISH, GOALS, PRIORITY, RESTART, SOFT, STEP, Goals, State
+from scenarios.lifelong_mapf.state import Goals, State
+from scenarios.lifelong_mapf.step.kernels import FINISH, GOALS, PRIORITY, RESTART, SOFT, STEP
 
 
 def draw_goal(goals: Goals, key: Tensor, map_index: Tensor, cell: Tensor, k: Tensor) -> Tensor:

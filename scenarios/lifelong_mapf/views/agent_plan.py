@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marl.errors import UserError
-from scenarios.lifelong_mapf.guidance.base import GridWorld, Guidance, GuidanceConfig
+from scenarios.lifelong_mapf.guidance.base import GridWorld, Guidance, GuidanceConfig, present
 from scenarios.lifelong_mapf.guidance.choose import make_guidance
 from scenarios.lifelong_mapf.guidance.shared import GoalFields, SharedGuidance
 from scenarios.lifelong_mapf.maps.fields import open_moves_of
@@ -139,7 +139,5 @@ class AgentPlan:
     def _contested(self) -> Tensor:
         world = self._world
         contest = np.empty((*world.position.shape, *CONTEST_SPACE.shape), np.float32)
-        position, age, alive = (x.cpu().numpy() for x in (world.position, world.age, world.alive))
-        maps = world.map_index.cpu().numpy()
-        write_contest(maps, self._exits, world.width, position, self._guidance.subgoal, age, alive, contest)
+        write_contest(present(world, self._exits), self._guidance.subgoal, world.age.cpu().numpy(), contest)
         return torch.from_numpy(contest).to(world.device)

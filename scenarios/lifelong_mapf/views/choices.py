@@ -21,8 +21,9 @@ from torch import Tensor
 
 from marl.compiled import njit
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, best_neighbour, move_between, present
-from scenarios.lifelong_mapf.guidance.shared import GoalFields, Prices
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.guidance.prices import Prices
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY, Scale, scale_of, write_preferences, write_urgency
 from scenarios.lifelong_mapf.pibt.rule import sort_by_urgency
 
@@ -181,8 +182,8 @@ class Choices:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The memory of all copies by name, arrays that may be written to."""
-        own = {"previous": self._previous, "now": self._now, "still": self._still}
-        return {f"choices_{name}": array for name, array in (own | self._traffic._asdict()).items()}
+        memory = {"previous": self._previous, "now": self._now, "still": self._still}
+        return {f"choices_{name}": array for name, array in (memory | self._traffic._asdict()).items()}
 
 
 @njit
@@ -220,7 +221,7 @@ def write_choices(
     prices, scale = guided.prices, guided.scale
     for b in range(out.shape[0]):
         m = now.maps[b]
-        exits, field = now.exits[m], guided.field[b]
+        board, field = Board(now.exits[m], now.width), guided.field[b]
         position, alive, order = now.position[b], now.alive[b], past.order[b]
         write_urgency(position, past.age[b], field, scale, scratch.urgency)
         sort_by_urgency(scratch.urgency, order)
@@ -232,8 +233,7 @@ def write_choices(
         write_preferences(
             position,
             alive,
-            exits,
-            now.width,
+            board,
             field,
             prices,
             m,
@@ -245,10 +245,10 @@ def write_choices(
         )
         for n in range(position.size):
             if alive[n]:
-                _wish(n, exits, now.width, position[n], field[n], scratch)
+                _wish(n, board, position[n], field[n], scratch)
         for n in range(position.size):
             if alive[n]:
-                _write_rows(b, n, exits, now, field[n], guided.units, past, traffic, scratch, out[b, n])
+                _write_rows(b, n, board, now, field[n], guided.units, past, traffic, scratch, out[b, n])
         for n in range(position.size):
             if alive[n]:
                 scratch.here[position[n]] = NONE
@@ -257,13 +257,13 @@ def write_choices(
 
 
 @njit
-def _wish(n: int, exits: NDArray[np.uint8], width: int, cell: int, field: NDArray[np.int32], scratch: Scratch) -> None:
+def _wish(n: int, board: Board, cell: int, field: NDArray[np.int32], scratch: Scratch) -> None:
     """Note the cell that an agent wants."""
     value = scratch.value[n]
     want, least = cell, NO_WAY
     for move in range(1, 5):
         if field[cell] > 0 and value[move] < least:
-            want, least = neighbour(exits, width, cell, move), value[move]
+            want, least = neighbour(board, cell, move), value[move]
     scratch.want[n] = want
     if want != cell:
         scratch.wishes[want] += 1
@@ -276,7 +276,7 @@ def _wish(n: int, exits: NDArray[np.uint8], width: int, cell: int, field: NDArra
 def _write_rows(
     b: int,
     n: int,
-    exits: NDArray[np.uint8],
+    board: Board,
     now: Present,
     field: NDArray[np.int32],
     units: int,
@@ -289,10 +289,10 @@ def _write_rows(
     width = now.width
     cell, goal = now.position[b, n], now.goal[b, n]
     here, want, rank, value = scratch.here, scratch.want, scratch.rank, scratch.value[n]
-    own = rank[n]
+    place = rank[n]
     unit = np.float32(1.0 / units)
     least = value[move_between(cell, want[n], width)]
-    superiors_want = scratch.strongest[cell] != NONE and rank[scratch.strongest[cell]] < own
+    superiors_want = scratch.strongest[cell] != NONE and rank[scratch.strongest[cell]] < place
     still, age = np.float32(past.still[b, n]), np.float32(past.age[b, n])
     distance = np.float32(field[cell]) * unit
     for move in range(5):
@@ -301,9 +301,9 @@ def _write_rows(
         row[27] = superiors_want
         row[28] = still / (still + np.float32(4.0))
         row[29] = age / (age + np.float32(32.0))
-        row[30] = np.float32(own) / np.float32(rank.size)
+        row[30] = np.float32(place) / np.float32(rank.size)
         row[31] = distance / (distance + np.float32(16.0))
-        target = cell if move == 0 else neighbour(exits, width, cell, move)
+        target = cell if move == 0 else neighbour(board, cell, move)
         if move and target == cell:
             continue
         row[0] = 1.0
@@ -317,7 +317,7 @@ def _write_rows(
         row[6] = move > 0 and target == past.previous[b, n]
         other = here[target]
         if other != NONE and other != n:
-            first = rank[other] < own
+            first = rank[other] < place
             head_on = want[other] == cell
             row[7] = 1.0
             row[8] = first
@@ -328,9 +328,9 @@ def _write_rows(
         rivals = scratch.wishes[target] - np.int32(want[n] == target and move > 0)
         row[12] = np.float32(rivals) / np.float32(3.0)
         strongest = scratch.strongest[target]
-        row[13] = strongest != NONE and rank[strongest] < own
-        _write_surroundings(n, exits, width, target, here, row)
-        _write_path(b, n, exits, width, target, field, traffic.occupancy[b], scratch, row)
+        row[13] = strongest != NONE and rank[strongest] < place
+        _write_surroundings(n, board, target, here, row)
+        _write_path(b, n, board, target, field, traffic.occupancy[b], scratch, row)
         row[21] = traffic.occupancy[b, target]
         row[22] = np.float32(4.0) * traffic.waiting[b, target]
         if move:
@@ -339,13 +339,11 @@ def _write_rows(
 
 
 @njit
-def _write_surroundings(
-    n: int, exits: NDArray[np.uint8], width: int, target: int, here: NDArray[np.int32], row: NDArray[np.float32]
-) -> None:
+def _write_surroundings(n: int, board: Board, target: int, here: NDArray[np.int32], row: NDArray[np.float32]) -> None:
     """``neighbours``, ``exits``, ``ways_out`` and ``crowd``."""
     beside = ways = out = 0
     for side in range(1, 5):
-        cell = neighbour(exits, width, target, side)
+        cell = neighbour(board, target, side)
         if cell == target:
             continue
         ways += 1
@@ -353,11 +351,11 @@ def _write_surroundings(
         beside += taken
         out += not taken
     crowd = 0
-    height = exits.size // width
-    line, column = target // width, target % width
+    height = board.exits.size // board.width
+    line, column = target // board.width, target % board.width
     for r in range(max(line - 2, 0), min(line + 3, height)):
-        for c in range(max(column - 2, 0), min(column + 3, width)):
-            other = here[r * width + c]
+        for c in range(max(column - 2, 0), min(column + 3, board.width)):
+            other = here[r * board.width + c]
             crowd += other != NONE and other != n
     row[14] = np.float32(beside) / np.float32(3.0)
     row[15] = np.float32(ways) / np.float32(4.0)
@@ -369,8 +367,7 @@ def _write_surroundings(
 def _write_path(
     b: int,
     n: int,
-    exits: NDArray[np.uint8],
-    width: int,
+    board: Board,
     target: int,
     field: NDArray[np.int32],
     occupancy: NDArray[np.float32],
@@ -382,7 +379,7 @@ def _write_path(
     total = np.float32(0.0)
     cell = target
     for _ in range(PATH):
-        after = best_neighbour(exits, width, field, cell)
+        after = best_neighbour(board, field, cell)
         if after == cell:
             break
         length += 1

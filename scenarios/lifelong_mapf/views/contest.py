@@ -20,7 +20,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from marl.compiled import njit
-from scenarios.lifelong_mapf.maps.fields import MOVES, neighbour
+from scenarios.lifelong_mapf.guidance.base import Present
+from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour
 
 FLAGS = 5
 SPACE = spaces.Box(0.0, 1.0, (len(MOVES) * FLAGS,), np.float32)
@@ -34,26 +35,23 @@ def _outranks(age: NDArray[np.int32], i: int, j: int) -> bool:
 
 @njit(nogil=True)
 def write_contest(
-    maps: NDArray[np.int32],
-    exits: NDArray[np.uint8],
-    width: int,
-    position: NDArray[np.int32],
+    now: Present,
     subgoal: NDArray[np.int32],
     age: NDArray[np.int32],
-    alive: NDArray[np.bool_],
     contest: NDArray[np.float32],
 ) -> None:
     """Write ``contest`` (``[B, N, 25]``) of all copies.
 
-    maps: ``[B]``. exits: ``open_moves`` of the maps, ``[M, cells]``. position, subgoal, age, alive: ``[B, N]``.
+    subgoal, age: ``[B, N]``.
     """
+    position, alive = now.position, now.alive
     copies, agents = position.shape
-    here = np.full(exits.shape[1], _NOBODY, np.int32)
-    first = np.full(exits.shape[1], _NOBODY, np.int32)  # of highest rank among those that want a cell
-    last = np.full(exits.shape[1], _NOBODY, np.int32)
+    here = np.full(now.exits.shape[1], _NOBODY, np.int32)
+    first = np.full(now.exits.shape[1], _NOBODY, np.int32)  # of highest rank among those that want a cell
+    last = np.full(now.exits.shape[1], _NOBODY, np.int32)
     contest[:] = 0.0
     for b in range(copies):
-        ages, ways = age[b], exits[maps[b]]
+        ages, board = age[b], Board(now.exits[now.maps[b]], now.width)
         for i in range(agents):
             if not alive[b, i]:
                 continue
@@ -68,12 +66,12 @@ def write_contest(
         for i in range(agents):
             if not alive[b, i]:
                 continue
-            own = position[b, i]
+            origin = position[b, i]
             for move in range(5):
-                cell = own
+                cell = origin
                 if move:
-                    cell = neighbour(ways, width, own, move)
-                    if cell == own:
+                    cell = neighbour(board, origin, move)
+                    if cell == origin:
                         continue
                 flags = contest[b, i, move * FLAGS : (move + 1) * FLAGS]
                 if first[cell] != _NOBODY:
@@ -83,7 +81,7 @@ def write_contest(
                 if other not in (_NOBODY, i):
                     flags[2] = _outranks(ages, other, i)
                     flags[3] = not flags[2]
-                    flags[4] = subgoal[b, other] == own
+                    flags[4] = subgoal[b, other] == origin
         for i in range(agents):
             if alive[b, i]:
                 here[position[b, i]] = _NOBODY

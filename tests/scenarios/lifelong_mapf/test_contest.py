@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from scenarios.lifelong_mapf.guidance.base import Present
 from scenarios.lifelong_mapf.maps.fields import open_moves
 from scenarios.lifelong_mapf.views.contest import SPACE, write_contest
 
@@ -17,13 +18,16 @@ def contest_of(
     agents = len(position)
     out = np.full((1, agents, SPACE.shape[0]), np.nan, np.float32)
     write_contest(
-        np.zeros(1, np.int32),
-        exits,
-        blocked.shape[1],
-        np.array([position], np.int32),
+        Present(
+            np.zeros(1, np.int32),
+            np.array([position], np.int32),
+            np.array([subgoal], np.int32),
+            np.array([alive or [True] * agents]),
+            exits,
+            blocked.shape[1],
+        ),
         np.array([subgoal], np.int32),
         np.array([age], np.int32),
-        np.array([alive or [True] * agents]),
         out,
     )
     return out.reshape(agents, 5, 5)

@@ -13,9 +13,10 @@ from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.guidance.choose import make_guidance
 from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
-from scenarios.lifelong_mapf.guidance.shared import UNITS, GoalFields
+from scenarios.lifelong_mapf.guidance.prices import UNITS
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.guidance.vectors import Weights, read_vector, shipped_vectors
-from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, directed_field, open_moves
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, Board, directed_field, open_moves
 from scenarios.lifelong_mapf.pibt.rule import Pibt
 
 ALL = np.ones(1, bool)
@@ -29,7 +30,7 @@ def exits_of(drawing):
 
 def field_of(exits, width, cost, extra, goal):
     field, heads = np.empty(exits.size, np.int32), np.full(BUCKETS, -1, np.int32)
-    directed_field(exits, width, cost, extra, goal, field, heads, np.empty(4 * exits.size, np.int32))
+    directed_field(Board(exits, width), cost, extra, goal, field, heads, np.empty(4 * exits.size, np.int32))
     assert (heads == -1).all()
     return field
 
@@ -61,7 +62,7 @@ def test_directed_field_by_hand():
 def test_lanes_of_corridors_take_turns():
     """Two corridors along columns between open rows; the second one starts at an even column, like the first."""
     exits, width = exits_of([".....", ".#.#.", ".#.#.", "....."])
-    prices = lane_prices(exits, width, LaneWeights(open=0, rows=0, columns=5)).reshape(4, 5, 4)
+    prices = lane_prices(Board(exits, width), LaneWeights(open=0, rows=0, columns=5)).reshape(4, 5, 4)
     down = {c: prices[2, c, UP - 1] for c in (0, 2, 4)}  # into (2, c) from the cell above
     up = {c: prices[1, c, DOWN - 1] for c in (0, 2, 4)}  # into (1, c) from the cell below
     assert down == {0: 0, 2: 5, 4: 0}
@@ -94,7 +95,7 @@ def test_prices_of_expected_traffic_count_in_proportion_where_agents_are_few():
 
 def test_lanes_on_open_ground_take_turns_by_number():
     exits, width = exits_of(["...", "...", "..."])
-    prices = lane_prices(exits, width, LaneWeights(open=2, rows=7, columns=7)).reshape(3, 3, 4)
+    prices = lane_prices(Board(exits, width), LaneWeights(open=2, rows=7, columns=7)).reshape(3, 3, 4)
     assert prices[:, 0, RIGHT - 1].tolist() == [2, 0, 2]  # going left on rows 0 and 2
     assert prices[:, 1, LEFT - 1].tolist() == [0, 2, 0]  # going right on row 1
     assert prices[1, :, UP - 1].tolist() == [0, 2, 0]

@@ -16,13 +16,13 @@ def exits_of(drawing):
 
 def step_field(exits, width, goal):
     field = np.empty(exits.size, np.int32)
-    fields.step_field(exits, width, goal, field, np.empty(exits.size, np.int32))
+    fields.step_field(fields.Board(exits, width), goal, field, np.empty(exits.size, np.int32))
     return field
 
 
 def weighted_field(exits, width, cost, goal):
     field, heads = np.empty(exits.size, np.int32), np.full(BUCKETS, -1, np.int32)
-    fields.weighted_field(exits, width, cost, goal, field, heads, np.empty(exits.size, np.int32))
+    fields.weighted_field(fields.Board(exits, width), cost, goal, field, heads, np.empty(exits.size, np.int32))
     assert (heads == -1).all()
     return field
 
@@ -66,34 +66,34 @@ def test_fields_equal_the_oracle(seed, height, width, dearest):
 
 
 def test_average_distance_by_hand():
-    exits, height, width = exits_of(["...#.", "####."])
-    average = fields.average_distance(exits, height, width)
+    exits, _height, width = exits_of(["...#.", "####."])
+    average = fields.average_distance(fields.Board(exits, width))
     assert average.tolist() == [1.5, 1.0, 1.5, 0, 1.0, 0, 0, 0, 0, 1.0]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_average_distance_equals_the_oracle(seed):
-    exits, height, width = exits_of(random_drawing(np.random.default_rng(seed), 17, 13, 0.35))
-    average = fields.average_distance(exits, height, width)
+    exits, _height, width = exits_of(random_drawing(np.random.default_rng(seed), 17, 13, 0.35))
+    average = fields.average_distance(fields.Board(exits, width))
     assert np.allclose(average, reference_average_distance(exits, width), rtol=1e-12, atol=0)
 
 
 def test_large_maps_are_measured_from_a_sample(monkeypatch):
-    exits, height, width = exits_of(["." * 48] * 48)
-    exact = fields.average_distance(exits, height, width)
+    exits, _height, width = exits_of(["." * 48] * 48)
+    exact = fields.average_distance(fields.Board(exits, width))
     monkeypatch.setattr(fields, "SOURCE_GROUPS", 9)
-    error = fields.average_distance(exits, height, width) / exact - 1
+    error = fields.average_distance(fields.Board(exits, width)) / exact - 1
     assert 0 < np.abs(error).mean() < 0.08
 
 
 def test_centrality_by_hand():
-    exits, height, width = exits_of(["...#.", "####."])
-    assert fields.centrality(exits, height, width).tolist() == [1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    exits, _height, width = exits_of(["...#.", "####."])
+    assert fields.centrality(fields.Board(exits, width)).tolist() == [1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_centrality_of_a_lonely_cell_is_one():
-    exits, height, width = exits_of([".#...", "##..."])
-    ratio = fields.centrality(exits, height, width)
+    exits, _height, width = exits_of([".#...", "##..."])
+    ratio = fields.centrality(fields.Board(exits, width))
     assert ratio[0] == 1.0
     assert np.isfinite(ratio).all()
     assert ratio.max() == ratio[3] == ratio[8]

@@ -8,8 +8,8 @@ import torch
 
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.state import State
 from scenarios.lifelong_mapf.step.engines import CompiledEngine, TorchEngine
-from scenarios.lifelong_mapf.step.kernels import State
 from scenarios.lifelong_mapf.step.pool import MapPool
 
 RECORDS = sorted((Path(__file__).parents[2] / "golden" / "pogema").glob("*.npz"))

@@ -12,10 +12,12 @@ from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance import follower as follower_guidance
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig, agent_fields
 from scenarios.lifelong_mapf.guidance.choose import make_guidance
-from scenarios.lifelong_mapf.guidance.follower import SIGHT, Search, cheapest_path
+from scenarios.lifelong_mapf.guidance.follower import SIGHT
+from scenarios.lifelong_mapf.guidance.follower_search import Search, cheapest_path
 from scenarios.lifelong_mapf.guidance.lanes import LaneWeights, lane_prices
-from scenarios.lifelong_mapf.guidance.shared import UNITS, GoalFields, reverse
-from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, centrality, directed_field, open_moves
+from scenarios.lifelong_mapf.guidance.prices import UNITS, reverse
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
+from scenarios.lifelong_mapf.maps.fields import BUCKETS, MOVES, Board, centrality, directed_field, open_moves
 
 ALL = torch.ones(1, dtype=torch.bool)
 PLAIN = GuidanceConfig(static_weight=0, occupancy_weight=0)
@@ -201,7 +203,7 @@ def test_shared_costs_follow_the_formula():
         occupancy *= 0.5
         occupancy[world.position[0].numpy()] += 0.5
     assert np.allclose(fields.occupied[0], occupancy)
-    ratio = centrality(fields.exits[0], world.height, world.width)
+    ratio = centrality(Board(fields.exits[0], world.width))
     cost = (np.rint(UNITS * (1 + 2 * (ratio - 1))) + np.rint(UNITS * 5 * occupancy)).astype(np.int32)
     for n in range(2):
         expected = reference_field(fields.exits[0], world.width, cost, int(world.goal[0, n]))
@@ -262,23 +264,23 @@ def test_follower_path_is_the_cheapest(seed):
     """Every second world has lanes, in whose prices the crowd is not a whole number."""
     rng, _, world = random_world(100 + seed, agents=2, height=14, width=13)
     size, start, goal = world.height * world.width, int(world.position[0, 0]), int(world.goal[0, 0])
-    exits = open_moves(world.blocked, world.height, world.width)
-    ratio = centrality(exits, world.height, world.width)
+    board = Board(open_moves(world.blocked, world.height, world.width), world.width)
+    ratio = centrality(board)
     static = np.rint(follower_guidance.UNITS * ratio).astype(np.int32)
     counts = rng.integers(0, 4, size).astype(np.int32)
     share = 77 if seed % 2 else 0
-    lanes = lane_prices(exits, world.width, LaneWeights(0.5, 30.0, 30.0))
+    lanes = lane_prices(board, LaneWeights(0.5, 30.0, 30.0))
     lanes = np.rint(follower_guidance.UNITS * lanes).astype(np.int32).reshape(-1)
     extra = lanes * share // follower_guidance.CROWDS
     field = np.empty(size, np.int32)
     heads, links = np.full(BUCKETS, -1, np.int32), np.empty(4 * size, np.int32)
-    directed_field(exits, world.width, static, extra, goal, field, heads, links)
+    directed_field(board, static, extra, goal, field, heads, links)
     cost, parent = np.empty(size, np.int32), np.empty(size, np.int32)
     heap = np.empty(4 * size + 1, np.int64), np.empty(4 * size + 1, np.int32)
     search = Search(cost, parent, np.empty(size, np.bool_), *heap)
     known = lanes if share else np.zeros(0, np.int32)
     scaled = follower_guidance.UNITS * counts
-    cheapest_path(exits, world.width, static, known, share, field, scaled, start, goal, search)
+    cheapest_path(board, static, known, share, field, scaled, start, goal, search)
     path = [goal]
     while path[-1] != start:
         assert abs(path[-1] - parent[path[-1]]) in (1, world.width)
@@ -286,10 +288,10 @@ def test_follower_path_is_the_cheapest(seed):
     units = follower_guidance.UNITS
     prices = extra.reshape(-1, 4) / units
     assert cost[goal] / units == pytest.approx(
-        cheapest(exits, world.width, static / units, counts, start, goal, prices), rel=1e-9
+        cheapest(board.exits, world.width, static / units, counts, start, goal, prices), rel=1e-9
     )
     if not share:
-        exact = cheapest(exits, world.width, ratio, counts, start, goal)
+        exact = cheapest(board.exits, world.width, ratio, counts, start, goal)
         assert sum(ratio[c] + counts[c] for c in path[:-1]) == pytest.approx(exact, rel=0.5 / units)
 
 
@@ -314,7 +316,7 @@ def test_followers_keep_to_lanes_where_they_have_seen_a_crowd():
     """Of two ways down one is shorter, and its lane leads up: whoever sees nobody goes against it."""
     hall = [".....", ".....", ".###.", ".###.", ".....", "....."]
     exits = open_moves(StubWorld(hall, [0], [1]).blocked, 6, 5)
-    into = lane_prices(exits, 5, LaneWeights(0.0, 1.0, 1.0)).reshape(6, 5, 4)  # entry 0: from above
+    into = lane_prices(Board(exits, 5), LaneWeights(0.0, 1.0, 1.0)).reshape(6, 5, 4)  # entry 0: from above
     assert {into[3, 0, 0], into[3, 4, 0]} == {0.0, 1.0}
     near, far = (0, 4) if into[3, 0, 0] else (4, 0)
     start, goal = (1, (near + 2) // 2), (5, near)

@@ -5,6 +5,7 @@ from test_windowed import play, world_of
 
 from marl.api import policy_builder
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.maps.fields import Board
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
 from scenarios.lifelong_mapf.maps.kinds import kind_of_map
 from scenarios.lifelong_mapf.scenario import SCENARIO
@@ -20,7 +21,7 @@ def ground_of(drawing, position, plan, delay, tried):
     exits = np.array([4 * (c > 0) + 8 * (c < cells - 1) for c in range(cells)], np.uint8)
     field = np.arange(cells - 1, -1, -1, dtype=np.int32)[None]
     goal = np.array([cells - 1], np.int32)
-    ground = Ground(exits, cells, np.ones((cells, 5), np.int32), field, goal, np.array([True]), True, 1)
+    ground = Ground(Board(exits, cells), np.ones((cells, 5), np.int32), field, goal, np.array([True]), True, 1)
     table = np.full((len(plan), cells), -1, np.int16)
     plans = Plans(
         np.array([plan], np.int32),

@@ -12,7 +12,8 @@ from mapf_play import leaves, random_actions
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap
 from scenarios.lifelong_mapf.maps.grid import GridMap
-from scenarios.lifelong_mapf.step.kernels import Goals, draw_goal
+from scenarios.lifelong_mapf.state import Goals
+from scenarios.lifelong_mapf.step.kernels import draw_goal
 from scenarios.lifelong_mapf.step.pool import MapPool
 from scenarios.lifelong_mapf.step.reference import draw_goal as draw_goal_torch
 from scenarios.lifelong_mapf.world import LifelongMapf

@@ -10,7 +10,7 @@ from scenarios.lifelong_mapf import baselines
 from scenarios.lifelong_mapf.baselines import FieldPibt
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
-from scenarios.lifelong_mapf.guidance.shared import UNITS
+from scenarios.lifelong_mapf.guidance.prices import UNITS
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap
 from scenarios.lifelong_mapf.pibt.near_rule import NearPibt
 from scenarios.lifelong_mapf.world import LifelongMapf

@@ -6,7 +6,8 @@ import pytest
 from marl.errors import UserError
 from scenarios.lifelong_mapf.baselines import FieldPibt
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.guidance.base import GuidanceConfig, StaticCosts
+from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.guidance.costs import StaticCosts
 from scenarios.lifelong_mapf.guidance.vectors import shipped_vectors
 from scenarios.lifelong_mapf.world import LifelongMapf
 

@@ -14,7 +14,7 @@ from marl.seeding import Stream, fold_int
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
-from scenarios.lifelong_mapf.maps.fields import UNREACHED, open_moves, step_field
+from scenarios.lifelong_mapf.maps.fields import UNREACHED, Board, open_moves, step_field
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
 from scenarios.lifelong_mapf.pibt.swap import NO_SWAP
 from scenarios.lifelong_mapf.scenario import SCENARIO
@@ -52,7 +52,7 @@ def drawn_ground(rng, height, width):
     grid = np.array([list(row) for row in random_drawing(rng, height, width, 0.2)])
     exits = open_moves((grid == "#").astype(np.uint8), height, width)
     field, queue = np.empty((2, exits.size), np.int32)
-    step_field(exits, width, 0, field, queue)
+    step_field(Board(exits, width), 0, field, queue)
     cells = np.flatnonzero(field < UNREACHED)
     return exits, rng.integers(1, 4, (exits.size, 5)).astype(np.int32), cells
 
@@ -88,9 +88,9 @@ def test_plans_are_those_of_the_oracle(restart):
             start = int(rng.choice([cell for cell in cells if cell not in {plan[0] for plan in others}]))
             goal, limit = int(rng.choice(cells)), int(rng.choice([0, 3, 100]))
             field, queue = np.empty((2, exits.size), np.int32)
-            step_field(exits, 6, goal, field, queue)
+            step_field(Board(exits, 6), goal, field, queue)
             plan = np.empty(window + 1, np.int32)
-            delay = find_plan(exits, 6, cost, field, start, goal, restart, table, limit, scratch, plan)
+            delay = find_plan(Board(exits, 6), cost, field, start, goal, restart, table, limit, scratch, plan)
             best = Oracle(exits, 6, cost, [field], [goal], restart).best_plan(0, start, window, others, limit)
             assert (delay, plan.tolist()) == best if best else delay == NO_PLAN
             if best:
@@ -141,7 +141,7 @@ def test_never_a_collision_up_to_an_agent_on_every_cell(agents, height, width, d
     drawing = random_drawing(rng, height, width, density) if height > 1 and width > 1 else ["." * width] * height
     world = StubWorld(drawing, [0], [0])
     field, queue = np.empty((2, height * width), np.int32)
-    step_field(open_moves(world.blocked[0], height, width), width, 0, field, queue)
+    step_field(Board(open_moves(world.blocked[0], height, width), width), 0, field, queue)
     cells = np.flatnonzero(field < UNREACHED)
     count = min(agents or cells.size, cells.size)
     world = StubWorld(drawing, rng.choice(cells, count, False).tolist(), rng.choice(cells, count).tolist(), 2)
