@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from marl.errors import UserError, nearest
 from scenarios.lifelong_mapf.maps.formats import (
+    PogemaMap,
+    Row,
     load_movingai,
     load_pogema_set,
     parse_pogema,
@@ -20,12 +23,14 @@ __all__ = [
     "MAX_SIDE",
     "Generator",
     "GridMap",
+    "MapSource",
     "MazeMap",
     "RandomMap",
     "RoomsMap",
     "WarehouseMap",
     "check_capacity",
     "components",
+    "find_map",
     "largest_component",
     "load_map",
     "load_maps",
@@ -33,7 +38,6 @@ __all__ = [
     "save_movingai",
     "save_pogema",
     "shipped_maps",
-    "split_spec",
 ]
 
 _SUFFIXES = (".map", ".yaml", ".yml")
@@ -78,43 +82,72 @@ def _nearest_map(file: str) -> str:
     return hint if "did you mean" in hint else nearest(file, shipped_maps())
 
 
-def split_spec(spec: str, beside: Path | None = None) -> tuple[Path, str | None]:
-    """The existing file of a map specification, and the map's name in it if the specification has one.
+class MapSource(NamedTuple):
+    """Where a specification of maps leads: an existing file, and the map's name in it where one is named.
 
-    spec: a file (``.map``, ``.yaml``, ``.yml``), one map of a set (``FILE.yaml:NAME``), or the name of a shipped map.
-    beside: a folder to look in first.
+    spec: the specification, for errors.
+    """
+
+    spec: str
+    path: Path
+    name: str | None
+
+    def maps(self) -> list[GridMap]:
+        """All maps: several only of a set of which none is named."""
+        if self.path.suffix.lower() == ".map":
+            return [load_movingai(self.path)]
+        return [parse_pogema(name, rows, self.path).grid for name, rows in self._rows().items()]
+
+    def map(self) -> GridMap:
+        """The one map; ``UserError`` if there are several."""
+        maps = self.maps()
+        self._check_one([grid.name for grid in maps])
+        return maps[0]
+
+    def lettered(self) -> PogemaMap:
+        """The one map of a POGEMA set, with the letters on it."""
+        rows = self._rows()
+        self._check_one(list(rows))
+        name = next(iter(rows))
+        return parse_pogema(name, rows[name], self.path)
+
+    def _rows(self) -> dict[str, list[Row]]:
+        rows = load_pogema_set(self.path)
+        if self.name is None:
+            return rows
+        if self.name not in rows:
+            raise UserError(f"{self.path} has no map '{self.name}'{nearest(self.name, list(rows)[:20])}")
+        return {self.name: rows[self.name]}
+
+    def _check_one(self, names: list[str]) -> None:
+        if len(names) > 1:
+            raise UserError(f"{self.spec} holds {len(names)} maps, name one of them, such as {self.spec}:{names[0]}")
+
+
+def find_map(spec: str, beside: Path | None = None) -> MapSource:
+    """Where a specification leads. Only this asks the disk what there is; ``UserError`` if nothing is.
+
+    Args:
+        spec: a file (``.map``, ``.yaml``, ``.yml``), one map of a set (``FILE.yaml:NAME``), or a shipped map's name.
+        beside: a folder to look in first.
     """
     match = _SET.fullmatch(spec)
     file, name = (match["file"], match["name"]) if match else (spec, None)
     if beside is not None and _SUFFIXES_END.search(file) and _existing_file(beside / file):
-        return beside / file, name
+        return MapSource(spec, beside / file, name)
     for shipped in maps_folder().iterdir():
         if shipped.suffix in _SUFFIXES and file == shipped.stem:
-            return shipped, name
+            return MapSource(spec, shipped, name)
     if file.strip() and _existing_file(Path(file)):
-        return Path(file), name
+        return MapSource(spec, Path(file), name)
     raise UserError(f"map {spec!r} does not exist{_nearest_map(file)} (shipped maps are in {maps_folder()})")
 
 
 def load_maps(spec: str, beside: Path | None = None) -> list[GridMap]:
-    """All maps that a specification (see ``split_spec``) names: several only for a set without a name."""
-    path, name = split_spec(spec, beside)
-    if path.suffix.lower() == ".map":
-        return [load_movingai(path)]
-    texts = load_pogema_set(path)
-    if name is not None and name not in texts:
-        raise UserError(f"{path} has no map '{name}'{nearest(name, list(texts)[:20])}")
-    chosen = texts if name is None else {name: texts[name]}
-    return [parse_pogema(key, rows, path).grid for key, rows in chosen.items()]
+    """All maps that a specification names (``find_map``)."""
+    return find_map(spec, beside).maps()
 
 
-def load_map(
-    source: str | RandomMap | MazeMap | RoomsMap | WarehouseMap, seed: int = 0, beside: Path | None = None
-) -> GridMap:
-    """One map: of a specification (see ``split_spec``), or made by a generator from ``seed``."""
-    if not isinstance(source, str):
-        return source.generate(seed)
-    maps = load_maps(source, beside)
-    if len(maps) > 1:
-        raise UserError(f"{source} holds {len(maps)} maps, name one of them, such as {source}:{maps[0].name}")
-    return maps[0]
+def load_map(spec: str, beside: Path | None = None) -> GridMap:
+    """The one map that a specification names (``find_map``)."""
+    return find_map(spec, beside).map()

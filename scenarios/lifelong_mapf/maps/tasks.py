@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marl.errors import UserError, nearest
-from scenarios.lifelong_mapf.maps.formats import load_pogema_set, parse_pogema, read_text
+from scenarios.lifelong_mapf.maps.formats import read_text
 from scenarios.lifelong_mapf.maps.grid import GridMap
-from scenarios.lifelong_mapf.maps.sources import load_map, split_spec
+from scenarios.lifelong_mapf.maps.sources import find_map, load_map
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 50_000_000
@@ -246,14 +246,7 @@ def _load_scen(path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
 
 
 def _load_letters(spec: str, grid: GridMap | None, n_agents: int | None) -> Tasks:
-    path, name = split_spec(spec)
-    texts = load_pogema_set(path)
-    if name is None and len(texts) > 1:
-        raise UserError(f"{spec} holds {len(texts)} maps, name one of them, such as {spec}:{next(iter(texts))}")
-    name = next(iter(texts)) if name is None else name
-    if name not in texts:
-        raise UserError(f"{path} has no map '{name}'")
-    parsed = parse_pogema(name, texts[name], path)
+    parsed = find_map(spec).lettered()
     letters = sorted(parsed.starts)[: _first(len(parsed.starts), n_agents, spec)]
     if not letters:
         raise UserError(f"{spec} has no letters that mark starts and goals, add some such as 'a' and 'A'")

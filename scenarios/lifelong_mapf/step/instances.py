@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.grid import GridMap
 from scenarios.lifelong_mapf.maps.sources import check_capacity, load_map, load_maps
-from scenarios.lifelong_mapf.maps.tasks import Tasks, load_equal_tasks, load_tasks, task_files
+from scenarios.lifelong_mapf.maps.tasks import Tasks, load_equal_tasks, task_files
 
 #: Number of agents where neither the configuration nor a task file says one.
 DEFAULT_AGENTS = 32
@@ -38,8 +39,7 @@ class Instances(NamedTuple):
 def number_of_agents(config: MapfConfig) -> int:
     """N, for which a task file may have to be read."""
     if config.agents is None and config.tasks is not None:
-        grid = None if config.map is None else load_map(config.map)
-        return load_tasks(task_files(config.tasks)[0], grid).n_agents
+        return _read_tasks(config, task_files(config.tasks)[:1])[0].n_agents
     return config.agents or DEFAULT_AGENTS
 
 
@@ -61,9 +61,8 @@ def _generate(config: MapfConfig) -> list[GridMap]:
 
 
 def _given(config: MapfConfig, spec: str) -> Instances:
-    grid = None if config.map is None else load_map(config.map)
     files = task_files(spec)
-    several = load_equal_tasks(files, grid, config.agents)
+    several = _read_tasks(config, files)
     if config.on_target == "nothing":
         for file, tasks in zip(files, several, strict=True):
             tasks.check_distinct_ends(file)
@@ -80,6 +79,12 @@ def _given(config: MapfConfig, spec: str) -> Instances:
         torch.from_numpy(table),
         torch.from_numpy(counts),
     )
+
+
+def _read_tasks(config: MapfConfig, files: Sequence[str]) -> list[Tasks]:
+    """The tasks of each file, on the configured map or else on the one that the file names."""
+    grid = None if config.map is None else load_map(config.map)
+    return load_equal_tasks(files, grid, config.agents)
 
 
 def _on_width(cells: NDArray[np.int32], tasks: Tasks, width: int) -> NDArray[np.int32]:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marl.errors import UserError
+from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps import sources as maps
+from scenarios.lifelong_mapf.maps import tasks
 from scenarios.lifelong_mapf.maps.formats import (
     load_movingai,
     load_pogema_set,
@@ -21,6 +23,7 @@ from scenarios.lifelong_mapf.maps.formats import (
     save_pogema,
 )
 from scenarios.lifelong_mapf.maps.grid import GridMap, check_capacity, components, largest_component
+from scenarios.lifelong_mapf.world import LifelongMapf
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pogema"
 
@@ -309,3 +312,29 @@ def test_golden_maps_are_those_of_the_recordings(name):
     assert np.array_equal(recording["blocked"], grid.blocked)
     assert grid.starts.reshape(-1)[recording["positions"][0]].all()
     assert grid.goals.reshape(-1)[recording["goals"]].all()
+
+
+def test_a_map_is_looked_for_once(tmp_path, monkeypatch):
+    """Whatever is asked for: a map, one of a set, tasks that name one, letters."""
+    asked = []
+    find = maps.find_map
+
+    def counting(spec, beside=None):
+        asked.append(spec)
+        return find(spec, beside)
+
+    for module in (maps, tasks):
+        monkeypatch.setattr(module, "find_map", counting)
+    (tmp_path / "s.yaml").write_text("one: |-\n  aA.\n  ...\ntwo: |-\n  ...\n  ...\n")
+    agents = '[{"start": [0, 0], "goals": [[0, 1]]}]'
+    (tmp_path / "t.json").write_text(f'{{"schema_version": 1, "map": "s.yaml:two", "agents": {agents}}}')
+    for options in (
+        {"map": "random"},
+        {"map": f"{tmp_path}/s.yaml:two", "agents": 2},
+        {"tasks": f"{tmp_path}/t.json"},
+        {"tasks": f"{tmp_path}/s.yaml:one"},
+        {"tasks": f"{tmp_path}/t.json", "map": f"{tmp_path}/s.yaml:two"},
+    ):
+        asked.clear()
+        LifelongMapf(MapfConfig(**options), 1)
+        assert len(asked) == 1
