@@ -21,6 +21,7 @@ from marl.compiled import njit
 from marl.seeding import Stream, fold
 from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, present
 from scenarios.lifelong_mapf.guidance.paths import PathFields
+from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour, open_moves_of
 from scenarios.lifelong_mapf.pibt.near_fields import NearFields
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
@@ -63,12 +64,18 @@ class Resolver:
         self._paths: PathFields | None = None
 
     def resolve(
-        self, key: Tensor, proposed: Tensor, scores: Tensor | None, urgency: NDArray[np.int64] | None = None
+        self,
+        key: Tensor,
+        proposed: Tensor,
+        scores: Tensor | None,
+        urgency: NDArray[np.int64] | None = None,
+        guided: GoalFields | None = None,
     ) -> Tensor:
         """Actions int64 ``[B, N]`` without conflict; see ``marl.envs.abilities.Resolves``.
 
         key: int64 ``[B]``, decides between moves that an agent likes equally well. urgency: int64 ``[B, N]``, who goes
-        first; by default the steps since the goal was given.
+        first; by default the steps since the goal was given. guided: the fields that agents follow, by which they swap;
+        by default plain distances.
         """
         world = self._world
         executed = proposed.cpu().numpy().astype(np.int64)
@@ -84,17 +91,19 @@ class Resolver:
             self._order,
             liking,
             self._swap,
-            self._distances(),
+            self._distances(guided),
             NOT_NEAR,
             self._table,
             executed,
         )
         return torch.from_numpy(executed).to(proposed.device)
 
-    def _distances(self) -> NDArray[np.int32]:
-        """int32 ``[B, N, cells]``, steps to the goals, where the swap rule asks for them."""
+    def _distances(self, guided: GoalFields | None) -> NDArray[np.int32]:
+        """int32 ``[B, N, cells]``, distances to the goals, where the swap rule asks for them."""
         if not self._swap.active:
             return np.zeros((*self._order.shape, 0), np.int32)
+        if guided is not None:
+            return guided.field
         self._paths = self._paths or PathFields(self._world)
         return self._paths.current().field
 

@@ -254,8 +254,8 @@ class LifelongMapf(BatchedEnv):
 
     def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
         self._resolver = self._resolver or Resolver(self)
-        urgency = None if self._plan is None else self._plan.urgency()
-        return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency)
+        urgency, guided = (None, None) if self._plan is None else (self._plan.urgency(), self._plan.fields)
+        return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency, guided)
 
     def _begin_episodes(self, beginning: NDArray[np.bool_]) -> None:
         """Start the episodes ``episode`` of the copies ``beginning`` (bool [B])."""
