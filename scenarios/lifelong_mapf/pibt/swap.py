@@ -77,6 +77,9 @@ def swap_partner(
     """
     if wanted == cell:
         return NONE
+    if not ways.swap.stay and _onward(wanted, cell, board, ways.goal, here)[0] >= 2:
+        # There is room just ahead, for whoever comes: all that follows would say so one by one.
+        return NONE
     j = here[wanted]
     if (
         j != NONE
@@ -101,8 +104,8 @@ def swap_partner(
 
 
 @njit
-def _onward(cell: int, back: int, board: Board, ways: Ways, here: NDArray[np.int32]) -> tuple[int, int]:
-    """How many neighbours a way from ``back`` over ``cell`` may go on to, and the last of them.
+def _onward(cell: int, back: int, board: Board, goal: NDArray[np.int32], here: NDArray[np.int32]) -> tuple[int, int]:
+    """How many neighbours a way from ``back`` over ``cell`` may go on to, 2 for more than one, and the last of them.
 
     Not ``back``, and no dead end with an agent at home in it.
     """
@@ -111,12 +114,15 @@ def _onward(cell: int, back: int, board: Board, ways: Ways, here: NDArray[np.int
         beside = neighbour(board, cell, move)
         if beside in (cell, back):
             continue
-        occupant, open_sides = here[beside], board.exits[beside]
-        dead_end = open_sides & (open_sides - 1) == 0
-        if dead_end and occupant != NONE and ways.goal[occupant] == beside:
-            continue
+        open_sides = board.exits[beside]
+        if open_sides & (open_sides - 1) == 0:
+            occupant = here[beside]
+            if occupant != NONE and goal[occupant] == beside:
+                continue
         count += 1
         onward = beside
+        if count == 2:
+            break
     return count, onward
 
 
@@ -134,7 +140,7 @@ def _must_swap(
     while distance(ways, board.width, pusher, puller_cell) < distance(ways, board.width, pusher, pusher_cell):
         if not ways.swap.stay and puller_cell == ways.goal[puller]:
             return False
-        count, onward = _onward(puller_cell, pusher_cell, board, ways, here)
+        count, onward = _onward(puller_cell, pusher_cell, board, ways.goal, here)
         if count >= 2:
             return False
         if count == 0:
@@ -157,7 +163,7 @@ def _can_swap(
     """Whether the corridor behind the agent that gives way comes to a branch, where the other can pass."""
     start = pusher_cell
     while puller_cell != start:
-        count, onward = _onward(puller_cell, pusher_cell, board, ways, here)
+        count, onward = _onward(puller_cell, pusher_cell, board, ways.goal, here)
         if count >= 2:
             return True
         if count == 0:
