@@ -75,7 +75,7 @@ def test_they_can_be_tuned_to_a_map_of_ones_own(tmp_path: Path, preset: str, nam
         overrides=["copies=2", "total_steps=384", f"algorithm.{size}"],
     )
     start = api.run_folder_of(Path(f"lifelong_mapf/{name}"))
-    folder = api.trainer.train(config, tmp_path / "run", live=False, init=start)
+    folder = api.run.train(config, tmp_path / "run", live=False, init=start)
     policy = api.load_policy(folder)
     before = api.load_policy(start)
     moved = [not torch.equal(policy._state[name], before._state[name]) for name in before._state]
