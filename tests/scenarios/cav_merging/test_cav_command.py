@@ -104,7 +104,7 @@ def test_shipped_policies_drive_any_road_under_the_supervisor(name: str) -> None
     policy = api.policy_builder(load_scenario("cav_merging"), f"cav_merging/{name}")(env)
     timestep = env.reset(0)
     for _ in range(50):
-        timestep = policy.account(timestep)
+        policy.account(timestep)
         timestep = env.step(policy.act(timestep))
     assert policy.account(timestep).metrics["interventions_per_step"].shape == (4,)
     assert float(timestep.metrics["collision_rate"].sum()) == 0.0
