@@ -1,8 +1,8 @@
-"""The learning curve of the demo: three seeds, against agent-steps and CPU-minutes, with the baselines as lines.
+"""The learning curve of preset ``small``: three seeds by agent-steps and CPU-minutes, with the baselines as lines.
 
     .venv/bin/python scripts/reproduce learning_curve [--seeds 0:3] [--out runs/curve] [--jobs 2]
 
-Trains the demo preset once per seed (folders that hold a finished run are used again), evaluates every seed and the
+Trains the preset once per seed (folders that hold a finished run are used again), evaluates every seed and the
 baselines on held-out instances, and writes docs/benchmarks/learning_curve.json and .svg.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     seeds = parse_seeds(arguments.seeds)
     prepare()
     folders = [arguments.out / f"seed-{seed}" for seed in seeds]
-    runs = [["lifelong_mapf", "--preset", "demo", "--set", f"seed={seed}"] for seed in seeds]
+    runs = [["lifelong_mapf", "--preset", "small", "--set", f"seed={seed}"] for seed in seeds]
     side_by_side([partial(train, *run) for run in zip(folders, runs, strict=True)], arguments.jobs)
 
     scenario = load_scenario("lifelong_mapf")
