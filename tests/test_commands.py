@@ -144,20 +144,7 @@ def test_commands_in_running_text_exist() -> None:
             if words[0] == "scripts/reproduce":
                 check_reproduce(words)
         elif len(words) > 1:
-            known = {
-                "train",
-                "evaluate",
-                "tune",
-                "watch",
-                "demo",
-                "check",
-                "bench",
-                "list",
-                "explain",
-                "inspect",
-                "compare",
-            }
-            assert words[1] in known, f"{page}: {command}"
+            assert words[1] in COMMANDS, f"{page}: {command}"
             if len(words) > 2 and words[1] in ("train", "evaluate", "bench"):
                 assert words[2] in scenario_names(), f"{page}: {command}"
                 presets = [words[i + 1] for i, word in enumerate(words) if word == "--preset"]
