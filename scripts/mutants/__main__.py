@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from threading import Lock
 from typing import Any
 
 from scripts.benchmarks.page import table, write
@@ -33,6 +34,7 @@ def verdicts(mutants: Sequence[Mutant], covering: Covering, jobs: int) -> list[d
     """What became of each mutant: its fields, ``verdict``, and ``tests`` (how many reach it)."""
     file = KEPT / "verdicts.json"
     known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    writing = Lock()
 
     def one(mutant: Mutant) -> dict[str, Any]:
         source = (REPO / mutant.path).read_text("utf-8")
@@ -45,8 +47,9 @@ def verdicts(mutants: Sequence[Mutant], covering: Covering, jobs: int) -> list[d
             changed = mutated(source, f"core/{mutant.operator}", mutant.occurrence)
             seconds = sum(covering.seconds[test] for test in tests)
             verdict = judge(REPO, mutant, changed, tests, seconds)
-            known[mutant.name] = {"verdict": verdict, "mark": mark, "file": file_mark}
-            file.write_text(json.dumps(known), encoding="utf-8")
+            with writing:
+                known[mutant.name] = {"verdict": verdict, "mark": mark, "file": file_mark}
+                file.write_text(json.dumps(known), encoding="utf-8")
             print(f"{verdict:9} {mutant.path}:{mutant.line}: {mutant.before} -> {mutant.after}", flush=True)
         return asdict(mutant) | {"verdict": known[mutant.name]["verdict"], "tests": len(tests)}
 

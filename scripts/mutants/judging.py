@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import resource
+import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,10 +68,29 @@ def judge(repo: Path, mutant: Mutant, source: str, tests: Sequence[str], seconds
         child = os.fork()
         if child == 0:
             _try(repo, mutant, source, part, seconds)
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) != 0:
+        if _exit_code(child, _PATIENCE * max(_LEAST_S, _PATIENCE * seconds)) != 0:
             return "killed"
     return "survived"
+
+
+def _exit_code(child: int, patience_s: float) -> int:
+    """Of a fork; one that waits forever is ended, and so is whatever it left behind.
+
+    Args:
+        child: the fork's number.
+        patience_s: seconds of the clock, for a fork that waits and so spends no CPU time.
+    """
+    ended, until = 0, time.monotonic() + patience_s
+    status = int(signal.SIGKILL)
+    while not ended and time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if not ended:
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def stages(path: str, tests: Sequence[str]) -> list[list[str]]:
@@ -89,6 +111,7 @@ def _try(repo: Path, mutant: Mutant, source: str, tests: Sequence[str], seconds:
     """The fork's life: never returns."""
     code = 1
     try:
+        os.setsid()
         limit = int(max(_LEAST_S, _PATIENCE * seconds))
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         silent = os.open(os.devnull, os.O_WRONLY)
