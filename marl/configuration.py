@@ -169,7 +169,7 @@ def option_layers(scenario: Scenario, name: str, value: Any) -> list[Layer]:
         if option.flag == flag:
             if value is True and option.switch:
                 return [nested(key, chosen, flag) for key, chosen in option.switch.items()]
-            return [nested(key, chosen, flag) for key, chosen in {option.key: value, **option.also}.items()]
+            return [nested(key, chosen, flag) for key, chosen in {option.key_of(value): value, **option.also}.items()]
     known = [option.flag for option in scenario.options]
     if name in scenario.config.model_fields:
         return [nested(f"world.{name}", value, name)]

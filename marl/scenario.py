@@ -38,6 +38,7 @@ class Option:
 
     switch: what the flag sets when it stands alone, by key; empty: it needs a value.
     also: what it sets besides, by key: what the value before it needed and this one may not know.
+    endings: the end of a value, in small letters -> the key that is set instead where a value ends so.
     """
 
     flag: str
@@ -45,6 +46,14 @@ class Option:
     help: str
     switch: Mapping[str, Any] = field(default_factory=dict)
     also: Mapping[str, Any] = field(default_factory=dict)
+    endings: Mapping[str, str] = field(default_factory=dict)
+
+    def key_of(self, value: Any) -> str:
+        """The configuration key that a value sets."""
+        for ending, key in self.endings.items():
+            if isinstance(value, str) and value.lower().endswith(ending):
+                return key
+        return self.key
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,13 @@ SCENARIO = Scenario(
     ),
     baselines=BASELINES,
     options=(
-        Option("--map", "world.map", "a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"),
+        Option(
+            "--map",
+            "world.map",
+            "a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME), a shipped map, or a problem's .json",
+            endings={".json": "world.tasks"},
+        ),
+        Option("--problem", "world.tasks", "a problem of the League of Robot Runners (.json): map, starts and tasks"),
         Option("--agents", "world.agents", "number of agents"),
         Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen), or a folder of them"),
         Option("--collision", "world.collision", "who may move where: priority, soft or block_both"),

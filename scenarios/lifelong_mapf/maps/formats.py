@@ -22,7 +22,7 @@ from scenarios.lifelong_mapf.maps.grid import MAX_SIDE, GridMap
 #: Large enough for a map of MAX_SIDE x MAX_SIDE cells.
 MAX_BYTES = 20_000_000
 
-_MOVINGAI_FREE, _MOVINGAI_BLOCKED = ".GS", "@OTW"
+_MOVINGAI_FREE, _MOVINGAI_BLOCKED = ".GSE", "@OTW"
 _POGEMA_MARKS = "@$!"
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -75,9 +75,9 @@ def _is_any(codes: NDArray[np.uint8], symbols: str) -> NDArray[np.bool_]:
 
 
 def load_movingai(path: Path) -> GridMap:
-    """A MovingAI ``.map``: '@ O T W' are blocked, '. G S' free.
+    """A MovingAI ``.map``: '@ O T W' are blocked, '. G S' free, and so is 'E' of the League of Robot Runners.
 
-    Source: Sturtevant, "Benchmarks for grid-based pathfinding", 2012.
+    Source: Sturtevant, "Benchmarks for grid-based pathfinding", 2012; MAPF-Competition/Start-Kit v3.1.0.
     """
     lines = read_text(path).splitlines()
     header: dict[str, int] = {}

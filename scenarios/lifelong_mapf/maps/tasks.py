@@ -1,4 +1,5 @@
-"""``Tasks``: given starts and goals, from a task file, a MovingAI ``.scen`` or the letters of a POGEMA map.
+"""``Tasks``: given starts and goals, from a task file, a problem of the League of Robot Runners, a MovingAI ``.scen`` or
+the letters of a POGEMA map.
 
 A task file is JSON:
 ``{"schema_version": 1, "map": FILE, "agents": [{"start": [row, col], "goals": [[row, col], ...]}]}``;
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from marl.errors import UserError, nearest
 from scenarios.lifelong_mapf.maps.formats import read_text
 from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.maps.lorr import given_goals, is_problem, load_problem
 from scenarios.lifelong_mapf.maps.sources import find_map, load_map
 
 SCHEMA_VERSION = 1
@@ -49,7 +51,8 @@ class Tasks:
 
     grid: the map.
     starts: int32 [N], distinct.
-    goals: per agent int32 [K_i], K_i >= 1, in order; each is in reach and differs from the cell before it.
+    goals: per agent int32 [K_i], K_i >= 1, in order; each is in reach. A goal on the cell of the one before it (or of
+        the start) is reached by staying there for a step.
 
     What an agent does after its last goal is the world's affair.
     """
@@ -76,16 +79,11 @@ class Tasks:
                     f"{place}: the start {_show(start)} is also that of agent {taken[start]}, move one of them"
                 )
             taken[start] = agent
-            here = start
             for k, goal in enumerate(sequence):
                 what = f"{place}: goal {k}"
                 _check_cell(grid, goal, what)
-                if goal == here:
-                    before = "start" if k == 0 else "goal before it"
-                    raise UserError(f"{what} at {_show(goal)} is the same cell as the {before}, leave it out")
                 if grid.component[goal] != grid.component[start]:
                     raise UserError(f"{what} at {_show(goal)} cannot be reached from the start {_show(start)}, move it")
-                here = goal
         return cls(
             grid,
             np.array([row * grid.width + col for row, col in starts], np.int32),
@@ -150,9 +148,11 @@ def task_files(spec: str) -> list[str]:
     return files
 
 
-def load_equal_tasks(files: Sequence[str], grid: GridMap | None = None, n_agents: int | None = None) -> list[Tasks]:
-    """The tasks of each file, which must be for equally many agents. grid, n_agents: see ``load_tasks``."""
-    several = [load_tasks(file, grid, n_agents) for file in files]
+def load_equal_tasks(
+    files: Sequence[str], grid: GridMap | None = None, n_agents: int | None = None, horizon: int = 1
+) -> list[Tasks]:
+    """The tasks of each file, which must be for equally many agents. grid, n_agents, horizon: see ``load_tasks``."""
+    several = [load_tasks(file, grid, n_agents, horizon) for file in files]
     for file, tasks in zip(files, several, strict=True):
         if tasks.n_agents != several[0].n_agents:
             least = min(other.n_agents for other in several)
@@ -163,16 +163,18 @@ def load_equal_tasks(files: Sequence[str], grid: GridMap | None = None, n_agents
     return several
 
 
-def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = None) -> Tasks:
+def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = None, horizon: int = 1) -> Tasks:
     """Tasks from a file.
 
-    spec: a task file (``.json``), a MovingAI ``.scen``, or a map with letters (``FILE.yaml`` or ``FILE.yaml:NAME``).
+    spec: a task file (``.json``), a problem of the League of Robot Runners (``.json``), a MovingAI ``.scen``, or a map
+        with letters (``FILE.yaml`` or ``FILE.yaml:NAME``).
     grid: the map; None: the one that the file names.
     n_agents: how many of its agents to take, the first ones; None: all.
+    horizon: steps for which there must be goals, where a file has goals without end.
     """
     lower = spec.lower()
     if lower.endswith(".json"):
-        return _load_json(Path(spec), grid, n_agents)
+        return _load_json(Path(spec), grid, n_agents, horizon)
     if lower.endswith(".scen"):
         return _load_scen(Path(spec), grid, n_agents)
     if ".yaml" in lower or ".yml" in lower:
@@ -188,9 +190,14 @@ def _first(count: int, n_agents: int | None, source: str) -> int:
     return count if n_agents is None else n_agents
 
 
-def _load_json(path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
+def _load_json(path: Path, grid: GridMap | None, n_agents: int | None, horizon: int) -> Tasks:
+    text = read_text(path, MAX_BYTES)
+    looks_foreign = '"schema_version"' not in text
+    if looks_foreign and is_problem(_parsed(text)):
+        problem = load_problem(path, grid, n_agents)
+        return Tasks(problem.grid, problem.starts, given_goals(problem, horizon))
     try:
-        file = _File.model_validate_json(read_text(path, MAX_BYTES))
+        file = _File.model_validate_json(text)
     except ValidationError as error:
         raise UserError(f"{path}: {_sentence(error)}") from None
     if grid is None:
@@ -199,6 +206,14 @@ def _load_json(path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
         grid = load_map(file.map, beside=path.parent)
     agents = file.agents[: _first(len(file.agents), n_agents, str(path))]
     return Tasks.of_cells(grid, [agent.start for agent in agents], [agent.goals for agent in agents], str(path))
+
+
+def _parsed(text: str) -> object:
+    """What a JSON text holds; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _sentence(error: ValidationError) -> str:

@@ -39,7 +39,8 @@ def _reached_alone(
                 else:
                     goal = draw_goal(goals, key[b], m, cell, i, k)
                 step_field(Board(exits[m], width), goal, field, queue)
-                time += field[cell]
+                # A goal on the present cell takes a step of its own.
+                time += max(field[cell], 1)
                 if time > steps[b]:
                     break
                 out[b] += 1

@@ -84,7 +84,7 @@ def _given(config: MapfConfig, spec: str) -> Instances:
 def _read_tasks(config: MapfConfig, files: Sequence[str]) -> list[Tasks]:
     """The tasks of each file, on the configured map or else on the one that the file names."""
     grid = None if config.map is None else load_map(config.map)
-    return load_equal_tasks(files, grid, config.agents)
+    return load_equal_tasks(files, grid, config.agents, config.horizon)
 
 
 def _on_width(cells: NDArray[np.int32], tasks: Tasks, width: int) -> NDArray[np.int32]:
