@@ -140,7 +140,7 @@ def _read_header(path: Path) -> _Header:
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no problem file, it must hold an object with mapFile, agentFile, taskFile, teamSize")
+        raise UserError(f"{path} is no problem file, write an object with mapFile, agentFile, taskFile, teamSize")
     try:
         return _Header.model_validate(values)
     except ValidationError as error:

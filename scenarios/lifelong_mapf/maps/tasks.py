@@ -1,5 +1,5 @@
-"""``Tasks``: given starts and goals, from a task file, a problem of the League of Robot Runners, a MovingAI ``.scen`` or
-the letters of a POGEMA map.
+"""``Tasks``: given starts and goals, from a task file, a problem of the League of Robot Runners, a MovingAI ``.scen``
+or the letters of a POGEMA map.
 
 A task file is JSON:
 ``{"schema_version": 1, "map": FILE, "agents": [{"start": [row, col], "goals": [[row, col], ...]}]}``;

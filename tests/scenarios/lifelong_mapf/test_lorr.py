@@ -48,7 +48,8 @@ def test_robots_take_turns_at_the_tasks_without_end(tmp_path: Path) -> None:
         before = np.concatenate([[[0, 4][robot]], cells[:-1]])
         steps = np.maximum(abs(cells // 5 - before // 5) + abs(cells % 5 - before % 5), 1)
         assert steps[:-1].sum() < 1000 <= steps.sum()
-    once = given_goals(load_problem(problem(tmp_path, [0, 4], [4, 0, 10], taskAssignmentStrategy="roundrobin_fixed")), 99)
+    path = problem(tmp_path, [0, 4], [4, 0, 10], taskAssignmentStrategy="roundrobin_fixed")
+    once = given_goals(load_problem(path), horizon=99)
     assert [cells.tolist() for cells in once] == [[4, 10], [0]]
 
 
