@@ -45,8 +45,8 @@ def pictures(
     rows, columns = int(free.max()) // width + 2, int((free % width).max()) + 2
     rows, columns = min(rows, blocked.size // width), min(columns, width)
     cell = max(2, _SIDE // max(rows, columns)) * _FINE
-    size = tuple(-(-length * cell // (_FINE * 16)) * 16 for length in (columns, rows))
-    empty = Image.new("RGB", (size[0] * _FINE, size[1] * _FINE), FLOOR)
+    across, down = (-(-length * cell // (_FINE * 16)) * 16 for length in (columns, rows))
+    empty = Image.new("RGB", (across * _FINE, down * _FINE), FLOOR)
     pen = ImageDraw.Draw(empty)
     for wall in np.flatnonzero(blocked.reshape(-1)):
         row, column = divmod(int(wall), width)
@@ -79,7 +79,7 @@ def pictures(
             for agent in np.flatnonzero(alive[moment]).tolist():
                 at = centre(int(positions[moment][agent]), int(positions[after][agent]), share)
                 circle(pen, at, 0.42 * cell, fill=colour(agent))
-            yield np.asarray(picture.resize(size, Image.Resampling.BOX))
+            yield np.asarray(picture.resize((across, down), Image.Resampling.BOX))
 
 
 #: Pictures of a second: six steps.

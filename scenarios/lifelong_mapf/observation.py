@@ -69,14 +69,16 @@ def words_shape(height: int, width: int, radius: int) -> tuple[int, int]:
     return (width + 2 * radius - 1) // 16 + 2, height + 2 * radius
 
 
-@intrinsic
-def _popcount(typing_context: Any, word: types.Integer) -> Any:
+def _ctpop(typing_context: Any, word: types.Integer) -> Any:
     """The number of set bits, one machine instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return word(word), generate
+
+
+_popcount: Any = intrinsic(_ctpop)
 
 
 @njit(inline="always")

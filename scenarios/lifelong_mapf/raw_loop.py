@@ -7,10 +7,12 @@ actor and critic as ``nn.Sequential``, global random numbers, no masks, no recur
 from __future__ import annotations
 
 import time
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from marl.envs.batched import TimeStep
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.generators import RandomMap
 from scenarios.lifelong_mapf.world import LifelongMapf
@@ -30,6 +32,15 @@ def _mlp(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs))
 
 
+class _Moment(NamedTuple):
+    """What the loop keeps of a step: ``[B * N, *]`` each; reward and ended of the step that led there."""
+
+    seen: Tensor
+    state: Tensor
+    reward: Tensor
+    ended: Tensor
+
+
 def loop_config(agents: int, size: int) -> MapfConfig:
     """The world that both loops play in."""
     return MapfConfig(generator=RandomMap(size=size), agents=agents)
@@ -46,11 +57,17 @@ class RawLoop:
         self._shape, self._rollout, self._minibatches = (copies, agents), rollout, minibatches
         self._world = LifelongMapf(loop_config(agents, size), copies)
         self._world.enable_plan()
-        self._step = self._world.reset(0)
-        self._see = _floats(self._step.observation, self._world.plan().features)  # type: ignore[arg-type]
-        self._actor, self._critic = _mlp(self._see.shape[1], 5), _mlp(self._step.state.shape[2], 1)  # type: ignore[union-attr]
+        self._now = self._look(self._world.reset(0))
+        self._actor, self._critic = _mlp(self._now.seen.shape[1], 5), _mlp(self._now.state.shape[1], 1)
         self._parameters = [*self._actor.parameters(), *self._critic.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=5e-4, eps=1e-5)
+
+    def _look(self, step: TimeStep) -> _Moment:
+        plan = self._world.plan()
+        # This world's observation is a dict without nesting, and its central state is on.
+        seen = _floats(cast("dict[str, Tensor]", step.observation), plan.features)
+        state = cast(Tensor, step.state).flatten(0, 1)
+        return _Moment(seen, state, (step.reward + 0.01 * plan.reached).flatten(), step.truncated.flatten())
 
     def rate(self) -> float:
         """Agent-steps per CPU-second of one iteration."""
@@ -64,20 +81,18 @@ class RawLoop:
         seen, states, actions, log_probs, values, rewards, ends = [], [], [], [], [], [], []
         with torch.no_grad():
             for _ in range(self._rollout):
-                state = self._step.state.flatten(0, 1)  # type: ignore[union-attr]
-                policy = torch.distributions.Categorical(logits=self._actor(self._see), validate_args=False)
+                now = self._now
+                policy = torch.distributions.Categorical(logits=self._actor(now.seen), validate_args=False)
                 action = policy.sample()
-                seen.append(self._see)
-                states.append(state)
+                seen.append(now.seen)
+                states.append(now.state)
                 actions.append(action)
                 log_probs.append(policy.log_prob(action))
-                values.append(self._critic(state).squeeze(1))
-                self._step = self._world.step(action.view(self._shape))
-                plan = self._world.plan()
-                self._see = _floats(self._step.observation, plan.features)  # type: ignore[arg-type]
-                rewards.append((self._step.reward + 0.01 * plan.reached).flatten())
-                ends.append(self._step.truncated.flatten())
-            following = self._critic(self._step.state.flatten(0, 1)).squeeze(1)  # type: ignore[union-attr]
+                values.append(self._critic(now.state).squeeze(1))
+                self._now = self._look(self._world.step(action.view(self._shape)))
+                rewards.append(self._now.reward)
+                ends.append(self._now.ended)
+            following = self._critic(self._now.state).squeeze(1)
             advantages, trace = [torch.zeros(rows)] * self._rollout, torch.zeros(rows)
             for t in reversed(range(self._rollout)):
                 go_on = (~ends[t]).float()

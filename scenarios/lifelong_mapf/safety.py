@@ -38,16 +38,21 @@ from scenarios.lifelong_mapf.pibt.swap import Swap, Ways
 
 
 class _Config(Protocol):
-    collision: Literal["priority", "soft", "block_both"]
-    on_target: str
-    supervisor_swap: bool | None
+    @property
+    def collision(self) -> Literal["priority", "soft", "block_both"]: ...
+    @property
+    def on_target(self) -> str: ...
+    @property
+    def supervisor_swap(self) -> bool | None: ...
 
 
 class CollidingWorld(GridWorld, Protocol):
     """What the resolver reads beyond ``GridWorld``. age: integer ``[B, N]``, steps since the goal was given."""
 
-    config: _Config
     age: Tensor
+
+    @property
+    def config(self) -> _Config: ...
 
 
 class Resolver:

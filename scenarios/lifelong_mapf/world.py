@@ -171,7 +171,7 @@ class LifelongMapf(BatchedEnv):
         ending = self._clock >= self.config.horizon if self._lifelong else done.cpu().numpy()
         any_done = bool(ending.any())
         if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
-            final = Final(*view)
+            final = Final(dict(view[0]), view[1])
             if self._plan is not None:
                 self._final_features = self._plan.features()
             if self._announcer is not None:

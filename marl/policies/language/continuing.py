@@ -142,7 +142,8 @@ class Continuation:
                 **{self._memory: rows.memory},
             )
             rows.memory = out[self._memory]
-            return shaped(out.logits).float().cpu()  # type: ignore[no-any-return]
+            logits: Tensor = shaped(out.logits)
+            return logits.float().cpu()
 
     def _decode(
         self,

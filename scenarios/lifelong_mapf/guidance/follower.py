@@ -263,7 +263,7 @@ def _look(
                     counts[cell] = np.int32(keep * np.float32(counts[cell]))
             cell = now.position[b, n]
             row, column = cell // width, cell % width
-            seen = -1  # itself
+            seen: Any = -1  # itself
             for r in range(max(row - SIGHT, 0), min(row + SIGHT + 1, height)):
                 for c in range(max(column - SIGHT, 0), min(column + SIGHT + 1, width)):
                     here = np.int32(occupied[r * width + c])

@@ -16,7 +16,7 @@ fields would be together, but memory that was never touched is none.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class NearFields(NamedTuple):
 
     table: int32 ``[B, N, tiles]``, the tile of the stock that holds each part of the map, ``NONE`` where nothing is
     known. stock: int32 ``[S, 64]``, values, ``NONE`` for unknown ones. spare: int32 ``[S]``, tiles that were given
-    back; count: int32 ``[2]``, how many of them, and how many tiles were ever taken. across: tiles side by side.
+    back; tally: int32 ``[2]``, how many of them, and how many tiles were ever taken. across: tiles side by side.
     planned: int32 ``[B, N]``, the goals that the fields lead to. units: value of a step. slack: ``SLACK`` in units.
     trust: see ``near_fields``.
     """
@@ -55,7 +55,7 @@ class NearFields(NamedTuple):
     table: NDArray[np.int32]
     stock: NDArray[np.int32]
     spare: NDArray[np.int32]
-    count: NDArray[np.int32]
+    tally: NDArray[np.int32]
     across: int
     planned: NDArray[np.int32]
     units: int
@@ -224,12 +224,12 @@ def _put(fields: NearFields, table: NDArray[np.int32], width: int, cell: int, va
     place = (row >> SIDE) * fields.across + (column >> SIDE)
     tile = table[place]
     if tile == NONE:
-        if fields.count[0]:
-            fields.count[0] -= 1
-            tile = fields.spare[fields.count[0]]
+        if fields.tally[0]:
+            fields.tally[0] -= 1
+            tile = fields.spare[fields.tally[0]]
         else:
-            tile = fields.count[1]
-            fields.count[1] += 1
+            tile = fields.tally[1]
+            fields.tally[1] += 1
         table[place] = tile
         fields.stock[tile] = NONE
     fields.stock[tile, ((row & ((1 << SIDE) - 1)) << SIDE) | (column & ((1 << SIDE) - 1))] = value
@@ -257,7 +257,7 @@ def _search(
         missing += neighbour(board, start, move) != start
     value[goal] = 0
     now = step * (abs(goal // board.width - start_row) + abs(goal % board.width - start_column))
-    last = np.int64(2**62)
+    last: Any = np.int64(2**62)
     heads[now & (_SLOTS - 1)] = 4 * goal
     links[4 * goal] = NONE
     waiting, settled = 1, 0
@@ -286,7 +286,7 @@ def _search(
                 last = now + slack
         for move in range(1, 5):
             target = neighbour(board, cell, move)
-            price = cost[target]
+            price: Any = cost[target]
             if directed:
                 price = min(price + extra[4 * cell + move - 1], BUCKETS - 1)
             reached = value[cell] + price
@@ -315,11 +315,11 @@ def _search(
 @njit
 def _keep(fields: NearFields, b: int, n: int, width: int, settled: int, scratch: NearScratch) -> None:
     """Give back the agent's tiles and put the values of the search into new ones; cleans ``scratch.value``."""
-    table, spare, count = fields.table[b, n], fields.spare, fields.count
+    table, spare, tally = fields.table[b, n], fields.spare, fields.tally
     for place in range(table.size):
         if table[place] != NONE:
-            spare[count[0]] = table[place]
-            count[0] += 1
+            spare[tally[0]] = table[place]
+            tally[0] += 1
             table[place] = NONE
     for i in range(settled):
         cell = scratch.order[i]

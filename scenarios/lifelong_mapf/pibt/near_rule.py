@@ -85,7 +85,7 @@ class NearPibt:
     @property
     def tiles(self) -> tuple[int, int]:
         """How many tiles are in use, and how many ever were at a time."""
-        given_back, taken = self._fields.count.tolist()
+        given_back, taken = self._fields.tally.tolist()
         return taken - given_back, taken
 
 

@@ -38,8 +38,17 @@ class Scale(NamedTuple):
 
 def scale_of(weights: Weights, units: int) -> Scale:
     """The scale of scores for fields in 1 / ``units`` steps."""
-    prices = (np.int32(round(units * w)) for w in (weights.stay_weight, weights.contest_weight, weights.head_on_weight))
-    return Scale(*prices, np.int64(_STEP * units), np.int64(round(_STEP * weights.closer_first)))
+
+    def price(weight: float) -> np.int32:
+        return np.int32(round(units * weight))
+
+    return Scale(
+        stay=price(weights.stay_weight),
+        contest=price(weights.contest_weight),
+        head_on=price(weights.head_on_weight),
+        waited=np.int64(_STEP * units),
+        closer=np.int64(round(_STEP * weights.closer_first)),
+    )
 
 
 @njit

@@ -53,10 +53,10 @@ class Recording(Windowed):
                 agent = delayed[below_numba(fold_numba(drawn, np.int64(_ANYBODY)), np.int64(delayed.size))]
             write_features(agent, ground, plans, row[: len(FEATURES)])
             plans.fresh[:3] = 1, 0, agent
-            delay, states = plans.delay.sum(), self._search.count[1]
+            delay, states = plans.delay.sum(), self._search.tally[1]
             improve(key, iteration, 1, ground, plans, self._choice, self._party, self._search)
             row[-2] = (delay - plans.delay.sum()) / ground.units
-            row[-1] = self._search.count[1] - states + OVERHEAD
+            row[-1] = self._search.tally[1] - states + OVERHEAD
             self.rows.append(row.copy())
 
 

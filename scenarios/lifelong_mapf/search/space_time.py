@@ -41,7 +41,7 @@ class Search(NamedTuple):
     States are (arrived before or not, time, place); places are those within ``window`` steps of the start, numbered by
     row and column. delay, stamp: int32 ``[states]``, the least delay found of a state in search number ``stamp``.
     came: int8 ``[states]``, the move that leads there, and 8 if the state before had arrived already. cell: int32
-    ``[states]``. heap: int64, the states to expand as (delay, steps left, state). count: int64 ``[2]``, searches made
+    ``[states]``. heap: int64, the states to expand as (delay, steps left, state). tally: int64 ``[2]``, searches made
     and states expanded so far.
     """
 
@@ -50,7 +50,7 @@ class Search(NamedTuple):
     came: NDArray[np.int8]
     cell: NDArray[np.int32]
     heap: NDArray[np.int64]
-    count: NDArray[np.int64]
+    tally: NDArray[np.int64]
 
 
 def search_scratch(window: int) -> Search:
@@ -121,8 +121,8 @@ def find_plan(
     layer = side * side
     half = (window + 1) * layer
     heap = scratch.heap
-    scratch.count[0] += 1
-    search = np.int32(scratch.count[0])
+    scratch.tally[0] += 1
+    search = np.int32(scratch.tally[0])
     state = window * side + window
     arrived = 1 if restart and start == goal else 0
     state += arrived * half
@@ -139,7 +139,7 @@ def find_plan(
         delay = int(key >> 32)
         if delay > scratch.delay[state]:
             continue
-        scratch.count[1] += 1
+        scratch.tally[1] += 1
         time = window - int((key >> 24) & 0xFF)
         if time == window:
             _trace(scratch, state, board.width, goal, side, layer, half, plan)

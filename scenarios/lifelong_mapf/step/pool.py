@@ -95,7 +95,7 @@ class MapPool:
         places = torch.arange(cells.shape[1], device=key.device)
         chunk = max(1, _CHUNK // cells.shape[1])
         drawn = []
-        for keys, maps in zip(fold(key, STARTS).split(chunk), map_index.long().split(chunk), strict=True):
+        for keys, maps in zip(torch.split(fold(key, STARTS), chunk), torch.split(map_index.long(), chunk), strict=True):
             numbers = fold(keys.unsqueeze(1), places).masked_fill(places >= count[maps].unsqueeze(1), _LAST)
             if distinct_goals:
                 numbers = self._leave_room(numbers, maps)
