@@ -29,7 +29,8 @@ def configure(
     """The run configuration, from what is said below to what is said above it:
 
     the defaults of platform, scenario and system; the preset (the scenario's default one if there is neither preset
-    nor file); ``base``, keys and their values; the file; ``system``; the options; the overrides. Raises ``UserError``.
+    nor file); ``base``, keys and their values; what the system switches on (``System.settings``); the file;
+    ``system``; the options; the overrides. Raises ``UserError``.
     """
     found = load_scenario(scenario)
     layers = run_layers(
@@ -65,12 +66,14 @@ def run_layers(
     if isinstance(base, Mapping):
         base = [nested(key, value, "the scenario's benchmark") for key, value in base.items()]
     layers += base
+    modules = len(layers)
     if config is not None:
         layers.append(read_layer(Path(config)))
-    files = len(layers)
+    files = len(layers) + 1
     if system is not None:
         layers.append(Layer("--system", {"system": system}))
     layers += said_layers(found, options or {}, overrides)
+    layers.insert(modules, _settings(system_of(layers)))
     layers = give_way(layers, files, found.gives_way)
     for layer in layers:
         if layer.values.get("scenario", scenario) != scenario:
@@ -78,6 +81,18 @@ def run_layers(
                 f"{layer.source} is for scenario '{layer.values['scenario']}', not for '{scenario}': name that one"
             )
     return layers
+
+
+def _settings(system: System) -> Layer:
+    """What a system switches on, as one layer."""
+    values: dict[str, Any] = {}
+    for key, value in system.settings.items():
+        *above, last = key.split(".")
+        inner = values
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return Layer(f"system {system.name}", values)
 
 
 def system_of(layers: Sequence[Layer]) -> System:

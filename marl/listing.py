@@ -8,6 +8,7 @@ from marl.api import shipped
 from marl.errors import UserError
 from marl.scenario import Scenario, baselines_of, load_scenario, scenario_names
 from marl.systems.registry import SYSTEMS
+from marl.systems.system import System
 
 Rows = Iterator[tuple[str, str]]
 
@@ -15,11 +16,18 @@ Rows = Iterator[tuple[str, str]]
 def listing(what: str, scenario: str | None = None) -> list[tuple[str, str]]:
     """what: systems, or what scenarios declare. scenario: only this one's. Raises ``UserError``."""
     if what == "systems":
-        return [(system.name, f"{system.summary} ({system.paper})") for system in SYSTEMS.values()]
+        return [row for system in SYSTEMS.values() for row in _system(system)]
     if what not in _OF_SCENARIO:
         raise UserError(f"'{what}' cannot be listed; known: systems, {', '.join(_OF_SCENARIO)}")
     found = [load_scenario(name) for name in ([scenario] if scenario is not None else scenario_names())]
     return [row for one in found for row in _OF_SCENARIO[what](one)]
+
+
+def _system(system: System) -> Rows:
+    yield system.name, f"{system.summary} ({system.paper})"
+    if system.check is not None:
+        yield "", f"claim: {system.claim}"
+        yield "", f"check: {system.check.verdict} ({system.check.command})"
 
 
 def _scenarios(scenario: Scenario) -> Rows:

@@ -59,4 +59,6 @@ DAGGER = System(
     paper="arXiv 1011.0686",
     config=DaggerConfig,
     build=Dagger,
+    claim="imitation in the learner's own states does not drift off as imitation of recorded ones does.",
+    formula="loss = -mean log pi(a* | s) over states s that pi visits, a* the expert's",
 )

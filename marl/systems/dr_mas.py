@@ -14,6 +14,7 @@ from marl.learning.language.group_norm import group_norm
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.system import Check
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
@@ -29,4 +30,22 @@ DR_MAS = language_system(
     summary="every agent normalised over its own active turns",
     paper="arXiv 2602.08847",
     advantages=advantages,
+    claim=(
+        "an agent normalised over its own turns has no gradient spikes and learns more than with one normalisation "
+        "for all."
+    ),
+    formula="A_t = (r - mean_{g,agent} r) / (sd_{g,agent} r + eps), over the turns of an agent",
+    check=Check(
+        command="scripts/reproduce hierarchy",
+        figure=(
+            "updates with a gradient norm above three times the median, and success against one normalisation, five "
+            "seeds"
+        ),
+        bound="fewer spikes, more success, with 95 % intervals",
+        verdict="does not hold here",
+        why=(
+            "spikes: 1.2 ± 1.6 of 26 updates against 0.2 ± 0.6; success +0.9 ± 2.5 points; with a rarely called "
+            "sub-agent (`full`) 2.3 ± 5.7 against 2.7 ± 6.2 spikes"
+        ),
+    ),
 )

@@ -135,4 +135,6 @@ ES = System(
     paper="arXiv 1703.03864",
     config=EsConfig,
     build=Es,
+    claim="a policy is learned from returns of whole episodes alone.",
+    formula="gradient = 1 / (n sigma) sum_i F(theta + sigma z_i) z_i, F by rank, z mirrored",
 )

@@ -12,6 +12,7 @@ from marl.learning.language.turn_advantages import gdpo
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.options import Advantages, Context, LanguageConfig, legal
+from marl.systems.system import Check
 
 
 class GdpoConfig(LanguageConfig):
@@ -43,4 +44,22 @@ GDPO = language_system(
     paper="arXiv 2601.05242",
     advantages=advantages,
     config=GdpoConfig,
+    claim=(
+        "rewards normalised one by one before they are added keep their say; a sum of rewards forgets which of them "
+        "differ."
+    ),
+    formula=(
+        "z_k = (r_k - mean_g) / (sd_g + eps) for each reward k; S = sum_k w_k z_k; A = (S - mean_batch) / (sd_batch "
+        "+ eps)"
+    ),
+    check=Check(
+        command="scripts/reproduce hierarchy",
+        figure="success and calls against GRPO on the sum of rewards",
+        bound="more success or fewer calls, with 95 % intervals",
+        verdict="not decidable here",
+        why=(
+            "54.9 ± 14 % greedy against GRPO's 41.4 ± 9.3: intervals overlap, and no world here has rewards "
+            "that contradict each other"
+        ),
+    ),
 )

@@ -26,4 +26,9 @@ GRPO = language_system(
     summary="rows of all roles of a question compared with each other",
     paper="arXiv 2402.03300",
     advantages=advantages,
+    claim="needs no critic: answers to a question are compared with each other.",
+    formula=(
+        "A_i = (r_i - mean_g r) / (sd_g r + eps) over all rows of a question; loss = -mean_tokens min(rho A, "
+        "clip(rho, 1 - e, 1 + e) A)"
+    ),
 )

@@ -350,6 +350,14 @@ MAPPO = System(
     paper="arXiv 2103.01955",
     config=MappoConfig,
     build=Mappo,
+    claim=(
+        "PPO with a central critic, normalised values and few epochs is as good as off-policy methods in cooperative "
+        "games."
+    ),
+    formula=(
+        "delta_t = r_t + gamma V_{t+1} - V_t, A_t = sum (gamma lambda)^n delta_{t+n}; loss = -mean min(rho A, "
+        "clip(rho, 1 - e, 1 + e) A) - w H; V of the shared state"
+    ),
 )
 IPPO = System(
     name="ippo",
@@ -357,4 +365,6 @@ IPPO = System(
     paper="arXiv 2011.09533",
     config=IppoConfig,
     build=Mappo,
+    claim="the same with critics of an agent's own observation, for want of a state.",
+    formula="as MAPPO, V of the agent's observation",
 )

@@ -17,6 +17,7 @@ from marl.learning.rewards import tool_efficiency
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.options import Advantages, Context, LanguageConfig, earned_in_turns
+from marl.systems.system import Check
 
 
 class OtcConfig(LanguageConfig):
@@ -42,4 +43,16 @@ OTC = language_system(
     paper="arXiv 2504.14870",
     advantages=advantages,
     config=OtcConfig,
+    claim="up to 73 % fewer tool calls at comparable success.",
+    formula=(
+        "r = success * sin(f pi / 2n), f = 2nm / (m + n), m calls of the rollout, n the fewest of a success in its "
+        "group; then GRPO's A"
+    ),
+    check=Check(
+        command="scripts/reproduce hierarchy",
+        figure="calls of a question against the same GRPO without a price of calls, five seeds, 350,000 tokens",
+        bound="fewer, with equal success, by 95 % intervals",
+        verdict="holds",
+        why="61 ± 12 % fewer calls, sampled success +2.4 ± 1.1 points",
+    ),
 )

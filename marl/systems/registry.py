@@ -15,11 +15,12 @@ from marl.systems.grpo import GRPO
 from marl.systems.hgpo import HGPO
 from marl.systems.m_grpo import M_GRPO
 from marl.systems.mappo import IPPO, MAPPO
+from marl.systems.modules import FOLLOWER, MAPPO_PIS
 from marl.systems.otc import OTC
 from marl.systems.poad import MAPPO_TEXT, POAD
 from marl.systems.system import System
 
-_TENSOR = (MAPPO, IPPO, DAGGER, ES)
+_TENSOR = (MAPPO, IPPO, MAPPO_PIS, FOLLOWER, DAGGER, ES)
 _LANGUAGE = (
     GRPO,
     M_GRPO,

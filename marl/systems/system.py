@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
@@ -92,6 +92,23 @@ def joint_policy(
     )
 
 
+Verdict = Literal["holds", "does not hold here", "not decidable here"]
+
+
+class Check(NamedTuple):
+    """A published claim, looked at in miniature.
+
+    command: makes the figures anew. figure: what is compared. bound: what it has to be for the claim to hold.
+    verdict: what came out, whatever it is. why: the figures behind it, and what was tried where it does not hold.
+    """
+
+    command: str
+    figure: str
+    bound: str
+    verdict: Verdict
+    why: str
+
+
 @dataclass(frozen=True)
 class System:
     """A recipe: its name, what it claims, how it is built, and how its policy is.
@@ -102,6 +119,9 @@ class System:
     kind: what it learns in.
     policy: makes the policy, wherever one is needed: to be trained, to be loaded, to be exported. An own network is an
         own function here. Language systems have their speakers instead.
+    claim: what its paper says that it is better at, in one sentence. formula: what it does, in the letters of
+        ``docs/systems/index.md``. check: the claim in miniature; None if nobody claims anything that it could show.
+    settings: keys of a run and values that belong to it, laid over the preset: modules that a system switches on.
     """
 
     name: str
@@ -111,6 +131,10 @@ class System:
     build: Callable[..., Any]
     kind: Literal["tensor", "language"] = "tensor"
     policy: MakesPolicy = joint_policy
+    claim: str = ""
+    formula: str = ""
+    check: Check | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def algorithm(
         self,

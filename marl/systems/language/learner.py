@@ -42,7 +42,7 @@ from marl.systems.language.options import (
 from marl.systems.language.reference import Reference
 from marl.systems.language.rows import per_token, token_row, unit_rows
 from marl.systems.language.speakers import Speakers, Unit, build_speakers
-from marl.systems.system import System
+from marl.systems.system import Check, System
 
 
 class LanguageLearner:
@@ -218,6 +218,9 @@ def language_system(
     entry_only: bool = False,
     player: PlayerFactory = rollouts,
     loss: RecipeLoss | None = None,
+    claim: str = "",
+    formula: str = "",
+    check: Check | None = None,
 ) -> System:
     """A ``System`` of language worlds from its advantages.
 
@@ -230,10 +233,11 @@ def language_system(
         entry_only: only the first role learns.
         player: plays the episodes that it learns from.
         loss: of tokens; None: the clipped surrogate, and the price of leaving a reference where the options have one.
+        claim: as of ``System``, and so are formula and check.
     """
     recipe = LanguageRecipe(advantages, entry_only, player, loss)
 
     def build(world: LanguageWorld, options: LanguageConfig, seed: int, device: str) -> LanguageLearner:
         return LanguageLearner(world, options, recipe, seed, device)
 
-    return System(name, summary, paper, config, build, kind="language")
+    return System(name, summary, paper, config, build, kind="language", claim=claim, formula=formula, check=check)

@@ -1,0 +1,1 @@
+"""What the systems claim, in miniature."""
