@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ PolicyBuilder = Callable[[BatchedEnv], BoundPolicy]
 
 #: Told (policy, episodes finished, episodes in all) as an evaluation goes on.
 Progress = Callable[[str, int, int], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ def run_policy(
     names = [*env.spec.metrics, *_own_metrics(policy)]
     figures = {name: np.full((env.copies, episodes), np.nan) for name in names}
     counts = np.zeros(env.copies, np.int64)
-    steps, act_seconds = 0, 0.0
-    began = time.perf_counter()
+    steps, began = 0, time.perf_counter()
     watch = Watch(env.spec, lambda copy: f"the instance of seed {int(seeds[copy])}")
     with torch.no_grad():
         timestep = env.reset(seeds)
@@ -92,17 +93,12 @@ def run_policy(
         while int(counts.min()) < episodes:
             if steps == episodes * env.spec.horizon:
                 raise RuntimeError(f"{type(env).__name__} has not finished {episodes} episode(s) in {steps} steps")
-            before = clock()
-            actions = policy.act(timestep)
-            act_seconds += clock() - before
-            timestep = env.step(actions)
+            timestep = env.step(clock.timed(policy.act, timestep))
             if steps == 0:
                 check_form(env, timestep)
             steps += 1
             watch.see(timestep)
-            before = clock()
-            accounted = policy.account(timestep) if isinstance(policy, Accounts) else timestep
-            act_seconds += clock() - before
+            accounted = clock.timed(policy.account, timestep) if isinstance(policy, Accounts) else timestep
             ended = _note(accounted, figures, counts, episodes)
             if ended and on_finished is not None:
                 on_finished(ended)
@@ -111,7 +107,7 @@ def run_policy(
     return EpisodeFigures(
         metrics={name: values.reshape(-1) for name, values in figures.items()},
         decisions=steps * env.copies,
-        act_seconds=act_seconds,
+        act_seconds=clock.spent,
         wall=time.perf_counter() - began,
     )
 
@@ -213,12 +209,23 @@ def _check_metrics(figures: Mapping[str, Array], seeds: Tensor) -> None:
 
 
 class _Clock:
-    """Seconds of CPU time of this process, or of the wall once an accelerator has finished what it was given."""
+    """Adds up seconds of CPU time of this process, or of the wall until an accelerator has finished.
+
+    spent: of all that was timed.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device
+        self.spent = 0.0
 
-    def __call__(self) -> float:
+    def timed(self, call: Callable[[TimeStep], T], timestep: TimeStep) -> T:
+        """What ``call`` makes of the time step."""
+        before = self._now()
+        made = call(timestep)
+        self.spent += self._now() - before
+        return made
+
+    def _now(self) -> float:
         if self._device.type == "cpu":
             return time.process_time()
         if self._device.type == "cuda":

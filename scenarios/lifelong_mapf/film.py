@@ -41,17 +41,8 @@ def pictures(
         width: cells of a row.
         positions, goals, alive: ``[N]`` for each moment.
     """
-    free = np.flatnonzero(blocked.reshape(-1) == 0)
-    rows, columns = int(free.max()) // width + 2, int((free % width).max()) + 2
-    rows, columns = min(rows, blocked.size // width), min(columns, width)
-    cell = max(2, _SIDE // max(rows, columns)) * _FINE
-    across, down = (-(-length * cell // (_FINE * 16)) * 16 for length in (columns, rows))
-    empty = Image.new("RGB", (across * _FINE, down * _FINE), FLOOR)
-    pen = ImageDraw.Draw(empty)
-    for wall in np.flatnonzero(blocked.reshape(-1)):
-        row, column = divmod(int(wall), width)
-        if row < rows and column < columns:
-            pen.rectangle([column * cell, row * cell, (column + 1) * cell - 1, (row + 1) * cell - 1], WALL)
+    empty, cell = _empty(blocked, width)
+    shown = (empty.width // _FINE, empty.height // _FINE)
 
     def centre(place: float, other: float, share: float) -> tuple[float, float]:
         x = (place % width) * (1 - share) + (other % width) * share
@@ -79,7 +70,23 @@ def pictures(
             for agent in np.flatnonzero(alive[moment]).tolist():
                 at = centre(int(positions[moment][agent]), int(positions[after][agent]), share)
                 circle(pen, at, 0.42 * cell, fill=colour(agent))
-            yield np.asarray(picture.resize((across, down), Image.Resampling.BOX))
+            yield np.asarray(picture.resize(shown, Image.Resampling.BOX))
+
+
+def _empty(blocked: NDArray[np.uint8], width: int) -> tuple[Image.Image, int]:
+    """The map without agents, ``_FINE`` times as large as shown, and the side of a cell in it."""
+    free = np.flatnonzero(blocked.reshape(-1) == 0)
+    rows, columns = int(free.max()) // width + 2, int((free % width).max()) + 2
+    rows, columns = min(rows, blocked.size // width), min(columns, width)
+    cell = max(2, _SIDE // max(rows, columns)) * _FINE
+    across, down = (-(-length * cell // (_FINE * 16)) * 16 for length in (columns, rows))
+    empty = Image.new("RGB", (across * _FINE, down * _FINE), FLOOR)
+    pen = ImageDraw.Draw(empty)
+    for wall in np.flatnonzero(blocked.reshape(-1)):
+        row, column = divmod(int(wall), width)
+        if row < rows and column < columns:
+            pen.rectangle([column * cell, row * cell, (column + 1) * cell - 1, (row + 1) * cell - 1], WALL)
+    return empty, cell
 
 
 #: Pictures of a second: six steps.

@@ -72,16 +72,22 @@ class Speakers:
         return frozenset(role for unit in self.units for role in unit.roles)
 
 
-def build_speakers(
-    world: LanguageWorld, config: LanguageConfig, seed: int, device: str = "cpu", entry_only: bool = False
-) -> Speakers:
-    """Policies for all roles. entry_only: only the first role learns. Raises ``UserError``."""
+def _members(world: LanguageWorld, config: LanguageConfig) -> dict[str, list[str]]:
+    """Unit -> the roles that speak with its weights. Raises ``UserError``."""
     for name in [*config.roles, *config.frozen]:
         if name not in world.roles:
             raise UserError(f"algorithm names the role '{name}', which the world has not{nearest(name, world.roles)}")
     members: dict[str, list[str]] = {}
     for role in world.roles:
         members.setdefault(_unit_name(world, config, role), []).append(role)
+    return members
+
+
+def build_speakers(
+    world: LanguageWorld, config: LanguageConfig, seed: int, device: str = "cpu", entry_only: bool = False
+) -> Speakers:
+    """Policies for all roles. entry_only: only the first role learns. Raises ``UserError``."""
+    members = _members(world, config)
     options = {unit: config.roles.get(roles[0], config.policy) for unit, roles in members.items()}
     tiny = next((each for each in options.values() if isinstance(each, TinyPolicyConfig)), None)
     tokenizer = make_tokenizer(world, tiny) if tiny is not None else None

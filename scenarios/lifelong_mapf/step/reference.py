@@ -29,6 +29,18 @@ def draw_goal(goals: Goals, key: Tensor, map_index: Tensor, cell: Tensor, k: Ten
     return goals.cells[m, goals.base[m, cell] + drawn].long()
 
 
+def _wanted(exits: Tensor, width: int, position: Tensor, actions: Tensor) -> Tensor:
+    """Where moves lead if nobody else is there, int64 ``[B, N]``; exits: of the cells ``position``, ``[B, N]``."""
+    ways = torch.cat(
+        [torch.ones_like(position)[..., None], exits[..., None] >> torch.arange(4, device=exits.device)], -1
+    )
+    free = (ways & 1).gather(-1, actions[..., None])[..., 0] == 1
+    # Moves are up, down, left, right; a table of offsets would have to be fetched from the host.
+    down = (actions == 2).long() - (actions == 1).long()
+    right = (actions == 4).long() - (actions == 3).long()
+    return torch.where(free, position + down * width + right, position)
+
+
 def _occupants(cells: int, position: Tensor, alive: Tensor) -> Tensor:
     """Who stands where: int64 [B, cells + 1], N where nobody does; the last column takes the agents that have left."""
     n = position.shape[1]
@@ -89,15 +101,7 @@ def step(
     n = actions.shape[1]
     m = state.map_index.long().unsqueeze(1)
     alive, position = state.alive.clone(), state.position.long()
-    actions = torch.where(alive, actions, 0)
-    ways = torch.cat(
-        [torch.ones_like(position)[..., None], exits[m, position][..., None] >> torch.arange(4, device=m.device)], -1
-    )
-    free = (ways & 1).gather(-1, actions[..., None])[..., 0] == 1
-    # Moves are up, down, left, right; a table of offsets would have to be fetched from the host.
-    down = (actions == 2).long() - (actions == 1).long()
-    right = (actions == 4).long() - (actions == 3).long()
-    wanted = torch.where(free, position + down * width + right, position)
+    wanted = _wanted(exits[m, position], width, position, torch.where(alive, actions, 0))
     target = resolve(collision, cells, position, wanted, alive)
 
     ahead = _occupants(cells, position, alive).gather(1, target)

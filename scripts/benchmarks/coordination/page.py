@@ -261,47 +261,60 @@ def tables(out: Path, target: Path) -> None:
             reading = [READING[world], ""] if digest(data) == READING_OF else []
             lines += [*verdicts(rows, world), "", *reading, *effects(rows, world), ""]
     if messages:
-        plot_messages(messages, target / "coordination_messages.svg")
-        lines += [
-            "## Late, lost and noisy messages",
-            "",
-            "Policies that heard everything in training; changes of a seed are means over its policies.",
-        ]
-        lines += ["", "![suffering](coordination_messages.svg)", ""]
-        for world in EPISODES:
-            lines += [f"{world.capitalize()}:", "", *suffering(messages, world), ""]
+        lines += _late_messages(messages, target)
     if supervised:
-        lines += [
-            "## Leaning on the supervisor",
-            "",
-            "Roads. *annealed*: its margin goes from 3 m to -30 m in the first 70 %",
-        ]
-        lines += ["of training. All are judged with the usual supervisor (margin 0), and without.", ""]
-        lines += [*leaning(supervised), ""]
+        lines += _leaning(supervised)
     if costs:
-        lines += [
-            "## Cost",
-            "",
-            "CPU-milliseconds for one decision of all agents of one copy, one thread: the whole step",
-        ]
-        lines += [
-            "(world, planner, views, an untrained policy) with one module, less the same round without; medians of"
-        ]
-        lines += [
-            "interleaved rounds (`scripts/reproduce coordination_cost`, [figures](coordination_cost.json)).",
-            "Drafts of intents are a second pass through the policy; late messages need none.",
-            "",
-        ]
-        cells = [
-            [
-                *(row[key] for key in ("world", "module", "copies", "agents")),
-                f"{row['ms']:.4f}",
-                "" if row["module"].startswith("none") else f"{row['added_ms']:+.4f}",
-            ]
-            for row in costs
-        ]
-        lines += page.table(["world", "module", "copies together", "agents", "whole step", "added"], cells)
+        lines += _costs(costs)
     page.write(target / "coordination.md", lines)
+
+
+def _late_messages(messages: list[dict[str, Any]], target: Path) -> list[str]:
+    plot_messages(messages, target / "coordination_messages.svg")
+    lines = [
+        "## Late, lost and noisy messages",
+        "",
+        "Policies that heard everything in training; changes of a seed are means over its policies.",
+        "",
+        "![suffering](coordination_messages.svg)",
+        "",
+    ]
+    for world in EPISODES:
+        lines += [f"{world.capitalize()}:", "", *suffering(messages, world), ""]
+    return lines
+
+
+def _leaning(supervised: list[dict[str, Any]]) -> list[str]:
+    return [
+        "## Leaning on the supervisor",
+        "",
+        "Roads. *annealed*: its margin goes from 3 m to -30 m in the first 70 %",
+        "of training. All are judged with the usual supervisor (margin 0), and without.",
+        "",
+        *leaning(supervised),
+        "",
+    ]
+
+
+def _costs(costs: list[dict[str, Any]]) -> list[str]:
+    cells = [
+        [
+            *(row[key] for key in ("world", "module", "copies", "agents")),
+            f"{row['ms']:.4f}",
+            "" if row["module"].startswith("none") else f"{row['added_ms']:+.4f}",
+        ]
+        for row in costs
+    ]
+    return [
+        "## Cost",
+        "",
+        "CPU-milliseconds for one decision of all agents of one copy, one thread: the whole step",
+        "(world, planner, views, an untrained policy) with one module, less the same round without; medians of",
+        "interleaved rounds (`scripts/reproduce coordination_cost`, [figures](coordination_cost.json)).",
+        "Drafts of intents are a second pass through the policy; late messages need none.",
+        "",
+        *page.table(["world", "module", "copies together", "agents", "whole step", "added"], cells),
+    ]
 
 
 def charts(count: int) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -77,23 +78,32 @@ def main() -> None:
     }
     write_figures(PAGES / "learning_curve.json", "learning_curve", figures, indent=2)
 
+    _draw(folders, {name: rows[name].mean for name in ("pibt", "guided_pibt", "follow_path")})
+    sys.stdout.write(json.dumps({key: figures[key] for key in ("mean_over_seeds", "share_of_pibt", "rows")}) + "\n")
+
+
+def _draw(folders: Sequence[Path], rules: Mapping[str, float]) -> None:
+    """The curves of the runs over agent-steps and over CPU time; rules: name -> its mean, a grey line each."""
     figure, axes = page.subplots(2, 10, 3.6, sharey=True, constrained_layout=True)
     for axis, column, scale, label in (
         (axes[0], "agent_steps", 1e6, "million agent-steps"),
         (axes[1], "cpu_seconds", 60.0, "CPU-minutes"),
     ):
-        for seed, folder in zip(seeds, folders, strict=True):
+        for folder in folders:
             done = [row for row in read_metrics(folder / "metrics.csv") if f"episode/{METRIC}" in row]
             x = np.array([row[column] for row in done]) / scale
-            axis.plot(x, smooth(np.array([row[f"episode/{METRIC}"] for row in done])), label=f"mappo, seed {seed}")
-        for name, style in (("pibt", "--"), ("guided_pibt", "-."), ("follow_path", ":")):
-            axis.axhline(rows[name].mean, color="grey", linestyle=style, label=name)
+            axis.plot(
+                x,
+                smooth(np.array([row[f"episode/{METRIC}"] for row in done])),
+                label=f"mappo, {folder.name.replace('-', ' ')}",
+            )
+        for (name, mean), style in zip(rules.items(), ("--", "-.", ":"), strict=True):
+            axis.axhline(mean, color="grey", linestyle=style, label=name)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("goals reached per step")
     axes[1].legend(fontsize=8)
     page.save(figure, PAGES / "learning_curve.svg")
-    sys.stdout.write(json.dumps({key: figures[key] for key in ("mean_over_seeds", "share_of_pibt", "rows")}) + "\n")
 
 
 if __name__ == "__main__":
