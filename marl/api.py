@@ -27,7 +27,7 @@ from marl.evaluation.results import Results
 from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
-from marl.scenario import Scenario, baselines_of, find_baseline, load_scenario, scenario_names
+from marl.scenario import PlanRecorder, Replayed, Scenario, baselines_of, find_baseline, load_scenario, scenario_names
 from marl.systems.registry import load_system
 from marl.training import run, tuning
 from marl.training.export import OPSET, Graph, export_onnx
@@ -51,6 +51,7 @@ __all__ = [
     "plan",
     "policy_builder",
     "policy_builders",
+    "replay",
     "run_folder_of",
     "scenario_of",
     "shipped",
@@ -179,6 +180,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
     echo: Echo = lambda _: None,
+    save_plan: Path | str | None = None,
     **options: Any,
 ) -> Results:
     """Compare policies on the same instances, which training never meets. Raises ``UserError``.
@@ -186,6 +188,7 @@ def evaluate(
     policies: names (a baseline, a run folder, a shipped ``scenario/name``), or builders by name.
     options: a list of values gives one set of instances for each of them, and all combinations of several such lists.
         Of a key that takes a list or a mapping by itself, such as a span, the list is its one value.
+    save_plan: a file for the one episode that is then to be played (``Scenario.plans``).
     What a run's policy cannot do without (``Scenario.bound``) comes from the run's configuration where neither options
     nor overrides say it.
     """
@@ -204,7 +207,38 @@ def evaluate(
         world, device = found.held_out(config.world), device_of(config)
         instances = found.instance(world)
         worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
-    return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
+    if save_plan is None:
+        return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
+    if found.plans is None:
+        raise UserError(f"{found.name} has no plan files: leave --save-plan out")
+    if len(builders) * len(worlds) * len(seeds) * episodes != 1:
+        raise UserError("--save-plan writes one episode: name one policy, and one instance with --seeds 0:1")
+    recorders: list[PlanRecorder] = []
+    declared = found.plans
+
+    def watch(env: BatchedEnv) -> PlanRecorder:
+        recorders.append(declared.recorder(env))
+        return recorders[-1]
+
+    results = evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress, watch=watch)
+    recorders[-1].write(Path(save_plan))
+    return results
+
+
+def replay(
+    scenario: str, plan: Path | str, *, preset: str | None = None, overrides: Sequence[str] = (), **options: Any
+) -> Replayed:
+    """Validate and count a plan file, of any policy or tool, on the instance that options name. Raises ``UserError``.
+
+    options, overrides: as ``evaluate`` takes them; no lists of values.
+    """
+    trust_named_in([scenario, *overrides])
+    found = load_scenario(scenario)
+    if found.plans is None:
+        raise UserError(f"{found.name} has no plan files that could be replayed")
+    return found.plans.replay(
+        Path(plan), configure(scenario, preset=preset, options=options, overrides=overrides).world
+    )
 
 
 def tune(

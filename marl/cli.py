@@ -31,6 +31,7 @@ from marl.cli_words import (
 from marl.commands.bench import bench
 from marl.commands.explain import explain
 from marl.commands.export import export
+from marl.commands.judge import judge
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
 from marl.commands.scenario_help import ScenarioCommand
 from marl.commands.tune import tune
@@ -130,19 +131,25 @@ def evaluate(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="See 'marl list scenarios'.")],
     policies: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="A,B,...",
             help="Baselines (with options: NAME:key=value:key=value), run folders or shipped policies (scenario/name); "
             "NAME+safety, NAME-safety.",
         ),
-    ],
+    ] = None,
     preset: PresetOption = None,
     set_: SetOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 1,
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Instances, one per seed: 0:16 or 0,1,5.")] = "0:16",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the table as a page.")] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the one episode that is played as a plan file.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Validate and count this plan file instead of playing.")
+    ] = None,
     trusted: TrustOption = None,
 ) -> None:
     """Compare policies on the same instances. An option of the scenario may list values: --agents 32,64."""
@@ -152,9 +159,16 @@ def evaluate(
 
     trust(*(trusted or []))
 
+    if replay is not None:
+        if any(word is not None for word in (policies, html, save_plan)):
+            raise UserError("--replay FILE judges a file, and plays nothing: leave --policies, --html, --save-plan out")
+        judge(replay, scenario, scenario_options(context, scenario), preset, set_ or [], json)
+        return
+    if policies is None:
+        raise UserError(f"which policies? For example: marl evaluate {scenario} --policies random")
     options = scenario_options(context, scenario, lists=True)
     names = listed_words(policies, "--policies")
-    check_writable(json, html)
+    check_writable(json, html, save_plan)
     with counting() as progress:
         results = api.evaluate(
             scenario,
@@ -165,9 +179,12 @@ def evaluate(
             overrides=set_ or [],
             progress=progress,
             echo=say,
+            save_plan=save_plan,
             **options,
         )
     show(results, console())
+    if save_plan is not None:
+        say(f"wrote {save_plan}")
     if json is not None:
         results.write_json(json)
     if html is not None:

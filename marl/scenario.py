@@ -152,6 +152,42 @@ class Recorder(Protocol):
         """A self-contained HTML fragment that plays the recording with no network."""
 
 
+class PlanRecorder(Protocol):
+    """Collects copy 0 of an episode as a file that other tools read."""
+
+    def add(self, timestep: TimeStep, actions: Tree | None) -> None:
+        """Call after ``reset`` (actions None) and after each step, before the next one."""
+
+    def write(self, path: Path) -> None:
+        """Write the recorded episode."""
+
+
+class Replayed(Protocol):
+    """What a plan file turned out to be.
+
+    figures: by name. faults: a sentence each, none of a valid plan. notes: what could not be checked, and why.
+    """
+
+    @property
+    def figures(self) -> Mapping[str, float]: ...
+    @property
+    def faults(self) -> Sequence[str]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Episodes as plan files.
+
+    recorder: (world) -> what writes them; raises ``UserError`` for a world that has no such form. replay: (file, world
+    configuration) -> what the file holds, judged without the world.
+    """
+
+    recorder: Callable[[BatchedEnv], PlanRecorder]
+    replay: Callable[[Path, Any], Replayed]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A family of worlds.
@@ -176,6 +212,7 @@ class Scenario:
         intentions and correct by themselves, as those of texts do. Raises ``UserError`` for what contradicts itself.
     bound: configuration keys that a trained policy cannot do without, such as the graph of its roles: ``evaluate``
         takes them from the runs that it judges where nobody names them.
+    plans: how episodes are written to and read from plan files; None: not at all.
     benchmark: what ``marl bench`` measures; by default the default preset, one copy up to ``copies`` of them.
     """
 
@@ -201,6 +238,7 @@ class Scenario:
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
     bound: Sequence[str] = ()
+    plans: Plans | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
 
     def preset_names(self) -> list[str]:

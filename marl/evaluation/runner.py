@@ -24,7 +24,7 @@ from marl.evaluation.results import Pair, Results, Row
 from marl.evaluation.statistics import Array, Statistic, estimate, interquartile_mean, mean, paired_difference
 from marl.policies.base import Accounts, BoundPolicy
 from marl.rollout.finite import MEND_WORLD, Watch
-from marl.scenario import Scenario
+from marl.scenario import PlanRecorder, Scenario
 
 #: Builds a policy for one world; called twice per world, once for a warm-up.
 PolicyBuilder = Callable[[BatchedEnv], BoundPolicy]
@@ -71,11 +71,13 @@ def run_policy(
     seeds: Tensor,
     episodes: int,
     on_finished: Callable[[int], None] | None = None,
+    watcher: PlanRecorder | None = None,
 ) -> EpisodeFigures:
     """Play until every copy has finished ``episodes`` episodes and take the first ``episodes`` of each.
 
     seeds: int64 ``[B]``, one instance per copy; a copy's later episodes follow from its seed as well.
     on_finished: told how many of the wanted episodes ended, after each step in which some did.
+    watcher: shown the first time step and each one that follows.
     Raises ``RuntimeError`` if a copy does not finish within its horizon, ``UserError`` if the first time steps are not
     as the world's spec says, ``NotFiniteError`` if a reward, an observation or a metric is none; a metric may be NaN
     where it is not defined.
@@ -90,10 +92,15 @@ def run_policy(
         timestep = env.reset(seeds)
         check_form(env, timestep)
         watch.see(timestep)
+        if watcher is not None:
+            watcher.add(timestep, None)
         while int(counts.min()) < episodes:
             if steps == episodes * env.spec.horizon:
                 raise RuntimeError(f"{type(env).__name__} has not finished {episodes} episode(s) in {steps} steps")
-            timestep = env.step(clock.timed(policy.act, timestep))
+            actions = clock.timed(policy.act, timestep)
+            timestep = env.step(actions)
+            if watcher is not None:
+                watcher.add(timestep, actions)
             if steps == 0:
                 check_form(env, timestep)
             steps += 1
@@ -139,11 +146,13 @@ def evaluate(
     batch: int = 64,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    watch: Callable[[BatchedEnv], PlanRecorder] | None = None,
 ) -> Results:
     """All policies on all sets of instances, with intervals and paired differences.
 
     world_configs: (what distinguishes the instances in tables, the world's configuration), one per set.
     seeds: the instances of a set; ``episodes`` are played on each. batch: copies stepped together.
+    watch: (world) -> what is shown each of its time steps.
     Raises ``UserError`` if there is nothing to play.
     """
     _check(policies, world_configs, seeds, episodes, batch)
@@ -166,7 +175,7 @@ def evaluate(
                 chunk = torch.tensor(seeds[first : first + batch], dtype=torch.int64, device=device)
                 env = scenario.make(config, len(chunk), torch.device(device))
                 spec = env.spec
-                parts.append(_play(env, build, chunk, episodes, on_finished, meanings))
+                parts.append(_play(env, build, chunk, episodes, on_finished, meanings, watch))
             figures[index, name] = EpisodeFigures.concatenate(parts)
             rows += _rows(name, instances, figures[index, name], spec)
         for a, b in combinations(policies, 2):
@@ -188,13 +197,14 @@ def _play(
     episodes: int,
     on_finished: Callable[[int], None],
     meanings: dict[str, Metric],
+    watch: Callable[[BatchedEnv], PlanRecorder] | None,
 ) -> EpisodeFigures:
     """``run_policy`` after a warm-up, then close the world; the policy's own metrics are added to ``meanings``."""
     try:
         _warm_up(env, build, seeds)
         policy = build(env)
         meanings.update(_own_metrics(policy))
-        return run_policy(env, policy, seeds, episodes, on_finished)
+        return run_policy(env, policy, seeds, episodes, on_finished, None if watch is None else watch(env))
     finally:
         env.close()
 

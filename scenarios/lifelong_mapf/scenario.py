@@ -8,11 +8,13 @@ from typing import Any, cast
 import torch
 
 from marl.envs.batched import BatchedEnv
-from marl.scenario import Option, Recorder, Scenario
+from marl.scenario import Option, Plans, Recorder, Scenario
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.bench import BENCHMARK
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.sources import shipped_maps
+from scenarios.lifelong_mapf.plans.recorder import PlanRecorder, RecordedWorld
+from scenarios.lifelong_mapf.plans.replay import replay
 from scenarios.lifelong_mapf.render import MapfRecorder
 from scenarios.lifelong_mapf.step.instances import number_of_agents
 from scenarios.lifelong_mapf.tunables import TUNABLES
@@ -43,6 +45,10 @@ def _held_out(config: MapfConfig) -> MapfConfig:
 
 def _recorder(env: BatchedEnv) -> Recorder:
     return MapfRecorder(cast(LifelongMapf, env))
+
+
+def _plan_recorder(env: BatchedEnv) -> PlanRecorder:
+    return PlanRecorder(cast(RecordedWorld, env))
 
 
 SCENARIO = Scenario(
@@ -83,5 +89,6 @@ SCENARIO = Scenario(
     tunables=TUNABLES,
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
+    plans=Plans(_plan_recorder, replay),
     benchmark=BENCHMARK,
 )

@@ -75,7 +75,8 @@ class LifelongMapf(BatchedEnv):
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
-    int32 [B, N], flat cells row * width + column; age int32 [B, N], steps since the goal was given (one-shot: since the
+    int32 [B, N], flat cells row * width + column; final_position, where agents were when their copy's last
+    episode ended; age int32 [B, N], steps since the goal was given (one-shot: since the
     agent last stood on its last goal, once it has); alive, refused
     bool [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
     with every step: read, do not write.
@@ -114,6 +115,7 @@ class LifelongMapf(BatchedEnv):
         self._started = False
         self._plan: AgentPlan | None = None
         self._reached = torch.zeros(copies, instances.agents, dtype=torch.bool, device=self.device)
+        self.final_position = torch.zeros_like(self.position)
         self._final_features: dict[str, Tensor] | None = None
         self._announcer: Announcer | None = None
         self._final_prediction: Prediction | None = None
@@ -179,6 +181,7 @@ class LifelongMapf(BatchedEnv):
         if any_done:
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
+            self.final_position = torch.where(done.unsqueeze(1), self.position, self.final_position)
             self._state.episode.add_(done)
             self._begin_episodes(ending)
             if self._plan is not None:

@@ -80,6 +80,16 @@ def is_problem(values: Any) -> bool:
     return isinstance(values, dict) and len({"mapFile", "agentFile", "taskFile", "teamSize"} & values.keys()) >= 2
 
 
+def is_problem_file(spec: str) -> bool:
+    """Whether a specification of tasks is a problem file. Raises ``UserError`` for a file that cannot be read."""
+    if not spec.lower().endswith(".json") or Path(spec).is_dir():
+        return False
+    try:
+        return is_problem(json.loads(read_text(Path(spec), MAX_BYTES)))
+    except (ValueError, RecursionError):
+        return False
+
+
 def load_problem(path: Path, grid: GridMap | None = None, n_agents: int | None = None) -> Problem:
     """A problem file. Raises ``UserError``.
 

@@ -192,10 +192,13 @@ def _first(count: int, n_agents: int | None, source: str) -> int:
 
 def _load_json(path: Path, grid: GridMap | None, n_agents: int | None, horizon: int) -> Tasks:
     text = read_text(path, MAX_BYTES)
-    looks_foreign = '"schema_version"' not in text
-    if looks_foreign and is_problem(_parsed(text)):
-        problem = load_problem(path, grid, n_agents)
-        return Tasks(problem.grid, problem.starts, given_goals(problem, horizon))
+    if '"schema_version"' not in text:
+        values = _parsed(text)
+        if is_problem(values):
+            problem = load_problem(path, grid, n_agents)
+            return Tasks(problem.grid, problem.starts, given_goals(problem, horizon))
+        if isinstance(values, dict) and "actualPaths" in values:
+            raise UserError(f"{path} looks like a plan, not like tasks: judge it with evaluate --replay {path}")
     try:
         file = _File.model_validate_json(text)
     except ValidationError as error:

@@ -1,0 +1,1 @@
+"""Plans as files: written, read, validated and counted."""
