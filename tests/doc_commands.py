@@ -30,6 +30,7 @@ LISTED = {
     "docs/two_algorithms.md": 3,
     "docs/your_own.md": 7,
     "docs/your_own_modules.md": 7,
+    "scenarios/miniatures/README.md": 3,
     "scenarios/traffic_signals/README.md": 3,
     "scenarios/vmas_tasks/README.md": 3,
 }
@@ -109,6 +110,7 @@ TRAIN: Mapping[str, list[str]] = {
         "evaluation.every_iterations=0",
     ),
     "traffic_signals": ["--seconds", "50", *_set("total_steps=1", "copies=1", "algorithm.rollout=5")],
+    "miniatures": _set("total_steps=1", "copies=8"),
     "vmas_tasks": _set(
         "total_steps=1", "copies=2", "algorithm.rollout=4", "algorithm.minibatches=1", "world.horizon=8"
     ),
@@ -119,6 +121,7 @@ EPISODE: Mapping[str, list[str]] = {
     "cav_merging": ["--horizon", "8"],
     "agent_hierarchy": _set("world.max_turns=8"),
     "traffic_signals": ["--seconds", "50"],
+    "miniatures": _set("world.coverage.horizon=8"),
     "vmas_tasks": ["--horizon", "8"],
 }
 

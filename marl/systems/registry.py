@@ -18,9 +18,10 @@ from marl.systems.mappo import IPPO, MAPPO
 from marl.systems.modules import FOLLOWER, MAPPO_PIS
 from marl.systems.otc import OTC
 from marl.systems.poad import MAPPO_TEXT, POAD
+from marl.systems.subpo import SUBPO
 from marl.systems.system import System
 
-_TENSOR = (MAPPO, IPPO, MAPPO_PIS, FOLLOWER, DAGGER, ES)
+_TENSOR = (MAPPO, IPPO, MAPPO_PIS, FOLLOWER, SUBPO, DAGGER, ES)
 _LANGUAGE = (
     GRPO,
     M_GRPO,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marl.envs.chat import LanguageEnv
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
 from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, spoken_task
-from scenarios.agent_hierarchy.world import HierarchyEnv
 
 _OPERATIONS = ("add", "sub", "mul")
 
@@ -104,9 +104,9 @@ class DiscreteHierarchy(SpokenHierarchy):
         self._pending[copy] = []
 
     def _acting(self, copy: int) -> int:
-        return self.spec.agents.index(self._envs[copy].agent_selection)
+        return self.spec.agents.index(str(self._envs[copy].agent_selection))
 
-    def _chosen(self, copy: int, actions: Tensor) -> float:
+    def chosen(self, copy: int, actions: Tensor) -> float:
         action = int(actions[copy, self._acting(copy)])
         self._history[copy, self._count[copy]] = action
         return self._act(copy, action)
@@ -138,7 +138,7 @@ class DiscreteHierarchy(SpokenHierarchy):
 
     # Views
 
-    def _views(self) -> tuple[Tensor, Tensor]:
+    def views(self) -> tuple[Tensor, Tensor]:
         """Observations ``[B, N, F]`` and masks ``[B, N, A]``."""
         agents = len(self._roles)
         observation = torch.zeros((self.copies, agents, self._size))
@@ -201,7 +201,7 @@ class _Seen(NamedTuple):
     checked: bool
 
 
-def _seen(env: HierarchyEnv, agent: str) -> _Seen | None:
+def _seen(env: LanguageEnv, agent: str) -> _Seen | None:
     """None for an agent that nobody has called."""
     messages = env.observe(agent)
     if not messages:

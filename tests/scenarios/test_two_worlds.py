@@ -29,6 +29,8 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "language": ("agent_hierarchy", {"preset": "quick"}),
     "language, discrete": ("agent_hierarchy", {"preset": "discrete"}),
     "traffic lights": ("traffic_signals", {}),
+    "coverage": ("miniatures", {}),
+    "words by numbers": ("miniatures", {"preset": "spelt"}),
     "vmas": ("vmas_tasks", {"options": {"n_agents": 3}, "horizon": 12}),
 }
 

@@ -23,7 +23,9 @@ RUNS = Path("runs/systems")
 
 def folder_of(out: Path, arm: Arm, seed: int) -> Path:
     """Where a run is: arms of several checks that are the same run share it."""
-    words = re.sub(r"[^A-Za-z0-9.,-]+", "_", "_".join([arm.world, arm.system, *arm.settings])).replace("algorithm.", "")
+    words = re.sub(r"[^A-Za-z0-9.,-]+", "_", "_".join([arm.preset, arm.system, *arm.settings])).replace(
+        "algorithm.", ""
+    )
     return out / words[:180] / f"seed-{seed}"
 
 
@@ -45,7 +47,14 @@ def check(name: str, trial: Trial, out: Path, seeds: range) -> dict[str, Any]:
     for seed in seeds:
         for label, arm in trial.arms.items():
             folder = folder_of(out, arm, seed)
-            words = [arm.world, "--system", arm.system, *overrides([*arm.settings, f"seed={seed}"])]
+            words = [
+                "miniatures",
+                "--preset",
+                arm.preset,
+                "--system",
+                arm.system,
+                *overrides([*arm.settings, f"seed={seed}"]),
+            ]
             train(folder, words)
             runs.setdefault(label, []).append(measured(trial, folder))
             print(name, label, seed, runs[label][-1], flush=True)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Arm(NamedTuple):
-    """A run: world and system as ``marl train`` takes them, and keys with values."""
+    """A run: preset of ``miniatures`` and system, and keys with values."""
 
-    world: str
+    preset: str
     system: str
     settings: tuple[str, ...] = ()
 
@@ -24,4 +24,21 @@ class Trial(NamedTuple):
     paired: tuple[tuple[str, str, str], ...]
 
 
-TRIALS: dict[str, Trial] = {}
+_TWO = "world.coverage.agents=2"
+TRIALS: dict[str, Trial] = {
+    "subpo": Trial(
+        arms={
+            "marginal gains": Arm("coverage", "subpo"),
+            "additive reward": Arm("coverage", "subpo", ("world.coverage.reward=additive",)),
+            "released loop": Arm("coverage", "subpo", ("algorithm.weight=published", "algorithm.advantage_norm=false")),
+            "gain of the step alone": Arm("coverage", "subpo", ("algorithm.gamma=0",)),
+            "two agents, own gains": Arm("coverage", "subpo", (_TWO, "algorithm.agent_index=true")),
+        },
+        columns={"cells": "evaluation/covered", "entropy": "learn/entropy", "CPU s": "cpu_seconds"},
+        paired=(
+            ("marginal gains", "additive reward", "cells"),
+            ("marginal gains", "released loop", "cells"),
+            ("marginal gains", "gain of the step alone", "cells"),
+        ),
+    ),
+}
