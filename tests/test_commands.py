@@ -84,7 +84,7 @@ def run_script(words: list[str]) -> None:
 
 
 def check_reproduce(words: list[str]) -> None:
-    """``scripts/reproduce TABLE [STAGE]``: the table is there, and its source names the stage."""
+    """``scripts/reproduce TABLE [STAGE]``: the table is there, and its source (or a module beside it) names the stage."""
     assert words[0] == "scripts/reproduce", f"{words}: no rule for this script in tests/doc_commands.py"
     source = (REPO / "scripts" / "reproduce").read_text(encoding="utf-8")
     tables = dict(re.findall(r'^    "(\w+)": "([\w.]+)",$', source, re.MULTILINE))
@@ -92,7 +92,7 @@ def check_reproduce(words: list[str]) -> None:
         return
     assert words[1] in tables, f"scripts/reproduce has no table '{words[1]}'"
     module = REPO / "scripts" / "benchmarks" / f"{tables[words[1]].replace('.', '/')}.py"
-    text = module.read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(module.parent.glob("*.py")))
     for word in words[2:]:
         stage = word.partition("=")[0]
         if re.fullmatch(r"-{0,2}[a-z_]+(-[a-z_]+)*", stage):
