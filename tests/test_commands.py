@@ -84,7 +84,7 @@ def run_script(words: list[str]) -> None:
 
 
 def check_reproduce(words: list[str]) -> None:
-    """``scripts/reproduce TABLE [STAGE]``: the table is there, and its source (or a module beside it) names the stage."""
+    """``scripts/reproduce TABLE [STAGE]``: the table is there, and a module of its folder names the stage."""
     assert words[0] == "scripts/reproduce", f"{words}: no rule for this script in tests/doc_commands.py"
     source = (REPO / "scripts" / "reproduce").read_text(encoding="utf-8")
     tables = dict(re.findall(r'^    "(\w+)": "([\w.]+)",$', source, re.MULTILINE))
