@@ -31,6 +31,7 @@ from marl.cli_words import (
 from marl.commands.bench import bench
 from marl.commands.explain import explain
 from marl.commands.export import export
+from marl.commands.instances import inspect
 from marl.commands.judge import judge
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
 from marl.commands.scenario_help import ScenarioCommand
@@ -231,6 +232,7 @@ def check(
 app.command()(export)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(inspect)
 
 
 @app.command("list")

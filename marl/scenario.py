@@ -213,6 +213,8 @@ class Scenario:
     bound: configuration keys that a trained policy cannot do without, such as the graph of its roles: ``evaluate``
         takes them from the runs that it judges where nobody names them.
     plans: how episodes are written to and read from plan files; None: not at all.
+    inspect: (world configuration) -> lines that say what it makes of a user's files, for ``marl inspect``; None: it
+        reads none. Raises ``UserError`` for files that cannot be run.
     benchmark: what ``marl bench`` measures; by default the default preset, one copy up to ``copies`` of them.
     """
 
@@ -239,6 +241,7 @@ class Scenario:
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
     bound: Sequence[str] = ()
     plans: Plans | None = None
+    inspect: Callable[[Any], Sequence[str]] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
 
     def preset_names(self) -> list[str]:

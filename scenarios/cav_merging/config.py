@@ -88,8 +88,20 @@ class CavConfig(_Model):
         default_factory=dict, description="role -> edge of the user's network: ramp, main, merge, after"
     )
     routes: str | None = Field(
-        None, description="a .rou.xml file whose rates of cars by main road and ramp take the place of flow_veh_per_h"
+        None, description="a .rou.xml file: its cars in SUMO, in the twin its rates of cars by main road and ramp"
     )
+    additional: tuple[str, ...] = Field((), description="SUMO's additional files: vTypes, lights, distributions")
+    demand: Literal["file", "rates"] = Field(
+        "file",
+        description="who lets the cars of routes come in SUMO: SUMO as the file says, or this world at its rates",
+    )
+    cav_types: tuple[str, ...] = Field(
+        (), description="vTypes of routes whose cars are automated; none: cav_share of all cars"
+    )
+    begin_s: float | None = Field(
+        None, ge=0, description="when episodes begin in the time of routes, s; None: with its demand"
+    )
+    warm_up_s: float = Field(0.0, ge=0, description="seconds that SUMO drives the cars of routes before the episode")
     geometry: Geometry = Field(default_factory=Geometry, description="the road, unless net names one")
     cavs: IntSpan = Field((3, 6), description="automated cars at the start of an episode")
     humans: IntSpan = Field((1, 4), description="human-driven cars at the start, besides the contrasting pair")
@@ -108,6 +120,12 @@ class CavConfig(_Model):
     )
     gui: bool = Field(False, description="show SUMO's window (sumo backend, one copy)")
     exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
+
+    @field_validator("additional", "cav_types", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """``a,b`` as the command line gives it."""
+        return tuple(value.split(",")) if isinstance(value, str) else _pair(value)
 
     @field_validator("edges", mode="before")
     @classmethod

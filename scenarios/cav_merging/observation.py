@@ -103,11 +103,11 @@ def _observe(
             beside = start <= x[b, i] < end
             out[0] = 1.0
             out[1] = _clip((x[b, i] - end) / PERCEPTION_M)
-            out[2] = y[i] / LATERAL_M
+            out[2] = _clip(y[i] / LATERAL_M)
             out[3] = _clip(v[b, i] / SPEED_MPS)
             out[4] = vy[i] / SPEED_MPS
-            out[PUBLISHED] = lane[b, i] / 3.0
-            out[PUBLISHED + 1] = target[b, i] / SPEED_MPS
+            out[PUBLISHED] = _clip(lane[b, i] / 3.0)
+            out[PUBLISHED + 1] = _clip(target[b, i] / SPEED_MPS)
             out[PUBLISHED + 2] = _clip(gained[b, i] / ACCEL_MPS2)
             out[PUBLISHED + 3] = 1.0 if lane[b, i] == 0 and beside else 0.0
             other = lane[b, i] + 1 if lane[b, i] != 1 else (0 if x[b, i] < end else 2)
@@ -133,14 +133,14 @@ def _observe(
                     at = NEIGHBOUR_WIDTH * (k + 1)
                     out[at] = 1.0
                     out[at + 1] = dx / PERCEPTION_M
-                    out[at + 2] = (y[j] - y[i]) / LATERAL_M
+                    out[at + 2] = _clip((y[j] - y[i]) / LATERAL_M)
                     out[at + 3] = _clip((v[b, j] - v[b, i]) / SPEED_MPS)
                     out[at + 4] = (vy[j] - vy[i]) / SPEED_MPS
                     out[PUBLISHED + 12 + k] = 1.0 if j < agents else 0.0
                 at = OBSERVATION + STATE_WIDTH * k
                 row[at] = 1.0
                 row[at + 1] = _clip(dx / PERCEPTION_M)
-                row[at + 2] = (lane[b, j] - lane[b, i]) / 3.0
+                row[at + 2] = _clip((lane[b, j] - lane[b, i]) / 3.0)
                 row[at + 3] = _clip(v[b, j] / SPEED_MPS)
                 row[at + 4] = 1.0 if j < agents else 0.0
                 row[at + 5] = _clip(drivers[b, j, 6] / 3.0)
@@ -213,7 +213,7 @@ def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: i
         (
             torch.ones_like(ahead),
             ahead / PERCEPTION_M,
-            (of(y) - y[:, :agents, None]) / LATERAL_M,
+            ((of(y) - y[:, :agents, None]) / LATERAL_M).clamp(-1, 1),
             closing,
             (of(vy) - vy[:, :agents, None]) / SPEED_MPS,
         ),
@@ -227,15 +227,15 @@ def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: i
         (
             torch.ones_like(own_x),
             ((own_x - end) / PERCEPTION_M).clamp(-1, 1),
-            y[:, :agents] / LATERAL_M,
+            (y[:, :agents] / LATERAL_M).clamp(-1, 1),
             (own_v / SPEED_MPS).clamp(-1, 1),
             vy[:, :agents] / SPEED_MPS,
         ),
         -1,
     )
     more = [
-        own_lane / 3.0,
-        t.target / SPEED_MPS,
+        (own_lane / 3.0).clamp(-1, 1),
+        (t.target / SPEED_MPS).clamp(-1, 1),
         (t.gained[:, :agents] / ACCEL_MPS2).clamp(-1, 1),
         (beside & (own_lane == 0)).double(),
     ]
@@ -257,7 +257,7 @@ def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: i
         (
             torch.ones_like(ahead),
             (ahead / PERCEPTION_M).clamp(-1, 1),
-            (of(t.lane) - own_lane[..., None]) / 3.0,
+            ((of(t.lane) - own_lane[..., None]) / 3.0).clamp(-1, 1),
             (of(t.v) / SPEED_MPS).clamp(-1, 1),
             automated,
             (of(t.drivers[..., P.ASSERTIVE]) / 3.0).clamp(-1, 1),

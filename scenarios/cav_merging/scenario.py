@@ -13,6 +13,7 @@ from marl.envs.batched import BatchedEnv
 from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
 from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import CavConfig
+from scenarios.cav_merging.inspection import inspect
 from scenarios.cav_merging.render import CavRecorder
 from scenarios.cav_merging.sumo.networks import shipped_networks
 from scenarios.cav_merging.world import CavMerging
@@ -28,6 +29,7 @@ def _instance(config: CavConfig) -> dict[str, Any]:
     return {
         "backend": config.backend,
         "net": Path(config.net).name if config.net else "geometry",
+        **({"routes": Path(config.routes).name} if config.routes else {}),
         "drivers": config.drivers,
         "cavs": "-".join(str(number) for number in config.cavs),
         "humans": "-".join(str(number) for number in config.humans),
@@ -77,9 +79,12 @@ SCENARIO = Scenario(
     options=(
         Option("--backend", "world.backend", "twin (tensors) or sumo (libsumo in worker processes)"),
         Option("--drivers", "world.drivers", "human drivers: timid (SUMO's defaults), assertive or mixed"),
-        Option("--net", "world.net", "a SUMO network (.net.xml) or a shipped one"),
-        Option("--edges", "world.edges", "its edges: ramp=A,main=B,merge=C,after=D"),
-        Option("--routes", "world.routes", "a SUMO route file (.rou.xml) that says how many cars come by each road"),
+        Option("--net", "world.net", "a SUMO network (.net.xml), a set-up (.sumocfg) or a shipped network"),
+        Option("--edges", "world.edges", "its edges: ramp=A,main=B,merge=C,after=D; else the merge is looked for"),
+        Option("--routes", "world.routes", "a SUMO route file (.rou.xml): its cars in SUMO, its rates in the twin"),
+        Option("--additional", "world.additional", "SUMO's additional files, A,B"),
+        Option("--cav-types", "world.cav_types", "vTypes of --routes that are automated, A,B; none: a share of all"),
+        Option("--warm-up", "world.warm_up_s", "seconds that SUMO drives the cars of --routes before an episode"),
         Option(
             "--sumo-gui",
             "world.gui",
@@ -93,5 +98,6 @@ SCENARIO = Scenario(
     maps=lambda: sorted(shipped_networks()),
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
+    inspect=inspect,
     benchmark=_BENCHMARK,
 )

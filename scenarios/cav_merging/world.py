@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,9 @@ from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo.backend import LOST, SumoBackend
-from scenarios.cav_merging.sumo.networks import RoadNetwork, find_network, read_network
+from scenarios.cav_merging.sumo.inputs import Demand, SumoInputs, sumo_demand, sumo_inputs
+from scenarios.cav_merging.sumo.networks import read_network
+from scenarios.cav_merging.sumo.road import RoadNetwork
 from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.traffic import Traffic, road_row
 from scenarios.cav_merging.twin import reference
@@ -56,6 +57,17 @@ def _check_that_somebody_drives(config: CavConfig) -> None:
         )
 
 
+#: What a configuration draws where SUMO lets the cars come.
+_NOBODY_DRAWN = {"cavs": (0, 0), "humans": (0, 0), "contrast": False, "flow_veh_per_h": (0.0, 0.0)}
+
+
+def _at_the_rates(config: CavConfig, inputs: SumoInputs, network: RoadNetwork) -> CavConfig:
+    """The configuration with the rates of a user's demand."""
+    demand = read_demand(inputs.routes, network)
+    share = {"flow_veh_per_h": (demand.total, demand.total), "ramp_share": demand.ramp / demand.total}
+    return config.model_copy(update=share)
+
+
 class CavMerging(BatchedEnv):
     """B copies of an on-ramp with N automated cars (the agents) and V - N human-driven ones.
 
@@ -75,19 +87,29 @@ class CavMerging(BatchedEnv):
     def __init__(self, config: CavConfig, copies: int, device: torch.device | str = "cpu"):
         self.config, self.copies, self.device = config, copies, torch.device(device)
         self.network: RoadNetwork | None = None
+        inputs: SumoInputs | None = None
+        demand: Demand | None = None
         if config.net is not None:
-            self.network = read_network(find_network(config.net), config.edges or None)
-            if config.routes is not None:
-                demand = read_demand(Path(config.routes), self.network.edges, self.network.onward)
-                share = {"flow_veh_per_h": (demand.total, demand.total), "ramp_share": demand.ramp / demand.total}
-                self.config = config = config.model_copy(update=share)
-        _check_that_somebody_drives(config)
+            inputs = sumo_inputs(config)
+            self.network = read_network(inputs.net, config.edges or None)
+            for note in inputs.ignored:
+                _warn(f"{config.net}: {note} is not obeyed")
+            if inputs.routes and config.backend == "sumo" and config.demand == "file":
+                demand = sumo_demand(config, inputs)
+                config = config.model_copy(update=_NOBODY_DRAWN)
+            elif inputs.routes:
+                config = _at_the_rates(config, inputs, self.network)
+        self.config = config
+        #: SUMO lets the cars come, as a user's files say.
+        self._by_sumo = demand is not None
+        if not self._by_sumo:
+            _check_that_somebody_drives(config)
         self.agents, self.slots = config.max_cavs, config.vehicles
         main_lanes = self.network.geometry.main_lanes if self.network else config.geometry.main_lanes[1]
         self._lanes = main_lanes + 1
         self.backend: Backend
         if config.backend == "sumo":
-            self.backend = SumoBackend(config, copies, self.network)
+            self.backend = SumoBackend(config, copies, self.network, inputs, demand)
         else:
             self.backend = TwinBackend(copies, self.slots, self.device, self._lanes)
             for note in self.network.left_out if self.network else ():
@@ -157,7 +179,8 @@ class CavMerging(BatchedEnv):
         before, ramp_before, there = t.gained.clone(), t.lane == 0, t.present.clone()
         outcome = self.move(actions)
         t.step += 1
-        merged_now = there & ramp_before & (t.lane > 0) & t.from_ramp & ~t.merged
+        # Beside a road that the ramp's lane follows to the end, a car has merged that leaves over the end.
+        merged_now = there & ramp_before & ((t.lane > 0) | outcome.left) & t.from_ramp & ~t.merged
         t.merged |= merged_now
         self._look_around()
         own = own_rewards(self.config.reward, t, outcome.crashed, self.lead)
@@ -166,7 +189,7 @@ class CavMerging(BatchedEnv):
             self._reached = self._follows_its_plan(merged_now)
         events = Events(outcome.crashed, outcome.left, merged_now, outcome.hits)
         self._tally.add(t, events, before, self.lead, self.follow)
-        if self.config.flow_veh_per_h[1] > 0:
+        if self._by_sumo or self.config.flow_veh_per_h[1] > 0:
             self._let_arrive(there)
         return self._close_step(outcome, acted, reward)
 
@@ -185,10 +208,13 @@ class CavMerging(BatchedEnv):
 
     def _let_arrive(self, there: Tensor) -> None:
         """New cars in slots that were free during the whole step."""
-        filled = arrive(self.config, self._key, self.traffic, ~there & ~self.traffic.present)
-        self.traffic.controlled[:, : self.agents] &= not self._handed_over
+        if isinstance(self.backend, SumoBackend) and self._by_sumo:
+            filled = self.backend.admit(self.traffic, torch.ones_like(self.traffic.step, dtype=torch.bool))
+        else:
+            filled = arrive(self.config, self._key, self.traffic, ~there & ~self.traffic.present)
+            self.traffic.controlled[:, : self.agents] &= not self._handed_over
+            self.backend.insert(self.traffic, filled)
         self._tally.arrived(self.traffic, filled)
-        self.backend.insert(self.traffic, filled)
         self._look_around()
 
     def _close_step(self, outcome: Outcome, acted: Tensor, reward: Tensor) -> TimeStep:
@@ -312,6 +338,8 @@ class CavMerging(BatchedEnv):
         self.traffic.put(fresh, rows)
         self._tally.begin(self.traffic, rows)
         self.backend.begin(self.traffic, rows, key)
+        if isinstance(self.backend, SumoBackend) and self._by_sumo:
+            self._tally.arrived(self.traffic, self.backend.admit(self.traffic, torch.from_numpy(beginning)))
 
     def _look_around(self) -> None:
         """Bring the neighbour tables and the legal actions up to date."""

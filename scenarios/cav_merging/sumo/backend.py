@@ -21,8 +21,11 @@ from scenarios.cav_merging.geometry import RoadGeometry
 from scenarios.cav_merging.intent import rollout
 from scenarios.cav_merging.sumo import exchange
 from scenarios.cav_merging.sumo.gui import GuiSimulator, screen
-from scenarios.cav_merging.sumo.networks import NETWORKS, RoadNetwork, build_network, find_network, read_network
-from scenarios.cav_merging.sumo.simulator import Column, Command, Op, SumoSimulator
+from scenarios.cav_merging.sumo.inputs import Demand, SumoInputs
+from scenarios.cav_merging.sumo.networks import NETWORKS, build_network, find_network, read_network
+from scenarios.cav_merging.sumo.protocol import Arrival, Column, Command, Op
+from scenarios.cav_merging.sumo.road import RoadNetwork
+from scenarios.cav_merging.sumo.simulator import SumoSimulator
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin.backend import Outcome
 
@@ -56,20 +59,36 @@ def fixed_geometry(geometry: Geometry) -> RoadGeometry:
 class SumoBackend:
     """B libsumo simulations.
 
+    inputs: the user's files. demand: cars that SUMO lets come by itself, as those say; None: this world places all.
     Raises ``UserError`` if SUMO is not installed or the geometry is not fixed.
     """
 
-    def __init__(self, config: CavConfig, copies: int, network: RoadNetwork | None):
+    def __init__(
+        self,
+        config: CavConfig,
+        copies: int,
+        network: RoadNetwork | None,
+        inputs: SumoInputs | None = None,
+        demand: Demand | None = None,
+    ):
         sumo_home()
         self._folder = tempfile.TemporaryDirectory(prefix="marl-network-")
         if network is None:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
+        self._demand = demand
+        additional = inputs.additional if inputs else ()
         factory: Callable[[], Simulator] = partial(
-            SumoSimulator, network, self._slots, config.exact_reset, config.car_following
+            SumoSimulator,
+            network,
+            self._slots,
+            config.exact_reset,
+            config.car_following,
+            demand=demand,
+            additional=additional,
         )
         if config.gui:
-            factory = partial(GuiSimulator, network, self._slots, config.car_following, screen())
+            factory = partial(GuiSimulator, network, self._slots, config.car_following, screen(), demand, additional)
         self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0, preload=PRELOAD)
         self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
         self._exact = config.exact_reset and not config.gui
@@ -101,9 +120,40 @@ class SumoBackend:
         told[:] = 0.0
         self._insert(told, traffic, _host(traffic.present))
         told[:, -1, Command.OP] = 1.0
+        told[:, -1, Command.X] = _host(traffic.flow[:, 1])
+        told[:, -1, Command.CONTROLLED] = _host(traffic.controlled[:, : self._agents].any(1))
         self._remember(chosen)
         while mask.any():
             mask = self.pool.step(mask)
+
+    def admit(self, traffic: Traffic, copies: Tensor) -> Tensor:
+        """Take in the cars that SUMO let come into ``copies`` (bool ``[B]``) last; their slots, bool ``[B, V]``."""
+        arrivals, cars = self.pool.outputs["arrivals"], self.pool.outputs["cars"]
+        if (unseen := self.pool.outputs["hits"][:, 1]).any():
+            raise UserError(
+                f"{int(unseen.max())} cars more are on the road at once than there are slots; raise world.max_humans "
+                f"({self._slots - self._agents}) by at least as many, or take a preset with more, such as flow"
+            )
+        new = (arrivals[..., Arrival.NUMBER] > 0) & _host(copies)[:, None]
+        filled = torch.from_numpy(new)
+        if not new.any():
+            return filled
+        about, seen = torch.from_numpy(arrivals[new]), torch.from_numpy(cars[new])
+        traffic.x[filled], traffic.v[filled] = seen[:, Column.X], seen[:, Column.V]
+        traffic.lane[filled], traffic.gained[filled] = seen[:, Column.LANE].long(), seen[:, Column.GAINED]
+        traffic.number[filled] = self._slots + about[:, Arrival.NUMBER].long()
+        traffic.from_ramp[filled] = about[:, Arrival.FROM_RAMP] > 0
+        for tensor, value in ((traffic.look, 0.0), (traffic.merged, False), (traffic.present, True)):
+            tensor[filled] = value
+        drivers = traffic.drivers[filled]
+        for column in (P.DESIRED, P.TAU, P.ACCEL, P.DECEL, P.MIN_GAP, P.LENGTH, P.ASSERTIVE):
+            drivers[:, column] = about[:, Arrival[column.name]]
+        drivers[:, P.TWO_SQRT] = 2.0 * torch.sqrt(drivers[:, P.ACCEL] * drivers[:, P.DECEL])
+        drivers[:, P.KRAUSS] = 0.0
+        traffic.drivers[filled] = drivers
+        agents = filled[:, : self._agents]
+        traffic.target[agents] = traffic.v[:, : self._agents][agents]
+        return filled
 
     def mark(self, corrected: Tensor) -> None:
         """Show these agents (bool ``[B, N]``) as corrected in the next step."""

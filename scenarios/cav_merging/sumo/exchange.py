@@ -1,12 +1,12 @@
 """What passes between the batch and SUMO in a decision, as numba kernels: commands out, cars back.
 
-The arrays that are shared with the workers are laid out as ``simulator`` says (``Command``, ``Column``).
+The arrays that are shared with the workers are laid out as ``protocol`` says (``Command``, ``Column``).
 """
 
 from __future__ import annotations
 
 from marl.compiled import njit
-from scenarios.cav_merging.sumo.simulator import Column, Command, Op, Status
+from scenarios.cav_merging.sumo.protocol import Column, Command, Op, Status
 from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 
 # Plain integers for the kernels.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from marl.envs.sumo.install import sumo_binary
 from marl.errors import UserError
-from scenarios.cav_merging.sumo.networks import RoadNetwork
-from scenarios.cav_merging.sumo.simulator import TYPES, Command, SumoSimulator
+from scenarios.cav_merging.sumo.inputs import Demand
+from scenarios.cav_merging.sumo.protocol import Command
+from scenarios.cav_merging.sumo.road import RoadNetwork
+from scenarios.cav_merging.sumo.simulator import SumoSimulator
+from scenarios.cav_merging.sumo.vehicle_types import TYPES
 
 AUTOMATED, TIMID_HUMAN, ASSERTIVE_HUMAN = (22, 104, 199, 255), (138, 109, 59, 255), (194, 65, 12, 255)
 CORRECTED, PATH = (220, 20, 40, 255), (22, 104, 199, 140)
@@ -37,11 +42,19 @@ class GuiSimulator(SumoSimulator):
     into a window that is open.
     """
 
-    def __init__(self, network: RoadNetwork, slots: int, car_following: str, display: str):
+    def __init__(
+        self,
+        network: RoadNetwork,
+        slots: int,
+        car_following: str,
+        display: str,
+        demand: Demand | None = None,
+        additional: Sequence[Path] = (),
+    ):
         # A worker process may have been forked from one that began before the display was known.
         os.environ["DISPLAY"] = display
         start = ("sumo-gui", "--start=true", "--quit-on-end=true", f"--delay={DELAY_MS}", "--window-size=1200,320")
-        super().__init__(network, slots, False, car_following, start)
+        super().__init__(network, slots, False, car_following, start, demand, additional)
         self._paths: dict[int, str] = {}
 
     def reset(self, seed: int) -> None:
@@ -50,7 +63,8 @@ class GuiSimulator(SumoSimulator):
             self._sumo.polygon.remove(path)
         self._paths.clear()
         self._sumo.gui.setSchema(VIEW, "real world")
-        (left, y), (right, _) = (self._point(1, x) for x in (self._merge_start, self._merge_end - 1.0))
+        road_end = self._network.geometry.road_end
+        (left, y), (right, _) = (self._point(1, x) for x in (self._merge_start, min(self._merge_end, road_end) - 1.0))
         self._sumo.gui.setBoundary(VIEW, left - BEFORE_M, y - BESIDE_M, right + AFTER_M, y + BESIDE_M)
 
     def _insert(self, slot: int, row: list[float]) -> None:
@@ -87,6 +101,6 @@ class GuiSimulator(SumoSimulator):
     def _point(self, lane: int, x: float) -> tuple[float, float]:
         if lane == 0 and x >= self._merge_end:
             lane = 1
-        role, index, offset = self._network.place(lane, x)
-        px, py = self._sumo.simulation.convert2D(self._network.edges[role], x - offset, index)
+        edge, index, offset = self._network.place(lane, x)
+        px, py = self._sumo.simulation.convert2D(edge, x - offset, index)
         return float(px), float(py)

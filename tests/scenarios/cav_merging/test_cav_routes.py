@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from pydantic import ValidationError
 
 from marl.errors import UserError
 from scenarios.cav_merging.config import CavConfig
-from scenarios.cav_merging.sumo.networks import OWN_EDGES, find_network
+from scenarios.cav_merging.sumo.networks import find_network
 from scenarios.cav_merging.sumo.routes import read_demand
 from scenarios.cav_merging.world import CavMerging
+
+
+class Road(NamedTuple):
+    """A network's edges as demands see them."""
+
+    entrances: Mapping[str, Collection[str]] = {"main": ("up", "main"), "ramp": ("street", "ramp")}
+    exits: Collection[str] = ()
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -36,14 +45,14 @@ def write(tmp_path: Path, text: str) -> Path:
     ],
 )
 def test_rates_by_hand(tmp_path: Path, text: str, main: float, ramp: float) -> None:
-    assert read_demand(write(tmp_path, text), OWN_EDGES) == pytest.approx((main, ramp))
+    assert read_demand([write(tmp_path, text)], Road()) == pytest.approx((main, ramp))
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "no flow"),
-        ('<flow id="a" from="elsewhere" period="3"/>', "neither the main edge"),
+        ('<flow id="a" from="elsewhere" period="3"/>', "comes neither by the main road nor by the ramp"),
         ('<flow id="a" from="main"/>', "says no rate"),
         ('<flow id="a" from="main" period="0"/>', "positive"),
         ('<flow id="a" from="main" vehsPerHour="many"/>', "vehsPerHour='many'"),
@@ -59,28 +68,42 @@ def test_rates_by_hand(tmp_path: Path, text: str, main: float, ramp: float) -> N
 )
 def test_what_is_no_constant_demand_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
-        read_demand(write(tmp_path, text), OWN_EDGES)
+        read_demand([write(tmp_path, text)], Road())
     assert "\n" not in str(caught.value)
 
 
 def test_trips_that_leave_by_an_off_ramp_are_refused(tmp_path: Path) -> None:
     """They would be driven straight on without a word."""
-    onward = {"after", "city"}
+    road = Road(exits=("exit",))
     for way in ('from="main" to="exit"', 'route="r"'):
         text = f'<route id="r" edges="ramp merge exit"/><flow id="a" {way} vehsPerHour="1200"/>'
-        with pytest.raises(UserError, match=r"'a' of .* leaves the road for 'exit'"):
-            read_demand(write(tmp_path, text), OWN_EDGES, onward)
+        with pytest.raises(UserError, match=r"'a' of .* leaves the road by the off-ramp 'exit'"):
+            read_demand([write(tmp_path, text)], road)
     for to in ("after", "city", "merge"):
-        read_demand(write(tmp_path, f'<flow id="a" from="main" to="{to}" vehsPerHour="1200"/>'), OWN_EDGES, onward)
+        read_demand([write(tmp_path, f'<flow id="a" from="main" to="{to}" vehsPerHour="1200"/>')], road)
+
+
+def test_rates_of_several_files_and_of_mixed_routes(tmp_path: Path) -> None:
+    more = tmp_path / "more.rou.xml"
+    more.write_text('<routes><flow id="b" from="street" to="after" vehsPerHour="100"/></routes>')
+    mixed = '<routeDistribution id="d"><route id="x" edges="up main merge" probability="3"/>'
+    mixed += '<route id="y" edges="ramp merge" probability="1"/></routeDistribution>'
+    mixed += '<flow id="a" route="d" vehsPerHour="400"/>'
+    assert read_demand([write(tmp_path, mixed), more], Road()) == pytest.approx((300, 200))
+    named = '<route id="x" edges="main"/><route id="y" edges="ramp"/>'
+    named += (
+        '<routeDistribution id="d" routes="x y" probabilities="0.9 0.1"/><flow id="a" route="d" vehsPerHour="100"/>'
+    )
+    assert read_demand([write(tmp_path, named)], Road()) == pytest.approx((90, 10))
 
 
 def test_compressed_demand_and_a_network_in_its_place(tmp_path: Path) -> None:
     path = write(tmp_path, '<flow id="a" from="main" vehsPerHour="1200"/>')
     packed = tmp_path / "demand.rou.xml.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert read_demand(packed, OWN_EDGES) == read_demand(path, OWN_EDGES)
+    assert read_demand([packed], Road()) == read_demand([path], Road())
     with pytest.raises(UserError, match="a network, not a route file"):
-        read_demand(find_network("merge"), OWN_EDGES)
+        read_demand([find_network("merge")], Road())
 
 
 def test_an_episode_without_cars_is_refused(tmp_path: Path) -> None:
