@@ -15,8 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import AECEnv
 
-#: An OpenAI chat message: ``role`` (system, user, assistant or tool) and ``content``; an assistant's executed call
-#: adds ``call`` (name and arguments) and its ``number``, the result of that call the same as ``call_id``.
+#: An OpenAI chat message: ``role`` (system, user, assistant or tool) and ``content``; an assistant's legal calls are
+#: its ``tool_calls`` (id, type, and a function with its name and arguments as an object), the result of one has its id
+#: as ``tool_call_id`` and its ``name``. What was refused as no call is answered by a message of the tool without an id.
 Message = dict[str, Any]
 
 SPEAKERS = ("system", "user", "assistant", "tool")

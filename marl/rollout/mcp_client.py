@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 
 from marl.errors import UserError
 
+_APART = "install it in an environment of its own and name the program there"
 #: Tools of one server, pages that it may take to list them, and characters of a description.
 MAX_TOOLS, MAX_PAGES, MAX_TEXT = 256, 32, 2000
 
 
 class McpTool(NamedTuple):
-    """A tool as its server describes it. required: name -> JSON schema of the parameters that have to be given."""
+    """A tool as its server describes it. schema: JSON schema of its arguments."""
 
     name: str
     description: str
-    required: dict[str, dict[str, Any]]
+    schema: dict[str, Any]
 
 
 class McpError(Exception):
@@ -61,7 +62,10 @@ class McpServer:
             self.tools = self._listed()
         except McpError as failure:
             self.close()
-            raise UserError(f"MCP server '{name}' cannot be used: {failure}") from None
+            ended = command and "closed" in str(failure).lower()
+            # Its own last words went to the standard error stream, which is the user's.
+            mend = f": it ended by itself, see above; if it was made for mcp 1, {_APART}" if ended else ""
+            raise UserError(f"MCP server '{name}' cannot be used: {failure}{mend}") from None
 
     def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """The text that a tool returns. Raises ``McpError``."""
@@ -135,9 +139,9 @@ def _checked(tool: Any, server: str) -> McpTool:
     schema, name = tool.input_schema, str(tool.name)
     properties, required = schema.get("properties", {}), schema.get("required", [])
     sound = isinstance(properties, dict) and isinstance(required, list)
-    if not sound or not all(isinstance(properties.get(key), dict) for key in required):
+    if not sound or not all(isinstance(properties.get(key), dict | bool) for key in required):
         raise UserError(f"tool '{name:.60}' of MCP server '{server}' has a broken schema")
-    return McpTool(name, str(tool.description or name)[:MAX_TEXT], {key: properties[key] for key in required})
+    return McpTool(name, str(tool.description or name)[:MAX_TEXT], schema)
 
 
 def _said(error: BaseException, seconds: float) -> str:

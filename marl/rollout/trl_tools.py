@@ -15,7 +15,14 @@ from marl.envs.chat import LanguageEnv
 from marl.policies.language.base import LanguagePolicy
 from marl.rollout.one_speaker import OneSpeaker, StepResult
 
-_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+_TYPES: dict[str, type] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
 _OVER = "the episode is over"
 
 
@@ -76,11 +83,15 @@ def _method(function: Mapping[str, Any]) -> Callable[..., str]:
 
     def call(self: LanguageTools, *positional: Any, **named: Any) -> str:
         given = signature.bind(self, *positional, **named).arguments
-        return self._call(name, {key: given[key] for key in properties})
+        return self._call(name, {key: given[key] for key in properties if given.get(key) is not None})
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     own = inspect.Parameter("self", kind)
-    rest = [inspect.Parameter(key, kind, annotation=hint) for key, hint in hints.items()]
+    required = function["parameters"].get("required", [])
+    rest = [
+        inspect.Parameter(key, kind, annotation=hint, default=inspect.Parameter.empty if key in required else None)
+        for key, hint in sorted(hints.items(), key=lambda item: item[0] not in required)
+    ]
     signature = inspect.Signature([own, *rest], return_annotation=str)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = _docstring(function["description"], properties)
@@ -90,7 +101,11 @@ def _method(function: Mapping[str, Any]) -> Callable[..., str]:
 
 
 def _hint(schema: Mapping[str, Any]) -> Any:
-    return Literal[tuple(schema["enum"])] if "enum" in schema else _TYPES[schema["type"]]
+    """The nearest hint: TRL's schema is for the model's eyes, the world checks every argument by its own."""
+    if "enum" in schema and all(isinstance(value, str) for value in schema["enum"]):
+        return Literal[tuple(schema["enum"])]
+    kind = schema.get("type")
+    return _TYPES.get(kind, str) if isinstance(kind, str) else str
 
 
 def _docstring(summary: str, properties: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""How calls are written: compact (``ask e5 r1 north``, ``r1 cache e5``) or as JSON; both are read, whatever is written.
+"""How calls are written: compact (``ask e5 r1 north``, ``r1 cache e5``), as JSON, or as models of many families do.
 
 A lookup names its relation before its tool: which tool will do depends on the relation, and a small model learns a
 choice that depends on the word just said far sooner than one that depends on a word of the prompt.
@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from marl.policies.language.call_formats import UnreadableError, Written, unthought, written_calls
+from scenarios.agent_hierarchy.arguments import fitted
 from scenarios.agent_hierarchy.tasks import MAX_TEXT, Step
 from scenarios.agent_hierarchy.tools import Tool
 
@@ -17,8 +19,8 @@ Grammar = Literal["compact", "json"]
 
 #: The parameter of lookups that is said before the tool.
 RELATION = "relation"
-_MAX_DIGITS = 9
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+#: Characters of a text with its thoughts, and calls of one text.
+_MAX_THOUGHT, _MAX_CALLS = 1 << 20, 16
 
 
 class Call(NamedTuple):
@@ -34,36 +36,57 @@ class Fault(NamedTuple):
     reason: str
 
 
-def parse(text: Any, tools: Mapping[str, Tool]) -> Call | Fault:
-    """Read a call of one of ``tools``. Never raises, whatever the text."""
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
+def read(text: Any, tools: Mapping[str, Tool]) -> tuple[Call, ...] | Fault:
+    """Read the calls of a text, all of them or none. Never raises, whatever the text.
+
+    Args:
+        text: whatever an agent said.
+        tools: those that its role has, by name.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_THOUGHT:
         return Fault("not a text of bounded length")
-    text = text.strip()
-    wrapped = text.startswith(_OPEN)
-    if wrapped:
-        text = text.removeprefix(_OPEN).partition(_CLOSE)[0].strip()
-    if text.startswith("{"):
-        return _from_json(text, tools)
-    # The mark promises JSON: other spellings of a call between it would be read as words of a text.
-    return Fault("broken JSON") if wrapped else _from_words(text.split(), tools)
-
-
-def _from_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return Fault("broken JSON")
-    return from_object(data, tools)
+        said = unthought(text)
+        if len(said) > MAX_TEXT:
+            return Fault("not a text of bounded length")
+        written = written_calls(said, tools)
+    except UnreadableError as fault:
+        return Fault(str(fault))
+    if not written:
+        call = _from_words(said.split(), tools)
+        return call if isinstance(call, Fault) else (call,)
+    if len(written) > _MAX_CALLS:
+        return Fault(f"{len(written)} calls at once: at most {_MAX_CALLS}")
+    calls: list[Call] = []
+    for each in written:
+        made = _known(each, tools)
+        if isinstance(made, Fault):
+            # Half of what was meant would be something else.
+            return made if len(written) == 1 else Fault(f"none of {len(written)} calls made: {made.reason}")
+        calls.append(made)
+    return tuple(calls)
 
 
-def from_object(data: Mapping[str, Any], tools: Mapping[str, Tool]) -> Call | Fault:
+def parse(text: Any, tools: Mapping[str, Tool]) -> Call | Fault:
+    """The one call of a text. Arguments as of ``read``."""
+    found = read(text, tools)
+    if isinstance(found, Fault):
+        return found
+    return found[0] if len(found) == 1 else Fault(f"{len(found)} calls at once")
+
+
+def _known(written: Written, tools: Mapping[str, Tool]) -> Call | Fault:
+    if written.name not in tools:
+        return Fault("unknown call")
+    return typed(tools[written.name], written.arguments, written.bare)
+
+
+def from_object(data: Any, tools: Mapping[str, Tool]) -> Call | Fault:
     """The call that an object ``{"name": ..., "arguments": {...}}`` means."""
-    name, arguments = data.get("name"), data.get("arguments")
+    name, arguments = data.get("name"), data.get("arguments", {})
     if not isinstance(name, str) or name not in tools:
         return Fault("unknown call")
-    if not isinstance(arguments, dict) or set(arguments) != set(tools[name].parameters):
-        return Fault("wrong arguments")
-    return typed(tools[name], arguments)
+    return typed(tools[name], arguments) if isinstance(arguments, dict) else Fault("wrong arguments")
 
 
 def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
@@ -79,47 +102,24 @@ def _from_words(words: list[str], tools: Mapping[str, Tool]) -> Call | Fault:
     names = list(tool.parameters)
     values = words[1:]
     surplus = len(values) - len(names)
-    if names and surplus > 0 and tool.parameters[names[0]]["type"] == "string":
+    if names and surplus > 0 and tool.parameters[names[0]].get("type") == "string":
         # The first text takes what is too much: a task may have several words.
         values = [" ".join(values[: surplus + 1]), *values[surplus + 1 :]]
-    if len(values) != len(names):
+    if len(values) > len(names):
         return Fault("wrong arguments")
-    return typed(tool, dict(zip(names, values, strict=True)))
+    return typed(tool, dict(zip(names, values, strict=False)), bare=True)
 
 
-def typed(tool: Tool, arguments: Mapping[str, Any]) -> Call | Fault:
-    """A call with each argument in the type that the tool's schema asks for, or why one does not fit."""
-    fitting: dict[str, Any] = {}
-    for name, schema in tool.parameters.items():
-        value = _value(arguments[name], schema)
-        if value is None:
-            return Fault(f"wrong {name}")
-        fitting[name] = value
-    return Call(tool.name, fitting)
+def typed(tool: Tool, arguments: Mapping[str, Any], bare: bool = False) -> Call | Fault:
+    """A call with each argument in the type that the tool's schema asks for, or which of them does not fit.
 
-
-def _value(value: Any, schema: Mapping[str, Any]) -> Any:
-    """The value in the schema's type, or None if it does not fit."""
-    kind = schema["type"]
-    if kind == "string":
-        fits = isinstance(value, str) and value != "" and ("enum" not in schema or value in schema["enum"])
-        return value if fits else None
-    if isinstance(value, str):
-        value = _from_text(value, kind)
-    if kind == "integer":
-        return value if type(value) is int and abs(value) < 10**_MAX_DIGITS else None
-    if kind == "number":
-        return float(value) if type(value) in (int, float) and abs(value) < 10**_MAX_DIGITS else None
-    return value if type(value) is bool else None
-
-
-def _from_text(text: str, kind: str) -> Any:
-    if kind == "boolean":
-        return {"true": True, "false": False}.get(text)
-    try:
-        return (int if kind == "integer" else float)(text[: _MAX_DIGITS + 3])
-    except ValueError:
-        return None
+    Args:
+        tool: that is called.
+        arguments: as they were written.
+        bare: their values are texts without a type.
+    """
+    found = fitted(tool, arguments, bare)
+    return Fault(found) if isinstance(found, str) else Call(tool.name, found)
 
 
 def render(call: Call, grammar: Grammar) -> str:
@@ -140,8 +140,10 @@ def tool_step(tool: Tool, step: Step, value: str | None) -> Call | Fault:
     surplus = [name for name in given if name not in tool.parameters]
     if surplus:
         return Fault(f"parameter {surplus[0]!r} that it does not know: it takes {', '.join(tool.parameters)}")
+    # Others may have defaults.
+    free = [name for place, name in enumerate(free) if place == 0 or name in tool.needed]
     if len(free) > 1:
         return Fault(f"parameter {free[1]!r} without a value: write {free[1]}=VALUE after its name")
     if value is None and free:
         return Call(tool.name, {})
-    return typed(tool, given | dict.fromkeys(free, value))
+    return typed(tool, given | dict.fromkeys(free, value), bare=True)

@@ -143,6 +143,8 @@ class HierarchyConfig(_Frozen):
     """Words (compact) or tokens that a conversation may take before it is closed."""
     tool_seconds: float = Field(1.0, gt=0.0, le=600.0)
     """Time after which a tool of your own is given up."""
+    tool_characters: int = Field(500, ge=1, le=1_000_000)
+    """Characters of what a tool of your own returns that an agent reads; it is told how many were cut."""
     announce: bool = False
     """Intent: a called agent sees what all agents above it are about: their last call, and the step that they will make
     next. In a run ``coordination.intent.enabled`` decides."""

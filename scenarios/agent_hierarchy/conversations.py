@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from marl.envs.chat import ConversationResult, Message
+from scenarios.agent_hierarchy.calls import Call
 from scenarios.agent_hierarchy.hierarchy import Role
 from scenarios.agent_hierarchy.tasks import spoken_task
 
@@ -21,17 +24,60 @@ class Conversation(NamedTuple):
 class OpenCall:
     """One open or finished call."""
 
-    __slots__ = ("anchor", "asked", "called", "made", "messages", "pending", "result", "role", "size", "task", "told")
+    __slots__ = (
+        "anchor",
+        "answering",
+        "asked",
+        "made",
+        "messages",
+        "pending",
+        "queue",
+        "result",
+        "role",
+        "several",
+        "size",
+        "task",
+        "told",
+    )
 
     def __init__(self, role: Role, caller: str | None, level: int, task: str, anchor: int):
         self.role, self.task, self.anchor = role, task, anchor
-        self.called = False  # the last turn was a legal call, which the next tool message answers
+        self.queue: deque[tuple[Call, str]] = deque()  # calls of the last turn that are still to be made, with ids
+        self.several = False  # there was more than one
+        self.answering: tuple[str, str] | None = None  # id and name of the call that the next tool message answers
         self.asked = ""  # the last call of a sub-agent
         self.told: list[list[str]] = []  # what it announced with each of these calls
         self.made, self.pending = 0, 0  # steps of the task that are answered, and those that the last call is to answer
         self.size = 0
         self.messages: list[Message] = []
         self.result = ConversationResult(role.name, caller, level)
+
+    def said(self, text: str, calls: Sequence[Call]) -> Message:
+        """The message of a turn; its calls, if there are any, are those to be made now."""
+        turn = self.result.turns
+        names = [str(turn) if len(calls) == 1 else f"{turn}x{place}" for place in range(len(calls))]
+        self.queue, self.several = deque(zip(calls, names, strict=True)), len(calls) > 1
+        self.answering = None
+        message: Message = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [
+                {"id": name, "type": "function", "function": call._asdict()}
+                for call, name in zip(calls, names, strict=True)
+            ]
+        return message
+
+    def heard(self, text: str) -> Message:
+        """The message with what came of the call that is being made, or of a text that was none."""
+        message: Message = {"role": "tool", "content": text}
+        if self.answering is not None:
+            message["tool_call_id"], message["name"] = self.answering
+        return message
+
+
+def answered(messages: Sequence[Message]) -> list[tuple[Call, str]]:
+    """The executed calls of a conversation with what came back."""
+    calls = {call["id"]: Call(**call["function"]) for message in messages for call in message.get("tool_calls", ())}
+    return [(calls[m["tool_call_id"]], m["content"]) for m in messages if "tool_call_id" in m]
 
 
 def intended(conversation: OpenCall) -> list[str]:

@@ -7,7 +7,6 @@ complete choice is said to ``HierarchyEnv`` as text: rules, costs and tasks are 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from marl.envs.chat import LanguageEnv
 from scenarios.agent_hierarchy.calls import Call, render
+from scenarios.agent_hierarchy.conversations import answered
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
 from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 from scenarios.agent_hierarchy.tasks import NOTHING, SIZE, Step, spoken_task
@@ -208,14 +208,12 @@ def _seen(env: LanguageEnv, agent: str) -> _Seen | None:
         return None
     start, steps = spoken_task(messages[1]["content"])
     values, calls, checked = [start], 0, False
-    for message, after in itertools.pairwise(messages[2:]):
-        if "call" not in message or after["role"] != "tool":
-            continue
-        if message["call"]["name"] == "check":
+    for call, result in answered(messages):
+        if call.name == "check":
             checked = True
         else:
-            values.append(after["content"])
-            calls += after["content"] != NOTHING
+            values.append(result)
+            calls += result != NOTHING
     return _Seen(steps, values, calls, checked)
 
 

@@ -8,11 +8,10 @@ from.
 
 from __future__ import annotations
 
-import itertools
-
-from marl.envs.chat import Message, Turn
+from marl.envs.chat import Turn
 from marl.seeding import fold_int
 from scenarios.agent_hierarchy.calls import Call, render, tool_step
+from scenarios.agent_hierarchy.conversations import answered
 from scenarios.agent_hierarchy.hierarchy import LOOKUPS, Hierarchy, Role
 from scenarios.agent_hierarchy.tasks import NOTHING, Step, quoted, spoken_task
 
@@ -45,8 +44,8 @@ class Expert:
         if not self._flawless and self._options.mistake and chance(7) < self._options.mistake:
             return Call("answer", {"text": NOTHING})
         done, checked = 0, False
-        for call, result in _results(turn.messages):
-            if call["name"] == "check":
+        for call, result in answered(turn.messages):
+            if call.name == "check":
                 checked = True
             elif result == NOTHING or not steps:
                 return Call("answer", {"text": NOTHING})
@@ -126,15 +125,6 @@ class _Chance:
 
     def __call__(self, purpose: int) -> float:
         return (fold_int(self._key, purpose) & ((1 << 53) - 1)) / (1 << 53)
-
-
-def _results(messages: list[Message]) -> list[tuple[dict[str, object], str]]:
-    """The executed calls of a conversation with what came back."""
-    pairs = []
-    for message, after in itertools.pairwise(messages):
-        if message["role"] == "assistant" and "call" in message and after["role"] == "tool":
-            pairs.append((message["call"], after["content"]))
-    return pairs
 
 
 def _int(text: str) -> int:

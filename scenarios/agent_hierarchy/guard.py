@@ -1,8 +1,8 @@
 """The guard of calls: what it executes in the place of a text that is no legal call, and what it leaves alone.
 
 It mends slips within a call that it can read: misspelt names in a call of plain words or of one JSON object. A text
-that may hold a call in another form (marks of XML, code, lists, a tool's name in the middle of prose) is never guessed
-at: either the call in it is read exactly, or the text stays invalid.
+that may hold a call in another form (marks of a model's family, code, lists, a tool's name in the middle of prose) is
+never guessed at: ``calls.read`` has read it exactly, or it stays invalid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from scenarios.agent_hierarchy.calls import RELATION, Call, Fault, from_object, parse, typed
+from marl.policies.language.call_formats import UnreadableError, marked, unthought
+from scenarios.agent_hierarchy.calls import RELATION, Call, Fault, from_object, read, typed
 from scenarios.agent_hierarchy.tasks import MAX_TEXT
 from scenarios.agent_hierarchy.tools import Tool
 
@@ -38,25 +39,20 @@ def guarded(text: Any, tools: Mapping[str, Tool], fallback: Call) -> Call | Faul
     """
     if not isinstance(text, str):
         return fallback
-    if len(text) > MAX_TEXT:
+    try:
+        bare = unthought(text)
+    except UnreadableError as fault:
+        return Fault(str(fault))
+    if len(bare) > MAX_TEXT:
         return Fault("not a text of bounded length")
-    bare = _after_thought(text)
-    if bare is None:
-        return Fault("a thought without an end")
+    if marked(bare):
+        found = read(text, tools)
+        return found if isinstance(found, Fault) else Fault("a call in a form that is not known")
     fence = _FENCE.fullmatch(bare)
     bare = fence[1].strip() if fence else bare
-    read = parse(bare, tools)
-    if isinstance(read, Call):
-        return read
     if _FORM.search(bare):
         return _in_json(bare, tools)
     return _in_words(bare.translate(_DECORATION).split(), tools, fallback)
-
-
-def _after_thought(text: str) -> str | None:
-    """What follows the block in which a model thinks, whose begin a prompt may have held; None if it has no end."""
-    said = text.rpartition("</think>")[2]
-    return None if "<think>" in said else said.strip()
 
 
 def _in_json(text: str, tools: Mapping[str, Tool]) -> Call | Fault:
@@ -91,18 +87,16 @@ def _object(text: str, place: int) -> tuple[dict[str, Any], int] | None:
 def _mended_object(data: Mapping[str, Any], tools: Mapping[str, Tool]) -> Call | Fault:
     """A JSON call whose names are nearly right: of the tool, of its parameters, and of values to choose from."""
     name = _close(data.get("name"), tools)
-    if name is None or not isinstance(data.get("arguments"), dict):
+    if name is None or not isinstance(data.get("arguments", {}), dict):
         return Fault("unknown call")
     tool = tools[name]
     arguments: dict[str, Any] = {}
-    for key, value in data["arguments"].items():
+    for key, value in data.get("arguments", {}).items():
         known = _close(key, tool.parameters)
         if known is None or known in arguments:
             return Fault("wrong arguments")
         allowed = tool.parameters[known].get("enum")
         arguments[known] = _close(value, allowed) if allowed else value
-    if set(arguments) != set(tool.parameters):
-        return Fault("wrong arguments")
     return typed(tool, arguments)
 
 
@@ -143,7 +137,5 @@ def _mended(tool: Tool, words: list[str]) -> Call | None:
         arguments[free[0]] = " ".join(rest)
     else:
         arguments |= dict(zip(free, rest, strict=False))
-    if set(arguments) != set(names):
-        return None
-    call = typed(tool, {name: arguments[name] for name in names})
+    call = typed(tool, {name: arguments[name] for name in names if name in arguments}, bare=True)
     return call if isinstance(call, Call) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,11 @@ from marl.errors import UserError, nearest
 from marl.plugins import check_program, check_server
 from marl.rollout.mcp_client import McpServer, McpTool
 from scenarios.agent_hierarchy.config import McpConfig
-from scenarios.agent_hierarchy.tools import Tool
+from scenarios.agent_hierarchy.tools import Tool, tool_of_schema
 
 #: Calls of the world, and of the forms in which it is handed to other trainers.
 RESERVED = frozenset({"ask", "answer", "reset", "step", "state", "close", "get_reward"})
-_KINDS = ("string", "integer", "number", "boolean")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 class ToolServers:
@@ -52,23 +53,14 @@ class ToolServers:
 
 
 def _tool(server: McpServer, tool: McpTool) -> Tool:
-    """A server's tool with its required parameters; optional ones keep the server's defaults."""
-    if tool.name in RESERVED or not tool.name.isidentifier():
-        raise UserError(
-            f"tool '{tool.name:.60}' of MCP server '{server.name}' cannot be used: its name is taken or odd"
-        )
-    parameters = {}
-    for key, schema in tool.required.items():
-        kind, values = schema.get("type"), schema.get("enum")
-        texts = values is None or (isinstance(values, list) and all(isinstance(value, str) for value in values))
-        if kind not in _KINDS or not texts or not key.isidentifier():
-            raise UserError(
-                f"parameter '{key:.60}' of tool '{tool.name}' of MCP server '{server.name}' is no text, number or "
-                f"truth value: name the other tools one by one as {server.name}/TOOL"
-            )
-        described = str(schema.get("description", key))[:200]
-        parameters[key] = {"type": kind, "description": described} | ({} if values is None else {"enum": list(values)})
-    return Tool(tool.name, tool.description, parameters, _caller(server, tool.name), own=True)
+    """A server's tool, with all that its JSON schema allows; what is left out keeps the server's defaults."""
+    place = f"tool '{tool.name:.60}' of MCP server '{server.name}'"
+    if tool.name in RESERVED or not _NAME.fullmatch(tool.name):
+        raise UserError(f"{place} cannot be used: its name is taken or odd")
+    try:
+        return tool_of_schema(tool.name, tool.description, tool.schema, _caller(server, tool.name))
+    except ValueError as fault:
+        raise UserError(f"{place} has a broken schema: {fault}") from None
 
 
 def _caller(server: McpServer, tool: str) -> Callable[..., str]:

@@ -16,7 +16,7 @@ from marl.envs.chat import (
     TurnResult,
 )
 from marl.seeding import Stream, fold_int
-from scenarios.agent_hierarchy.calls import Call, Fault, parse, render
+from scenarios.agent_hierarchy.calls import Call, Fault, read, render
 from scenarios.agent_hierarchy.conversations import Conversation, OpenCall, chance, intended, text_number
 from scenarios.agent_hierarchy.guard import guarded
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
@@ -65,15 +65,11 @@ class HierarchyEnv(LanguageEnv):
         self._stack: list[OpenCall] = []
         self.task: Task
 
-    # Spaces
-
     def observation_space(self, agent: str) -> ConversationSpace:
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> ChatSpace:
         return self.action_spaces[agent]
-
-    # Episodes
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Begin the episode of a seed; without one, the next of those that follow the last seed."""
@@ -140,15 +136,16 @@ class HierarchyEnv(LanguageEnv):
         self._earned, self._illegal = 0.0, False
         self._turns += 1
         top.result.turns += 1
-        call = parse(action, top.role.tools)
+        calls = read(action, top.role.tools)
         text = action if isinstance(action, str) else ""
-        if isinstance(call, Call):
-            self._say(top, text, call)
+        if isinstance(calls, Fault):
+            self._add(top, top.said(text[:MAX_TEXT], ()))
+            call = self._corrected(top, action, calls)
+            if isinstance(call, Call):
+                self._execute(top, call)
         else:
-            self._say(top, text[:MAX_TEXT], None)
-            call = self._corrected(top, action, call)
-        if isinstance(call, Call):
-            self._execute(top, call)
+            self._add(top, top.said(text, calls))
+            self._go_on(top)
         self._enforce_budgets()
         if not self._over:
             self.agent_selection = self._stack[-1].role.name
@@ -195,8 +192,6 @@ class HierarchyEnv(LanguageEnv):
         other.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return other
 
-    # Calls
-
     def _corrected(self, top: OpenCall, action: str | None, fault: Fault) -> Call | Fault:
         """What the guard, if there is one, executes in the place of a text that is no legal call; else its refusal."""
         config = self.hierarchy.config
@@ -209,6 +204,16 @@ class HierarchyEnv(LanguageEnv):
         self.rewards[top.role.name] -= config.guard_price
         self._hear(top, "executed " + render(call, config.grammar))
         return call
+
+    def _go_on(self, top: OpenCall) -> None:
+        """Make the calls of the last turn that are still to be made, until one of them opens a conversation."""
+        while top.queue and not self._over and self._stack[-1] is top:
+            call, name = top.queue.popleft()
+            top.answering = name, call.name
+            if call.name == "answer" and top.several:
+                self._refuse(top, _INVALID if self._compact else "error: answer alone, once you have read the results")
+            else:
+                self._execute(top, call)
 
     def _execute(self, top: OpenCall, call: Call) -> None:
         if call.name == "answer":
@@ -242,7 +247,8 @@ class HierarchyEnv(LanguageEnv):
         if isinstance(relation, str) and (not top.role.covers(relation) or self._fails(top.role, call)):
             result, failed = NOTHING, False
         else:
-            result, failed = run(tool, call.arguments, self.task.knowledge, self.hierarchy.config.tool_seconds)
+            seconds, most = self.hierarchy.config.tool_seconds, self.hierarchy.config.tool_characters
+            result, failed = run(tool, call.arguments, self.task.knowledge, seconds, most)
         if failed:
             self.infos[top.role.name]["tool_error"] = result
         self._hear(top, result)
@@ -279,7 +285,7 @@ class HierarchyEnv(LanguageEnv):
     def _instruction(self, role: Role) -> str:
         if self._compact:
             return role.name
-        return f"You are {role.name}. Every message of yours is one JSON call of a tool: {', '.join(role.tools)}."
+        return f"You are {role.name}. Every message of yours is one call of a tool: {', '.join(role.tools)}."
 
     def _request(self, new: OpenCall, caller: OpenCall | None, task: str) -> str:
         """What a role sees of its task, of the question, and of what its caller has seen."""
@@ -331,6 +337,7 @@ class HierarchyEnv(LanguageEnv):
         caller = self._stack[-1]
         caller.result.cost += closed.result.cost
         self._hear(caller, text)
+        self._go_on(caller)
 
     def _is_right(self, closed: OpenCall, text: str) -> bool | None:
         if closed.result.level == 0 or closed.role.options.final:
@@ -348,20 +355,11 @@ class HierarchyEnv(LanguageEnv):
         # A byte-level tokenizer makes about one token of three characters.
         conversation.size += content.count(" ") + 2 if self._compact else len(content) // 3 + 2
 
-    def _say(self, top: OpenCall, text: str, call: Call | None) -> None:
-        message: Message = {"role": "assistant", "content": text}
-        top.called = call is not None
-        if call is not None:
-            message["call"], message["number"] = call._asdict(), top.result.turns
-        self._add(top, message)
-
     def _hear(self, top: OpenCall, text: str) -> None:
-        message: Message = {"role": "tool", "content": text}
-        if top.called:
-            message["call_id"] = top.result.turns
+        if top.answering is not None:
             top.made += 0 if text == NOTHING else top.pending
             top.pending = 0
-        self._add(top, message)
+        self._add(top, top.heard(text))
 
     def _refuse(self, top: OpenCall, reason: str) -> None:
         self._invalid += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,16 +11,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from marl.envs.chat import Message
 from marl.errors import UserError
 from marl.policies.language.base import Request, Transcript
+from marl.policies.language.chat import ChatSpeller
 from marl.policies.language.continuing import Continuation
 from marl.policies.language.lora import adapter_names, adapter_parameters, load_parameters
+from marl.policies.language.reading import Reader
 from marl.policies.language.scoring import Scorer
 from marl.policies.language.weights import load_folder, with_adapters
-
-#: A conversation that every chat template can spell, to find out how it goes on after an assistant's turn.
-_BEFORE: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
 
 
 class HfPolicy:
@@ -37,9 +34,13 @@ class HfPolicy:
         temperature: of sampling.
         seed: of the adapters' first weights.
         cache_gigabytes: of keys and values that are kept between turns at most; what is beyond is read again.
+        template: a file with the chat template to use in the place of the folder's, or ``plain`` for one of ours.
+        template_options: further variables of the template, such as ``enable_thinking``.
+        parser: ``module:function`` of somebody's own that reads calls (``reading.Reader``).
 
     Raises:
-        UserError: the folder cannot be loaded, or its tensors are not those of the model that it names.
+        UserError: the folder cannot be loaded, its tensors are not those of the model that it names, or its chat
+            template loses what is said.
     """
 
     trainable = True
@@ -56,10 +57,13 @@ class HfPolicy:
         temperature: float = 1.0,
         seed: int = 0,
         cache_gigabytes: float = 2.0,
+        template: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        parser: str | None = None,
     ):
         self.max_tokens, self.temperature = max_tokens, temperature
         self._device = torch.device(device)
-        self._causal, self._tokenizer = load_folder(folder, dtype)
+        self._causal, self._tokenizer = load_folder(folder, dtype, template)
         self._names = {} if lora_rank is None else adapter_names(roles)
         model: Any = self._causal
         if lora_rank is not None:
@@ -67,8 +71,9 @@ class HfPolicy:
         self.module: torch.nn.Module = model.to(self._device).eval()
         self._own = {role: adapter_parameters(self.module, name) for role, name in self._names.items()}
         self.scorer = Scorer(self._causal)
-        self._spelt = lru_cache(maxsize=16_384)(self._spell)
-        self._tail = self._find_tail()
+        #: Spells conversations.
+        self.chat = ChatSpeller(self._tokenizer, folder, template_options)
+        self._reader = Reader(parser, self._tokenizer)
         self._ends = self._find_ends(folder)
         pad, budget = self._tokenizer.pad_token_id or 0, int(cache_gigabytes * 1e9)
         self._continuation = Continuation(self._causal, self.scorer, pad, temperature, budget)
@@ -153,64 +158,37 @@ class HfPolicy:
             transcripts, keys = [each.transcript for each in asked], [each.key for each in asked]
             self.speak(role, transcripts, keys, self.max_tokens, greedy, self._ends)
             for number, transcript in zip(numbers, transcripts, strict=True):
-                start, end = transcript.spans[-1]
-                texts[number] = self.text(transcript.ids[start:end])
+                texts[number] = self._said_in(transcript, requests[number].turn.tools)
         return [texts[number] for number in range(len(requests))]
 
+    def _said_in(self, transcript: Transcript, tools: Sequence[Mapping[str, Any]]) -> str:
+        """What the last turn says, its calls in the form that every world reads."""
+        start, end = transcript.spans[-1]
+        ids = transcript.ids[start:end]
+        text = self.text(ids)
+        return self._reader.read(text, ids, transcript.ids[:start], tools)
+
     def text(self, ids: Sequence[int]) -> str:
-        """What ids say; marks are left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """What ids say; of the marks those are left in that belong to thoughts and calls."""
+        return self.chat.text(ids)
 
     def said(self, text: str) -> list[int]:
         """The ids of a turn that somebody else has written, its end mark included, as if it had been sampled."""
-        return [*self._spelt(text), self._ends[0]]
+        ids, end = self.chat.said(text)
+        return [*ids, self._ends[0] if end is None else end]
 
     def hear(self, request: Request) -> None:
         """Bring a transcript up to date: what is new is spelt as the chat template spells it, nothing is made anew."""
-        transcript, messages = request.transcript, request.turn.messages
-        new = [_plain(message) for message in messages[transcript.read :]]
-        if transcript.read == 0:
-            text = self._template(new, request.turn.tools, prompt=True)
-        else:
-            start = self._template(_BEFORE, (), prompt=False)
-            whole = self._template([*_BEFORE, *new], (), prompt=True)
-            if not whole.startswith(start):
-                raise UserError("the model's chat template rewrites earlier turns: use one that only appends")
-            text = self._rest_of_turn(transcript) + whole[len(start) :]
-        transcript.hear(self._spelt(text))
-        transcript.read = len(messages) + 1
-
-    def _rest_of_turn(self, transcript: Transcript) -> str:
-        """What the template puts behind an assistant's text, without the end mark if that was sampled."""
-        ended = bool(transcript.ids) and transcript.ids[-1] in self._ends
-        mark = self._tokenizer.decode([transcript.ids[-1]]) if ended else ""
-        return self._tail.removeprefix(mark)
+        self.chat.hear(request)
 
     def _find_ends(self, folder: Path) -> list[int]:
-        """Marks that end a turn: the template's own, if it is one token, and those that the model names."""
-        found: list[int] = []
-        first = self._spell(self._tail)[:1]
-        added = self._tokenizer.added_tokens_decoder
-        if first and first[0] in added and added[first[0]].special:
-            found.append(first[0])
+        """Marks that end a turn: the template's own, and those that the model names."""
+        found = list(self.chat.ends)
         for named in (self._causal.generation_config.eos_token_id, self._tokenizer.eos_token_id):
             found += named if isinstance(named, list) else [] if named is None else [int(named)]
         if not found:
             raise UserError(f"nothing ends a turn in {folder}: name an eos_token in its tokenizer_config.json")
         return list(dict.fromkeys(found))
-
-    def _find_tail(self) -> str:
-        spelt = self._template(_BEFORE, (), prompt=False)
-        return spelt[spelt.rindex("reply") + len("reply") :]
-
-    def _template(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], prompt: bool) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) or None, add_generation_prompt=prompt, tokenize=False
-        )
-        return text
-
-    def _spell(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def sample_as(
         self,
@@ -251,8 +229,3 @@ class HfPolicy:
         """Add a sampled turn to each transcript, which keeps what was read of it; arguments as of ``sample_as``."""
         self._select(role)
         self._continuation.speak(transcripts, keys, steps, greedy, ends)
-
-
-def _plain(message: Message) -> Message:
-    """A message as chat templates know it."""
-    return {"role": message["role"], "content": message["content"]}

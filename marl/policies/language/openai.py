@@ -139,16 +139,14 @@ class OpenAIPolicy:
 def spelt(message: Message) -> dict[str, Any]:
     """A message as servers take it: an executed call as ``tool_calls``, its result with the same id."""
     role, content = message["role"], message["content"]
-    if role == "assistant" and "call" in message:
-        function = {"name": message["call"]["name"], "arguments": json.dumps(message["call"]["arguments"])}
-        number = message["number"]
-        return {
-            "role": role,
-            "content": None,
-            "tool_calls": [{"id": f"call_{number}", "type": "function", "function": function}],
-        }
-    if role == "tool" and "call_id" in message:
-        return {"role": role, "content": content, "tool_call_id": f"call_{message['call_id']}"}
+    if role == "assistant" and "tool_calls" in message:
+        calls = []
+        for call in message["tool_calls"]:
+            function = call["function"] | {"arguments": json.dumps(call["function"]["arguments"])}
+            calls.append({**call, "id": f"call_{call['id']}", "function": function})
+        return {"role": role, "content": None, "tool_calls": calls}
+    if role == "tool" and "tool_call_id" in message:
+        return {"role": role, "content": content, "tool_call_id": f"call_{message['tool_call_id']}"}
     return {"role": "user" if role == "tool" else role, "content": content}
 
 

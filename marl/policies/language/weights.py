@@ -12,6 +12,18 @@ import torch
 from safetensors import SafetensorError
 
 from marl.errors import UserError
+from marl.files import read_text
+
+#: Of a chat template.
+_MAX_TEMPLATE = 1_000_000
+#: A chat template for models that have none: speakers by name, a line each, the model's turns ended by its end mark.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ m['content'] + '\n\n' }}"
+    "{% elif m['role'] == 'assistant' %}{{ 'Assistant:\n' + m['content'] + eos_token + '\n' }}"
+    "{% else %}{{ 'User:\n' + m['content'] + '\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
+)
 
 
 def libraries(adapters: bool) -> tuple[Any, Any]:
@@ -25,12 +37,13 @@ def libraries(adapters: bool) -> tuple[Any, Any]:
     return transformers, peft
 
 
-def load_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
+def load_folder(folder: Path, dtype: str, template: str | None = None) -> tuple[Any, Any]:
     """Model and tokenizer of a local folder; nothing is ever downloaded.
 
     Args:
         folder: with ``config.json``, weights and tokenizer.
         dtype: the name of torch's type that the weights are to have.
+        template: a file with a chat template in the place of the tokenizer's own, or ``plain``; None: its own.
 
     Raises:
         UserError: the folder holds no model, or cannot be read; tensors of the model are not in it, it has others, or
@@ -55,8 +68,15 @@ def load_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
     _refuse_other_tensors(folder, type(model).__name__, report)
+    if template is not None:
+        tokenizer.chat_template = PLAIN_TEMPLATE if template == "plain" else read_text(Path(template), _MAX_TEMPLATE)
     if tokenizer.chat_template is None:
-        raise UserError(f"the tokenizer in {folder} has no chat template: use a model that was made for chats")
+        raise UserError(
+            f"the tokenizer in {folder} has no chat template: name one by algorithm.policy.template=FILE.jinja, or "
+            "'plain'"
+        )
+    if not isinstance(tokenizer.chat_template, str):
+        raise UserError(f"the tokenizer in {folder} has several chat templates: name one by algorithm.policy.template")
     return model, tokenizer
 
 

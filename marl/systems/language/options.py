@@ -46,6 +46,15 @@ class HfPolicyConfig(Frozen):
     cache_gigabytes: float = Field(
         default=2.0, ge=0.0, description="of keys and values that are kept between turns; what is beyond is read again"
     )
+    template: str | None = Field(
+        default=None, description="a file with a chat template in the place of the folder's, or 'plain' for one of ours"
+    )
+    template_options: dict[str, Any] = Field(
+        default_factory=dict, description="further variables of the chat template, such as enable_thinking"
+    )
+    parser: str | None = Field(
+        default=None, description="module:function of your own that reads calls: text -> list of name and arguments"
+    )
 
 
 class OpenAIPolicyConfig(Frozen):

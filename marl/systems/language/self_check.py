@@ -53,6 +53,8 @@ def check_scoring(
         local = model.local if isinstance(model, ServedPolicy) else model
         if isinstance(local, HfPolicy) and id(local) not in checked:
             checked.add(id(local))
+            for note in local.chat.form.notes:
+                echo(f"the model's chat template: {note}")
             echo(check_policy(local, role, _opening(world)))
 
 

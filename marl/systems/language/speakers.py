@@ -91,7 +91,7 @@ def build_speakers(
     options = {unit: config.roles.get(roles[0], config.policy) for unit, roles in members.items()}
     tiny = next((each for each in options.values() if isinstance(each, TinyPolicyConfig)), None)
     tokenizer = make_tokenizer(world, tiny) if tiny is not None else None
-    built: dict[PolicyConfig, LanguagePolicy] = {}
+    built: list[tuple[PolicyConfig, LanguagePolicy]] = []
     bodies: dict[str, AdaptedPolicy] = {}
     policies: dict[str, LanguagePolicy] = {}
     units: list[Unit] = []
@@ -115,10 +115,12 @@ def build_speakers(
             model = _tiny(world, config, chosen, unit, tokenizer, seed)
         else:
             # One server, script or frozen body serves all that name it; adapters are its own affair.
-            if chosen not in built:
+            made = next((policy for options_of, policy in built if options_of == chosen), None)
+            if made is None:
                 users = [role for name, several in members.items() if options[name] == chosen for role in several]
-                built[chosen] = _other(world, config, chosen, users, seed, device)
-            model = built[chosen]
+                made = _other(world, config, chosen, users, seed, device)
+                built.append((chosen, made))
+            model = made
         policies |= dict.fromkeys(roles, model)
         learning = [role for role in roles if role not in config.frozen and (not entry_only or role == world.roles[0])]
         if learning and model.trainable:

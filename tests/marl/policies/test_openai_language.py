@@ -82,10 +82,12 @@ def test_text_tools_and_parameters(server: Server) -> None:
 
 
 def test_executed_calls_become_tool_calls_with_matching_ids() -> None:
-    call = {"name": "cache", "arguments": {"relation": "r1", "entity": "e2"}}
-    sent = spelt({"role": "assistant", "content": "cache r1 e2", "call": call, "number": 3})
-    assert sent["content"] is None and json.loads(sent["tool_calls"][0]["function"]["arguments"]) == call["arguments"]
-    back = spelt({"role": "tool", "content": "e9", "call_id": 3})
+    function = {"name": "cache", "arguments": {"relation": "r1", "entity": "e2"}}
+    call = {"id": "3", "type": "function", "function": function}
+    sent = spelt({"role": "assistant", "content": "cache r1 e2", "tool_calls": [call]})
+    assert sent["content"] is None
+    assert json.loads(sent["tool_calls"][0]["function"]["arguments"]) == function["arguments"]
+    back = spelt({"role": "tool", "content": "e9", "tool_call_id": "3", "name": "cache"})
     assert back["tool_call_id"] == sent["tool_calls"][0]["id"]
     assert spelt({"role": "tool", "content": "invalid"}) == {"role": "user", "content": "invalid"}
 

@@ -59,11 +59,10 @@ def flood(text: str) -> str:
     """Says too much."""
     return text * 100_000
 
-if "lists" in sys.argv:
-    @server.tool()
-    def total(numbers: list[int]) -> int:
-        """Add many numbers."""
-        return sum(numbers)
+@server.tool(name="add-many")
+def total(numbers: list[int], more: dict[str, int] | None = None, start: int = 0) -> int:
+    """Add many numbers."""
+    return start + sum(numbers) + sum((more or {}).values())
 
 if "reserved" in sys.argv:
     @server.tool()
@@ -94,9 +93,9 @@ def stdio(script: str) -> Iterator[McpServer]:
 
 def test_tools_are_listed_and_called(stdio: McpServer) -> None:
     tools = {tool.name: tool for tool in stdio.tools}
-    assert set(tools) == {"capital", "add", "slow", "die", "raises", "flood"}
+    assert set(tools) == {"capital", "add", "slow", "die", "raises", "flood", "add-many"}
     assert tools["capital"].description == "Name the capital of a country."
-    assert list(tools["capital"].required) == ["country"]  # what has a default is left to the server
+    assert tools["capital"].schema["required"] == ["country"] and "style" in tools["capital"].schema["properties"]
     assert stdio.call("capital", {"country": "France"}).strip() == "Paris"
     assert stdio.call("add", {"a": 2, "b": 40}) == "42"
 
@@ -144,7 +143,7 @@ def test_streamable_http(script: str) -> None:
 
 def graph(script: str, *tools: str, words: tuple[str, ...] = ()) -> dict[str, object]:
     servers = {"box": {"command": [sys.executable, script, *words]}}
-    roles = {"p": {"calls": ["w"]}, "w": {"tools": list(tools)}}
+    roles = {"p": {"calls": ["w"]}, "w": {"tools": list(tools), "turns": 8}}
     return {"graph": {"entry": "p", "roles": roles, "servers": servers}, "tool_seconds": 20.0, "context": 5000}
 
 
@@ -158,7 +157,9 @@ def test_roles_use_them_like_any_tool(script: str) -> None:
     env.step('{"name": "add", "arguments": {"a": "two", "b": 3}}')
     assert env.observe("w")[-1]["content"] == "invalid"
     env.step("flood xy")
-    assert len(env.observe("w")[-1]["content"]) == 500
+    assert env.observe("w")[-1]["content"] == "xy" * 250 + " [cut: 500 of 200,000 characters]"
+    env.step('{"name": "add-many", "arguments": {"numbers": [1, 2], "more": {"x": 4}}}')
+    assert env.observe("w")[-1]["content"] == "7"
     env.step("raises x")
     assert "error: tool raises: " in env.observe("w")[-1]["content"] and env.infos["w"]["tool_error"]
     env.step("answer e1")
@@ -171,7 +172,6 @@ def test_roles_use_them_like_any_tool(script: str) -> None:
         (("box/nothing",), (), "offers no tool 'nothing'"),
         (("chest/add",), (), "names no server"),
         (("box/add", "box/*"), (), "two tools called 'add'"),
-        (("box/*",), ("lists",), "'numbers' of tool 'total'"),
         (("box/*",), ("reserved",), "'reset' of MCP server 'box'"),
     ],
 )

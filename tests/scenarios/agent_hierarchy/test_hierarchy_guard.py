@@ -133,15 +133,16 @@ READ = (
     "echo: hi",
 )
 REFUSED = (
+    f"<tool_call>{HI[:-2]}</tool_call>",
+    f"<tool_call>{HI}</tool_call> [TOOL_CALLS][{HI}]",
+    "<tool_call>ehco\n<arg_key>message</arg_key>\n<arg_value>hi</arg_value>\n</tool_call>",
+    "<tool_call>echo\n<arg_key>message</arg_key>hi</tool_call>",
+    "<tool_call><function=echo><parameter=message>hi</function></tool_call>",
+    '<|tool_call_start|>[echo("hi")]<|tool_call_end|>',
+    '<|tool_call_start|>[echo(message=f"hi")]<|tool_call_end|>',
     f"<think>{HI}",
     f"I answer: no shout, {HI}",
     f'[{HI},{{"name":"shout","arguments":{{"message":"hi"}}}}]',
-    '{"name":"echo","parameters":{"message":"hi"}}',
-    '{"type":"function","function":{"name":"echo","arguments":"{\\"message\\":\\"hi\\"}"}}',
-    '[TOOL_CALLS]echo[ARGS]{"message":"hi"}',
-    '<|tool_call_start|>[echo(message="hi")]<|tool_call_end|>',
-    "<tool_call>echo\n<arg_key>message</arg_key>\n<arg_value>hi</arg_value>\n</tool_call>",
-    "<tool_call>\n<function=echo>\n<parameter=message>\nhi\n</parameter>\n</function>\n</tool_call>",
     "Action: echo\nAction Input: hi",
     "I should answer the user by calling echo with hi",
     "The answer may be found: shout hi",
@@ -184,7 +185,7 @@ def test_a_refusal_of_the_guard_is_an_invalid_turn_at_the_price_of_one() -> None
     env.reset(seed=0)
     env.step("<tool_call>ask <arg_key>agent</arg_key><arg_value>north</arg_value></tool_call>")
     assert env.agent_selection == "planner" and env.rewards["planner"] == -config.costs.invalid
-    assert env.observe("planner")[-1]["content"] == "error: a call in a form that is not known"
+    assert env.observe("planner")[-1]["content"] == "error: missing argument 'task' of ask"
     while env.turn() is not None:
         env.step("answer e1")
     assert (env.outcome().metrics["invalid_actions"], env.outcome().metrics["corrections"]) == (1.0, 0.0)

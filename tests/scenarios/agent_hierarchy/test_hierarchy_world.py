@@ -14,6 +14,7 @@ from marl.errors import UserError
 from marl.plugins import trust
 from marl.testing import check_aec
 from scenarios.agent_hierarchy.config import ExpertConfig, GraphConfig, HierarchyConfig
+from scenarios.agent_hierarchy.conversations import answered
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names, load_graph
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
@@ -237,4 +238,4 @@ def test_expert_options_are_used() -> None:
     perfect = ExpertConfig(prefers_first=0.0, prefers_cache=0.0, stops_early=0.0, useless_check=0.0)
     env = make(expert=perfect.model_dump(), tasks={"hops": [3]})
     play(env, Expert(env.hierarchy), 1)
-    assert not any(m.get("call", {}).get("name") == "check" for c in env._conversations for m in c.messages)
+    assert not any(call.name == "check" for c in env._conversations for call, _ in answered(c.messages))
