@@ -64,7 +64,7 @@ Echo = Callable[[str], None]
 
 def make(scenario: str, preset: str | None = None, copies: int = 1, device: str = "cpu", **options: Any) -> BatchedEnv:
     """A batched world of ``copies`` copies. Raises ``UserError``."""
-    trust_named_in([scenario])
+    trust_named_in([scenario, *_texts(options)])
     config = configure(scenario, preset=preset, options=options, overrides=[f"device={device}"])
     return load_scenario(scenario).make(config.world, copies, device_of(config))
 
@@ -92,7 +92,7 @@ def parallel_env(
         newcomers: slots are filled again after their agents left (``marl.envs.pettingzoo.ParallelFace``).
         options: as above.
     """
-    trust_named_in([scenario, *overrides])
+    trust_named_in([scenario, *overrides, *_texts(options)])
     found = load_scenario(scenario)
     base = [] if policy is None else [nested(key, attrgetter(key)(policy.config), "policy") for key in found.bound]
     config = configure(scenario, preset=preset, options=options, overrides=overrides, base=base)
@@ -115,6 +115,16 @@ def parallel_env(
     return coordinated_face(env, coordination, newcomers=newcomers, rebuild=rebuild, name=scenario)
 
 
+def _texts(options: Mapping[str, Any]) -> list[str]:
+    """The texts among options and within them, which the user has named."""
+    found = []
+    for value in options.values():
+        if isinstance(value, Mapping):
+            found += _texts(value)
+        found += [text for text in (value if isinstance(value, list | tuple) else [value]) if isinstance(text, str)]
+    return found
+
+
 def train(
     scenario: str,
     *,
@@ -132,7 +142,7 @@ def train(
     preset, config: a preset's name, a configuration file, or both; see ``configure``. out: the folder, new or empty.
     live: show progress.
     """
-    trust_named_in([scenario, system or "", *overrides])
+    trust_named_in([scenario, system or "", *overrides, *_texts(options)])
     resolved = configure(scenario, preset=preset, config=config, system=system, options=options, overrides=overrides)
     return run.train(resolved, Path(out) if out is not None else None, echo, live)
 
@@ -192,7 +202,7 @@ def evaluate(
     What a run's policy cannot do without (``Scenario.bound``) comes from the run's configuration where neither options
     nor overrides say it.
     """
-    trust_named_in([scenario, *overrides])
+    trust_named_in([scenario, *overrides, *_texts(options)])
     found = load_scenario(scenario)
     builders = policies if isinstance(policies, Mapping) else policy_builders(found, policies, echo)
     if not builders:
@@ -257,7 +267,7 @@ def tune(
 
     search: how long, see ``tuning.SearchConfig``. out: the folder, new or empty.
     """
-    trust_named_in([scenario, *overrides])
+    trust_named_in([scenario, *overrides, *_texts(options)])
     config = configure(scenario, preset=preset, options=options, overrides=overrides)
     chosen = tuning.SearchConfig.model_validate(dict(search or {}))
     return tuning.tune(config, tunable, chosen, Path(out) if out is not None else None, echo, progress)

@@ -212,18 +212,23 @@ def demo(
     line(f"open {done.report} in a browser")
 
 
-@app.command()
+@app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)
 def check(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(metavar="SCENARIO|MODULE:NAME", help="A scenario, or what makes an environment.")
     ],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each of the runs that are compared.")] = 500,
     preset: Annotated[str | None, typer.Option(help="Of a scenario; by default its own.")] = None,
+    trusted: TrustOption = None,
 ) -> None:
     """Look for faults in a scenario, a batched world or any PettingZoo environment; exit code 1 if there are some."""
     from marl.testing.command import cli_check
 
-    report = cli_check(what, steps, preset)
+    trust(*(trusted or []))
+    # Only a scenario has options; of all else the words are left over, and refused as such.
+    words = scenario_options(context, what) if context.args else {}
+    report = cli_check(what, steps, preset, words)
     line(str(report))
     if not report.ok:
         raise typer.Exit(1)

@@ -71,6 +71,7 @@ def scenario_options(context: typer.Context, scenario: str, lists: bool = False)
     declared = found.options
     flags = [option.flag for option in declared]
     switches = [option.flag for option in declared if option.switch]
+    pairs = [option.flag for option in declared if option.pairs]
     compound = [option.flag for option in declared if found.is_compound(option.key)]
     known = flags + [flag for parameter in context.command.params for flag in parameter.opts if flag.startswith("--")]
     options: dict[str, Any] = {}
@@ -90,6 +91,14 @@ def scenario_options(context: typer.Context, scenario: str, lists: bool = False)
             else:
                 raise UserError(f"option {flag} needs a value")
         name = flag.removeprefix("--").replace("-", "_")
+        if flag in pairs:
+            key, equals, value = value.partition("=")
+            if not equals or not key:
+                raise UserError(f"option {flag} takes KEY=VALUE, not '{key}'")
+            if key in options.setdefault(name, {}):
+                raise UserError(f"option {flag} gives '{key}' twice")
+            options[name][key] = parse_scalar(value, flag)
+            continue
         if name in options:
             raise UserError(f"option {flag} is given twice")
         several = lists and flag not in compound and "," in value and value[:1] not in ("[", "{", '"', "'")

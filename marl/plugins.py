@@ -70,6 +70,17 @@ def check_program(program: str, place: str) -> None:
         raise UserError(f"{place} starts the program {program[:80]!r}: to let it, add --trust {program[:80]!r}")
 
 
+def check_code(texts: Iterable[str], place: str) -> None:
+    """Raise ``UserError`` unless the user named every module that texts of a file name as ``module:object``."""
+    for text in texts:
+        for match in _REFERENCE.finditer(_URL.sub("", text)):
+            package = match[1].partition(".")[0]
+            if package not in _packages:
+                raise UserError(
+                    f"{place} names the code '{text[:80]}' and you did not: if it is to be run, add --trust {package}"
+                )
+
+
 def load_reference(reference: str, kind: type[Kind]) -> Kind:
     """The object ``module:object``; modules beside the present folder are found too.
 

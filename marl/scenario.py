@@ -39,6 +39,7 @@ class Option:
     switch: what the flag sets when it stands alone, by key; empty: it needs a value.
     also: what it sets besides, by key: what the value before it needed and this one may not know.
     endings: the end of a value, in small letters -> the key that is set instead where a value ends so.
+    pairs: its value is KEY=VALUE, and it may be repeated; together they are the mapping that ``key`` gets.
     """
 
     flag: str
@@ -47,6 +48,7 @@ class Option:
     switch: Mapping[str, Any] = field(default_factory=dict)
     also: Mapping[str, Any] = field(default_factory=dict)
     endings: Mapping[str, str] = field(default_factory=dict)
+    pairs: bool = False
 
     def key_of(self, value: Any) -> str:
         """The configuration key that a value sets."""
@@ -206,6 +208,9 @@ class Scenario:
     maps: () -> the names of the shipped maps or networks. tunables: by name, for ``marl tune``.
     held_out: (world configuration) -> the same kind of world with instances that training never meets. Seeds of
         training and evaluation never overlap; a world that draws maps from a pool changes the pool here.
+    shown: (world configuration) -> the one with which an episode is recorded, where a world keeps pictures only then.
+    environment: (world configuration) -> what makes the PettingZoo environment within the world, which ``marl check``
+        looks at too; None: there is none.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
     language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
     coordinated: (world configuration, the run's coordination) -> the world configuration; for worlds that guide, tell
@@ -236,6 +241,8 @@ class Scenario:
     maps: Callable[[], list[str]] = list
     tunables: Mapping[str, Tunable] = field(default_factory=dict)
     held_out: Callable[[Any], Any] = lambda config: config
+    shown: Callable[[Any], Any] = lambda config: config
+    environment: Callable[[Any], Callable[[], Any]] | None = None
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config

@@ -31,6 +31,7 @@ LISTED = {
     "docs/your_own.md": 7,
     "docs/your_own_modules.md": 7,
     "scenarios/miniatures/README.md": 3,
+    "scenarios/pettingzoo/README.md": 5,
     "scenarios/traffic_signals/README.md": 3,
     "scenarios/vmas_tasks/README.md": 3,
 }
@@ -109,6 +110,9 @@ TRAIN: Mapping[str, list[str]] = {
         "algorithm.warm_start.batch=4",
         "evaluation.every_iterations=0",
     ),
+    "pettingzoo": _set(
+        "total_steps=1", "copies=1", "algorithm.rollout=4", "algorithm.minibatches=1", "world.workers=none"
+    ),
     "traffic_signals": ["--seconds", "50", *_set("total_steps=1", "copies=1", "algorithm.rollout=5")],
     "miniatures": _set("total_steps=1", "copies=8"),
     "vmas_tasks": _set(
@@ -120,6 +124,7 @@ EPISODE: Mapping[str, list[str]] = {
     "lifelong_mapf": ["--horizon", "8"],
     "cav_merging": ["--horizon", "8"],
     "agent_hierarchy": _set("world.max_turns=8"),
+    "pettingzoo": ["--horizon", "6", *_set("world.workers=none")],
     "traffic_signals": ["--seconds", "50"],
     "miniatures": _set("world.coverage.horizon=8"),
     "vmas_tasks": ["--horizon", "8"],

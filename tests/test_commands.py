@@ -24,6 +24,7 @@ COMMANDS = {command.name or command.callback.__name__ for command in app.registe
 #: What a scenario needs beside the platform.
 NEEDS = {
     "cav_merging": "libsumo",
+    "pettingzoo": "mpe2",
     "traffic_signals": "sumo_rl",
     "vmas_tasks": "vmas",
     "agent_hierarchy": "transformers",

@@ -33,6 +33,9 @@ class ScenarioCommand(typer.core.TyperCommand):
         """The scenario that a line names, by itself or by a policy of it. Raises ``UserError`` for an unknown one."""
         if said.get("scenario"):
             return str(said["scenario"])
+        checked = str(said.get("what") or ":")
+        if ":" not in checked:
+            return checked
         policy = said.get("policy")
         if policy:
             from marl.api import scenario_of

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import gymnasium
 
 from marl.errors import UserError, nearest
 
@@ -18,6 +21,25 @@ def import_factory(spec: str) -> Callable[..., Any]:
         raise UserError(f"'{spec}' is not callable: it has to be a function or class that makes an environment")
     made: Callable[..., Any] = target
     return made
+
+
+def import_environment(spec: str) -> Callable[..., Any]:
+    """What makes the environment that ``MODULE:FACTORY`` names, or ``MODULE:ID`` where the module registers the ID.
+
+    Args:
+        spec: a module, a colon, and a callable in it, or the name by which ``gymnasium.make`` knows an environment once
+            the module is imported.
+
+    Raises:
+        UserError: there is neither.
+    """
+    try:
+        return import_factory(spec)
+    except UserError:
+        name = spec.partition(":")[2]
+        if name not in gymnasium.registry:
+            raise
+        return partial(gymnasium.make, name, disable_env_checker=True)
 
 
 def import_object(spec: str) -> Any:

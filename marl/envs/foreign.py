@@ -1,4 +1,4 @@
-"""Somebody's PettingZoo environment as a ``BatchedEnv``: B copies of it in worker processes."""
+"""Somebody's environment as a ``BatchedEnv``: B copies of it in worker processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
@@ -23,7 +22,7 @@ _SEED_MASK = 0x7FFFFFFF
 
 
 def from_parallel(
-    factory: Callable[[], ParallelEnv[Any, Any, Any]] | str,
+    factory: Callable[[], Any] | str,
     copies: int,
     *,
     workers: int | None = None,
@@ -32,13 +31,16 @@ def from_parallel(
     metrics: Mapping[str, Metric] | None = None,
     state: bool = True,
     truncate_at_horizon: bool = False,
+    by_name: bool = False,
+    render: bool = False,
     device: torch.device | str = "cpu",
     timeout_s: float = 60.0,
 ) -> BatchedEnv:
-    """B copies of a PettingZoo ``ParallelEnv`` as one batched world.
+    """B copies of a PettingZoo environment, or of a Gymnasium or marlenv one, as one batched world.
 
-    factory: makes one environment; with workers, a function of a module (or a ``partial`` of one), or its name as
-        MODULE:FACTORY. The latter is the way for functions that cannot be pickled, as PettingZoo's ``parallel_env``.
+    factory: makes one environment (``marl.envs.adapters.kinds.as_parallel`` says of which kinds); with workers, a
+        function of a module (or a ``partial`` of one), or its name as MODULE:FACTORY. The latter is the way for
+        functions that cannot be pickled, as PettingZoo's ``parallel_env``.
     workers: processes; None: one per core, at most one per copy; 0: all in this process. The results are the same.
     horizon: steps after which the agents alive are truncated; None: the environment's own ``max_cycles`` or the like.
     deterministic: an episode is a function of its seed and the actions; the world then gives snapshots, which are
@@ -49,6 +51,9 @@ def from_parallel(
         sees all observations.
     truncate_at_horizon: an end at the horizon is a truncation, whatever the environment calls it; for those that report
         their time limit as termination (``marl check`` names them).
+    by_name: agents of unlike names, but for the number at the end, are in groups of their own although their spaces are
+        equal, such as teams that play against each other.
+    render: keep pictures of every step for ``frame``.
     device: where the tensors go; the environments stay on the CPU.
     timeout_s: the longest that one step may take before its worker is replaced.
 
@@ -60,7 +65,9 @@ def from_parallel(
     Raises ``UserError`` for environments without ``possible_agents``, horizon, or spaces of fixed shape.
     """
     count = min(copies, os.cpu_count() or 1) if workers is None else workers
-    simulator = partial(ForeignSimulator, factory, horizon, tuple(metrics or ()), state, truncate_at_horizon)
+    simulator = partial(
+        ForeignSimulator, factory, horizon, tuple(metrics or ()), state, truncate_at_horizon, by_name, render
+    )
     pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
     foreign: ForeignSpec = pool.layout.info
     kind = with_abilities(ReplayableForeignEnv if deterministic else ForeignEnv, foreign.abilities)
@@ -80,6 +87,8 @@ class ForeignEnv(BatchedEnv):
         own = dict(metrics or {})
         self.pool, self.copies, self.device = pool, pool.copies, device
         self._foreign = foreign
+        #: Groups with a return of their own; a lone group's is that of all.
+        self._apart = tuple(foreign.groups) if len(foreign.groups) > 1 else ()
         self.spec = EnvSpec(
             agents=foreign.agents,
             groups=foreign.groups,
@@ -91,6 +100,7 @@ class ForeignEnv(BatchedEnv):
             metrics=own
             | {
                 "return": Metric("1", "higher", "sum of rewards over the episode, mean over agents"),
+                **{f"return_{group}": Metric("1", "higher", f"the same of group {group}") for group in self._apart},
                 "length_steps": Metric("step", "neither", "length of the episode"),
                 "lost": Metric("1", "lower", "episode cut short by the loss of its worker"),
             },
@@ -100,7 +110,8 @@ class ForeignEnv(BatchedEnv):
         self._seed = torch.zeros(self.copies, dtype=torch.int64)
         self._episode = torch.zeros_like(self._seed)
         self._time = torch.zeros_like(self._seed)
-        self._return = torch.zeros(self.copies)
+        #: Of each agent, ``[B, N]``.
+        self._return = torch.zeros(self.copies, self.spec.n_agents)
         self.abilities = foreign.abilities
         #: Some agent's episode ended in the last step, so that there are last views.
         self.any_ended = False
@@ -120,7 +131,7 @@ class ForeignEnv(BatchedEnv):
         lost = torch.from_numpy(self.pool.reset(chosen.numpy()))
         self._episode = torch.where(chosen | lost, self._episode, self._episode - 1)
         self._time = torch.where(chosen | lost, 0, self._time)
-        self._return = torch.where(chosen | lost, 0.0, self._return)
+        self._return = torch.where((chosen | lost).unsqueeze(1), 0.0, self._return)
         self._lost = torch.zeros_like(self._lost)
         self.any_ended = False
         self._before = self.current()
@@ -138,8 +149,10 @@ class ForeignEnv(BatchedEnv):
         out["truncated"] |= cut
         done = out["done"] | lost
         self._time = self._time + 1
-        self._return = self._return + out["reward"].mean(1)
-        metrics = {"return": self._return, "length_steps": self._time.float(), "lost": lost.float()}
+        self._return = self._return + out["reward"]
+        metrics = {"return": self._return.mean(1), "length_steps": self._time.float(), "lost": lost.float()}
+        for group in self._apart:
+            metrics[f"return_{group}"] = self._return[:, list(self.spec.groups[group])].mean(1)
         for k, name in enumerate(self._own_metrics):
             metrics[name] = torch.from_numpy(self.pool.outputs["metrics"][:, k].copy())
         self.any_ended = bool((out["terminated"] | out["truncated"]).any())
@@ -176,6 +189,15 @@ class ForeignEnv(BatchedEnv):
         self._seed_pool(self._episode + 1)
         self._lost |= torch.from_numpy(self.pool.ask(question))
 
+    def frame(self, ended: bool = False) -> Array:
+        """A picture of copy 0, uint8 ``[height, width, 3]``, of a world made with ``render``.
+
+        Args:
+            ended: the end of the episode that has just been finished; else the present moment.
+        """
+        frame: Array = self.pool.outputs["final_frame" if ended else "frame"][0].copy()
+        return frame
+
     def close(self) -> None:
         self.pool.close()
 
@@ -190,7 +212,7 @@ class ForeignEnv(BatchedEnv):
     def _begin(self, done: Tensor) -> TimeStep:
         self._episode = self._episode + done
         self._time = torch.where(done, 0, self._time)
-        self._return = torch.where(done, 0.0, self._return)
+        self._return = torch.where(done.unsqueeze(1), 0.0, self._return)
         return self.current()
 
     # Arrays

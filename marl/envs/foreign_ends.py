@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pettingzoo.utils import BaseParallelWrapper
 
 #: Attributes in which environments commonly keep their time limit.
@@ -21,18 +22,28 @@ LIMITS = (
     "_max_episode_steps",
     "_max_steps",
     "timestep_limit",
+    "step_limit",
 )
+#: Wrappers around an environment that are looked through; some environments make new ones at each look.
+_MAX_DEPTH = 40
 
 
 def declared_limit(env: Any) -> int | None:
-    """The time limit that an environment, or the one inside it, keeps in one of the usual attributes; else None."""
-    inner = getattr(env, "unwrapped", env)
-    held = getattr(inner, "env", None)
-    for owner in (env, inner, getattr(inner, "aec_env", None), held, getattr(held, "unwrapped", None)):
+    """The time limit that an environment, or one inside it, keeps in one of the usual attributes; else None.
+
+    Args:
+        env: looked through from the outside in, so that the limit of a wrapper comes before what it wraps.
+    """
+    owners = [env]
+    for owner in owners:
         for name in LIMITS:
             limit = getattr(owner, name, None)
-            if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-                return limit
+            if isinstance(limit, int | np.integer) and not isinstance(limit, bool) and limit > 0:
+                return int(limit)
+        inside = (getattr(owner, name, None) for name in ("aec_env", "env", "unwrapped"))
+        owners += [inner for inner in inside if inner is not None and all(inner is not other for other in owners)]
+        if len(owners) > _MAX_DEPTH:
+            break
     return None
 
 

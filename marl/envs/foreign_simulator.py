@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
-from pettingzoo import ParallelEnv
 
-from marl.envs.factories import import_factory
+from marl.envs.adapters.frames import fitted, frame_of
+from marl.envs.adapters.joint_view import JointView
+from marl.envs.adapters.kinds import as_parallel
+from marl.envs.adapters.plain_spaces import plain_spaces
+from marl.envs.factories import import_environment
 from marl.envs.foreign_abilities import Abilities, AbilitySpec
 from marl.envs.foreign_ends import Ends, declared_limit
 from marl.envs.native import MASK, choices, legal_mask, mask_in, to_native, without_mask
 from marl.envs.own_randomness import OwnRandomness
 from marl.envs.workers import Array, Block, Layout
 from marl.errors import UserError
+
+#: Observation space, action space and slots of each group.
+Members: TypeAlias = list[tuple[spaces.Space[Any], spaces.Space[Any], list[int]]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class ForeignSpec:
 
 
 class ForeignSimulator:
-    """Writes what a ``ParallelEnv`` returns into named arrays; an episode that ends is followed by the next at once.
+    """Writes what an environment returns into named arrays; an episode that ends is followed by the next at once.
+
+    Any kind of environment that ``as_parallel`` knows, with any spaces that ``plain_spaces`` takes.
 
     Actions: float64 [N, A] with A the largest flat size of an agent's action; exact for every integer below 2**53.
     Continuous actions are clipped to their bounds. An agent that disappears without a flag counts as terminated;
@@ -48,22 +56,29 @@ class ForeignSimulator:
     Agents alive at the horizon are truncated. An agent whose mask is empty, because it is not its turn, has its first
     action alone.
     metrics: figures of an episode that the environment gives with its end, in ``info["metrics"]`` of any agent.
-    state: take the environment's ``state()``, if it has one. truncate_at_horizon: see ``Ends``.
+    state: take the environment's ``state()``, if it has one; several groups without one get a ``JointView``. Where it
+        raises in a step that terminates all agents, the state before it stands in: nobody looks at the state after
+        such an end. truncate_at_horizon: see ``Ends``.
+    by_name: agents of unlike names are in groups of their own, although their spaces are equal.
+    render: pictures of every step, ``frame``, and of the end of an episode, ``final_frame``.
     Global random numbers are each simulator's own and seeded with every episode (``OwnRandomness``).
     """
 
     def __init__(
         self,
-        factory: Callable[[], ParallelEnv[Any, Any, Any]] | str,
+        factory: Callable[[], Any] | str,
         horizon: int | None,
         metrics: tuple[str, ...] = (),
         state: bool = True,
         truncate_at_horizon: bool = False,
+        by_name: bool = False,
+        render: bool = False,
     ):
-        self._metrics, self._wants_state = metrics, state
+        self._metrics, self._wants_state, self._by_name, self._shows = metrics, state, by_name, render
         self._randomness = OwnRandomness()
         with self._randomness:
-            self._env = (import_factory(factory) if isinstance(factory, str) else factory)()
+            made = (import_environment(factory) if isinstance(factory, str) else factory)()
+            self._env = plain_spaces(as_parallel(made))
             self._ends = Ends(self._env, truncate_at_horizon)
             self._look_around(horizon)
 
@@ -76,12 +91,17 @@ class ForeignSimulator:
         self._keys = list(agents)
         self._final: dict[int, Any] = {}
         self._final_state: Array | None = None
+        self._frame = self._final_frame = np.zeros((0, 0, 3), np.uint8)
+        self._last_state: Array | None = None
+        self._joint: JointView | None = None
         self._observations, infos = self._env.reset(seed=0)
         self._abilities = Abilities(self._env, self._keys, [self._env.action_space(key) for key in self._keys])
         self.spec = self._describe(infos, horizon)
         self._group_of = {slot: group for group, slots in self.spec.groups.items() for slot in slots}
         self._paths = {group: list(leaves(space)) for group, space in self.spec.observation_space.items()}
         self._infos: Mapping[Any, Any] = infos
+        if self._shows:
+            self._frame = frame_of(self._env)
         self._begin()
 
     @property
@@ -103,6 +123,8 @@ class ForeignSimulator:
         outputs |= {"reward": Block((n,), "float32"), "agent_id": Block((n,), "int64"), "done": Block((), "bool")}
         if self._metrics:
             outputs["metrics"] = Block((len(self._metrics),), "float32")
+        if self._shows:
+            outputs |= dict.fromkeys(("frame", "final_frame"), Block(self._frame.shape, "uint8"))
         outputs |= self._abilities.outputs()
         return Layout(Block((n, action_width(self.spec)), "float64"), outputs, self.spec, self._abilities.inputs())
 
@@ -142,10 +164,12 @@ class ForeignSimulator:
             self._alive[slot] = living
         if ended.any():
             self._final = {slot: self._observations.get(self._keys[slot]) for slot in acting if ended[slot]}
-            self._final_state = self._state()
+            self._final_state = self._state(needed=not self._terminated[acting].all())
             self._abilities.end()
         if not self._alive.any():
             self._done = True
+            if self._shows:
+                self._final_frame = frame_of(self._env)
             self._figures = self._read_metrics()
             self._reset_env(next_seed)
             self._start_agents()
@@ -167,8 +191,11 @@ class ForeignSimulator:
                 if group in self.spec.masked:
                     mask = self._mask(slot)
                     outputs[f"mask/{group}"][row] = True if mask is None else mask
+        if self._shows:
+            for name, frame in (("frame", frame_of(self._env)), ("final_frame", self._final_frame)):
+                outputs[name][...] = fitted(frame, outputs[name].shape)
         if self.spec.state_space is not None:
-            outputs["state"][...] = self._state()
+            outputs["state"][...] = self._last_state = self._state()
             if self._final_state is not None:
                 outputs["final_state"][...] = self._final_state
         self._abilities.write(outputs)
@@ -227,12 +254,25 @@ class ForeignSimulator:
             raise UserError(f"{self._env} ends an episode without info['metrics'] of {', '.join(missing)}")
         return [float(given[name]) for name in self._metrics]
 
-    def _state(self) -> Array | None:
+    def _state_space(self, members: Members) -> spaces.Box | None:
+        """Of the environment's own state; with several groups and no such state, all observations are the state."""
+        own = _state_space(self._env) if self._wants_state else None
+        if own is not None or len(members) == 1:
+            return own
+        # In the order of the groups, as critics of one group see it too.
+        self._joint = JointView({self._keys[slot]: without_mask(seen) for seen, _, slots in members for slot in slots})
+        return self._joint.space
+
+    def _state(self, needed: bool = True) -> Array | None:
         if self.spec.state_space is None:
             return None
+        if self._joint is not None:
+            return self._joint(self._observations)
         try:
             return np.asarray(self._env.state())
         except Exception as error:
+            if not needed:
+                return self._last_state
             raise UserError(
                 f"state() of {self._env} worked at first and now raises {type(error).__name__}: {str(error)[:200]}; "
                 "make the world without it: from_parallel(..., state=False)"
@@ -241,11 +281,12 @@ class ForeignSimulator:
     # Description
 
     def _describe(self, infos: Mapping[Any, Any], horizon: int | None) -> ForeignSpec:
-        members: list[tuple[spaces.Space[Any], spaces.Space[Any], list[int]]] = []
+        members: Members = []
         for slot, key in enumerate(self._keys):
             seen, acts = self._env.observation_space(key), self._env.action_space(key)
             for other_seen, other_acts, slots in members:
-                if seen == other_seen and acts == other_acts:
+                like = not self._by_name or _stem(self._agents[slots[0]]) == _stem(self._agents[slot])
+                if seen == other_seen and acts == other_acts and like:
                     slots.append(slot)
                     break
             else:
@@ -267,7 +308,7 @@ class ForeignSimulator:
             groups={name: tuple(slots) for name, (_, _, slots) in zip(names, members, strict=True)},
             observation_space={name: without_mask(seen) for name, (seen, _, _) in zip(names, members, strict=True)},
             action_space={name: acts for name, (_, acts, _) in zip(names, members, strict=True)},
-            state_space=_state_space(self._env) if self._wants_state else None,
+            state_space=self._state_space(members),
             masked=masked,
             horizon=horizon or declared_limit(self._env) or _no_limit(self._env),
             abilities=self._abilities.spec,
@@ -330,8 +371,13 @@ def _group_names(groups: list[list[str]]) -> list[str]:
     """The agents' common name without its number ('adversary' of adversary_0, adversary_1) if that is unique."""
     names = []
     for index, agents in enumerate(groups):
-        stems = {re.sub(r"[_-]?\d+$", "", agent) for agent in agents}
+        stems = {_stem(agent) for agent in agents}
         names.append(stems.pop() if len(stems) == 1 else f"group_{index}")
     if len(set(names)) == len(names) and all(names):
         return names
     return [f"group_{index}" for index in range(len(groups))]
+
+
+def _stem(agent: str) -> str:
+    """An agent's name without the number at its end."""
+    return re.sub(r"[_-]?\d+$", "", agent)

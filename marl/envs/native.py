@@ -140,6 +140,21 @@ def _nested(parts: Any, shape: tuple[int, ...]) -> Any:
     return tuple(_nested(parts, shape[1:]) if shape[1:] else next(parts) for _ in range(shape[0]))
 
 
+def zeros(space: spaces.Space[Any]) -> Any:
+    """A value of nothing, in the form of a space: zeros, the first value of a Discrete, an empty mask.
+
+    Args:
+        space: of an action or an observation.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: zeros(inner) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(zeros(inner) for inner in space.spaces)
+    if isinstance(space, spaces.Discrete):
+        return space.dtype.type(space.start)
+    return np.zeros(space.shape or (), space.dtype)
+
+
 def without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """PettingZoo's {"observation", "action_mask"} is the observation; other dicts lose the mask only.
 

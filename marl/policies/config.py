@@ -27,10 +27,10 @@ class Prior(Frozen):
 class NetworkConfig(Frozen):
     """One network: an encoder, hidden layers, and optionally a memory."""
 
-    encoder: Literal["mlp", "cnn", "choices"] = Field(
+    encoder: Literal["mlp", "cnn", "choices", "auto"] = Field(
         "mlp",
         description="mlp: all is flattened; cnn: windows are convolved first; choices: the rows of a Box [actions, F] "
-        "are scored one by one by the same layers",
+        "are scored one by one by the same layers; auto: cnn where there are images of bytes, else mlp",
     )
     inputs: tuple[str, ...] | None = Field(
         None, min_length=1, description="the parts of an observation that the network reads; null: all"

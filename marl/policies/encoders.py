@@ -44,7 +44,8 @@ def make_encoder(space: spaces.Space[Any], config: NetworkConfig, generator: tor
         space = _chosen(space, config.inputs)
     if config.encoder == "choices":
         return ChoiceEncoder(space, config, generator)
-    if config.encoder == "cnn":
+    pictures = config.encoder == "auto" and any(_is_picture(leaf) for _, leaf in _leaves(space, ()))
+    if config.encoder == "cnn" or pictures:
         return CnnEncoder(space, config, generator)
     return MlpEncoder(space, config, generator)
 
@@ -245,6 +246,10 @@ def _part(observation: Tree, path: Path) -> Tensor:
 
 def _is_image(leaf: spaces.Space[Any]) -> bool:
     return isinstance(leaf, spaces.Box) and not isinstance(leaf, BitWindow) and len(leaf.shape) == 3
+
+
+def _is_picture(leaf: spaces.Space[Any]) -> bool:
+    return _is_image(leaf) and _is_bytes(leaf)
 
 
 def _channels_first(image: spaces.Space[Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from marl.testing.trace import needs_arguments, takes_copies
 _BATCHES = (1, 2, 5)
 
 
-def cli_check(spec: str, steps: int = 500, preset: str | None = None) -> Report:
+def cli_check(
+    spec: str, steps: int = 500, preset: str | None = None, options: Mapping[str, Any] | None = None
+) -> Report:
     """Check a scenario's world, or what ``MODULE:FACTORY`` makes: a ``ParallelEnv``, an ``AECEnv``, or, where the
     factory takes ``copies``, a ``BatchedEnv``.
 
@@ -36,6 +38,7 @@ def cli_check(spec: str, steps: int = 500, preset: str | None = None) -> Report:
         spec: a scenario's name, ``MODULE:SCENARIO`` or ``MODULE:FACTORY``; modules of the present folder are found.
         steps: of each of the plays that are compared; of batched worlds at most 200.
         preset: of a scenario; by default its own.
+        options: of a scenario, by their Python names, such as ``{"agents": 8}`` for ``--agents 8``.
 
     Raises ``UserError`` if it cannot be imported or is something else. What the environment itself raises is a finding.
     """
@@ -48,11 +51,11 @@ def cli_check(spec: str, steps: int = 500, preset: str | None = None) -> Report:
                 f"'{spec[:80]}' is no scenario{nearest(spec, scenario_names())}, and names no factory: "
                 "write MODULE:FACTORY, such as my_package.world:parallel_env"
             )
-        return _check_scenario(spec, load_scenario(spec), steps, preset)
+        return _check_scenario(spec, load_scenario(spec), steps, preset, options)
     factory = import_object(spec)
     if isinstance(factory, Scenario):
         trust(spec)
-        return _check_scenario(spec, factory, steps, preset)
+        return _check_scenario(spec, factory, steps, preset, options)
     if preset is not None:
         raise UserError(f"'{spec}' is no scenario, so it has no preset '{preset}': leave --preset out")
     if not callable(factory):
@@ -68,14 +71,22 @@ def cli_check(spec: str, steps: int = 500, preset: str | None = None) -> Report:
         return report
 
 
-def _check_scenario(spec: str, scenario: Scenario, steps: int, preset: str | None) -> Report:
-    world = api.configure(spec, preset=preset).world
+def _check_scenario(
+    spec: str, scenario: Scenario, steps: int, preset: str | None, options: Mapping[str, Any] | None
+) -> Report:
+    world = api.configure(spec, preset=preset, options=options).world
 
     def make(copies: int, device: torch.device | str = "cpu") -> BatchedEnv:
         return scenario.make(world, copies, torch.device(device))
 
     report = check_batched(make, min(steps, 200), batches=_BATCHES, make_on=make)
     report.subject = spec if preset is None else f"{spec} ({preset})"
+    if scenario.environment is not None:
+        report.subject = ", ".join(str(value) for value in scenario.instance(world).values())
+        within = check_parallel(scenario.environment(world), steps)
+        report.findings += within.findings
+        report.skipped += within.skipped
+        report.steps += within.steps
     return report
 
 

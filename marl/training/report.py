@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from marl.config import AnyRunConfig
+from marl.errors import UserError
 from marl.evaluation.charts import Curve, curve_from_csv
 from marl.evaluation.report import write_report
 from marl.evaluation.results import Results
@@ -32,7 +33,7 @@ def record(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], 
     """A recorder that has seen one episode, or None if the scenario cannot show itself."""
     if scenario.recorder is None:
         return None
-    env = scenario.make(world, 1, torch.device("cpu"))
+    env = scenario.make(scenario.shown(world), 1, torch.device("cpu"))
     try:
         policy = build(env)
         recorder = scenario.recorder(env)
@@ -50,10 +51,14 @@ def record(scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], 
 
 
 def _episodes(
-    scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], beside: str | None
+    scenario: Scenario, world: Any, build: Callable[[Any], BoundPolicy], beside: str | None, echo: Echo
 ) -> str | dict[str, str] | None:
-    """The same episode played by the policy, and by a baseline beside it."""
-    learned = record_episode(scenario, world, build)
+    """The same episode played by the policy, and by a baseline beside it; None if the world cannot show itself here."""
+    try:
+        learned = record_episode(scenario, world, build)
+    except UserError as error:  # a page without an episode is better than none at the end of a long run
+        echo(f"the report shows no episode: {error}")
+        return None
     rule = None if beside is None else record_episode(scenario, world, scenario.baselines[beside])
     if learned is None or rule is None or beside is None:
         return learned
@@ -125,7 +130,7 @@ def write_run_report(
         summary=_summary(config) | {"provenance": read_provenance(folder)},
         curves=learning_curves({config.system: [folder]}, metric, levels),
         results=results,
-        animation=_episodes(scenario, world, policy.bind, beside),
+        animation=_episodes(scenario, world, policy.bind, beside, echo),
         headline=headline,
         reading=reading,
     )

@@ -31,6 +31,7 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "traffic lights": ("traffic_signals", {}),
     "coverage": ("miniatures", {}),
     "words by numbers": ("miniatures", {"preset": "spelt"}),
+    "somebody's": ("pettingzoo", {"env_arg": {"max_cycles": 6}, "workers": "none"}),
     "vmas": ("vmas_tasks", {"options": {"n_agents": 3}, "horizon": 12}),
 }
 
