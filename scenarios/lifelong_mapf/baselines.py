@@ -12,12 +12,14 @@ from torch import Tensor
 
 from marl.compiled import njit
 from marl.envs.batched import BatchedEnv, TimeStep
+from marl.errors import UserError
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
 from scenarios.lifelong_mapf.guidance.base import GridWorld, GuidanceConfig, move_between
 from scenarios.lifelong_mapf.guidance.choose import make_guidance
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES
+from scenarios.lifelong_mapf.maps.headings import N_TURNING_ACTIONS, actions_towards
 from scenarios.lifelong_mapf.pibt.near_rule import NearPibt
 from scenarios.lifelong_mapf.pibt.rule import Pibt
 from scenarios.lifelong_mapf.pibt.swap import Swap
@@ -34,10 +36,16 @@ class _Config(Protocol):
 
 
 class LifelongWorld(GridWorld, Protocol):
-    """What the rules read beyond ``GridWorld``. steps: integer ``[B]``, steps made in the present episode."""
+    """What the rules read beyond ``GridWorld``.
+
+    steps: integer ``[B]``, steps made in the present episode. turning: robots have to turn before they drive. heading:
+    int8 ``[B, N]``, theirs.
+    """
 
     config: _Config
     steps: Tensor
+    turning: bool
+    heading: Tensor
 
 
 class PibtConfig(BaseModel):
@@ -53,10 +61,11 @@ class Random:
 
     def __init__(self, world: LifelongWorld):
         self._agents = torch.arange(world.position.shape[1], device=world.device)
+        self._actions = N_TURNING_ACTIONS if world.turning else len(MOVES)
 
     def act(self, timestep: TimeStep) -> Tensor:
         key = fold(timestep.key, Stream.POLICY)
-        return below(fold(key.unsqueeze(1), self._agents), len(MOVES))
+        return below(fold(key.unsqueeze(1), self._agents), self._actions)
 
 
 class FollowPath:
@@ -77,7 +86,12 @@ class FollowPath:
         _first_moves(
             world.position.cpu().numpy(), world.alive.cpu().numpy(), self._guidance.subgoal, world.width, actions
         )
-        return torch.from_numpy(actions).to(world.device)
+        return _carried_out(world, torch.from_numpy(actions).to(world.device))
+
+
+def _carried_out(world: LifelongWorld, moves: Tensor) -> Tensor:
+    """The actions by which agents make ``moves``: these themselves, unless robots have to turn first."""
+    return actions_towards(world.heading, moves) if world.turning else moves
 
 
 @njit
@@ -104,12 +118,13 @@ class FieldPibt:
     def __init__(self, world: LifelongWorld, guidance: GuidanceConfig, near: bool | None = None, swap: bool = True):
         self._world = world
         how = Swap(swap, world.config.on_target == "nothing")
+        heading = world.heading if world.turning else None
         self._parts: tuple[NearPibt] | tuple[GoalFields, Pibt]
         if world.height * world.width > NEAR_CELLS if near is None else near:
-            self._parts = (NearPibt(world, guidance, swap=how),)
+            self._parts = (NearPibt(world, guidance, swap=how, heading=heading),)
         else:
             fields = GoalFields(world, guidance)
-            self._parts = (fields, Pibt(world, fields, how))
+            self._parts = (fields, Pibt(world, fields, how, heading))
 
     def act(self, timestep: TimeStep) -> Tensor:
         fresh = self._world.steps == 0
@@ -119,7 +134,7 @@ class FieldPibt:
             restarted = fresh.cpu().numpy()
             for part in self._parts:
                 part.restart(restarted)
-        return self._parts[-1].act(timestep.key)
+        return _carried_out(self._world, self._parts[-1].act(timestep.key))
 
 
 _PLAIN = GuidanceConfig(vector="plain")
@@ -152,12 +167,22 @@ def guided_pibt(env: BatchedEnv, options: PibtConfig) -> BoundPolicy:
 
 def windowed(env: BatchedEnv, options: WindowedConfig) -> BoundPolicy:
     """Anytime search over a rolling window."""
-    return Windowed(_world(env), options)
+    return Windowed(_without_headings(env, "windowed"), options)
 
 
 def searching(env: BatchedEnv, options: GuidedSearchConfig) -> BoundPolicy:
     """The same with learned guidance and a learned choice of what to plan anew."""
-    return guided_search(_world(env), options)
+    return guided_search(_without_headings(env, "guided_search"), options)
+
+
+def _without_headings(env: BatchedEnv, policy: str) -> LifelongWorld:
+    """The world; ``UserError`` if its robots turn, which the policy's plans do not know of."""
+    world = _world(env)
+    if world.turning:
+        raise UserError(
+            f"policy '{policy}' plans for robots that do not turn: use pibt or guided_pibt, or motion=moves"
+        )
+    return world
 
 
 BASELINES: dict[str, Baseline] = {

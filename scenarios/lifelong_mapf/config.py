@@ -41,6 +41,11 @@ class MapfConfig(BaseModel):
         None, description="a file of starts and goals (.json or MovingAI .scen), or a folder of such files"
     )
     horizon: int = Field(256, ge=1, le=100_000, description="steps after which an episode is truncated")
+    motion: Literal["moves", "turning"] = Field(
+        "moves",
+        description="moves: to any of the four neighbours; turning: robots have a heading, east at first, and drive "
+        "ahead, turn right, turn left or wait",
+    )
     collision: Literal["priority", "soft", "block_both"] = Field(
         "soft", description="who may move where, as in POGEMA 1.4.0"
     )

@@ -33,13 +33,14 @@ def pictures(
     positions: Sequence[NDArray[np.int64]],
     goals: Sequence[NDArray[np.int64]],
     alive: Sequence[NDArray[np.bool_]],
+    headings: Sequence[NDArray[np.int8]] = (),
 ) -> Iterator[NDArray[np.uint8]]:
     """Pictures uint8 ``[height, width, 3]`` of one episode, lengths multiples of 16.
 
     Args:
         blocked: ``[cells]``, 1 for walls. Padding with walls on the right and below is left out.
         width: cells of a row.
-        positions, goals, alive: ``[N]`` for each moment.
+        positions, goals, alive: ``[N]`` for each moment. headings: the same, of robots that turn: they have a nose.
     """
     empty, cell = _empty(blocked, width)
     shown = (empty.width // _FINE, empty.height // _FINE)
@@ -70,7 +71,17 @@ def pictures(
             for agent in np.flatnonzero(alive[moment]).tolist():
                 at = centre(int(positions[moment][agent]), int(positions[after][agent]), share)
                 circle(pen, at, 0.42 * cell, fill=colour(agent))
+                if headings:
+                    nose = _nose(int(headings[moment][agent]), int(headings[after][agent]), share, cell)
+                    pen.line([at, (at[0] + nose[0], at[1] + nose[1])], fill=FLOOR, width=max(1, cell // 7))
             yield np.asarray(picture.resize(shown, Image.Resampling.BOX))
+
+
+def _nose(heading: int, after: int, share: float, cell: int) -> tuple[float, float]:
+    """From a robot's centre to its nose, turning from one heading to the next the shorter way."""
+    turn = (after - heading + 1) % 4 - 1
+    angle = (heading + share * turn) * np.pi / 2
+    return 0.36 * cell * float(np.cos(angle)), 0.36 * cell * float(np.sin(angle))
 
 
 def _empty(blocked: NDArray[np.uint8], width: int) -> tuple[Image.Image, int]:

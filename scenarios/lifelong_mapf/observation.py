@@ -5,12 +5,13 @@ Observation of one agent, radius R, D = 2 R + 1:
         thick, beyond it nothing is drawn (as in POGEMA). Plane 1: agents, itself included.
     goal: float32 (3,): with the goal dr rows below and dc columns to the right, dr / (|dr| + R), dc / (|dc| + R) and
         L / (L + 4 R), L = |dr| + |dc|.
+    heading: float32 (4,), of robots that turn: 1 for the heading they have (east, south, west, north), 0 for the rest.
 
 Central state of one agent, float32 (37,), all within [-1, 1] (``STATE``): its goal as above, the age of its goal,
 whether its last move was refused, which of the four moves lead to a free cell and to an occupied one, the share of
 cells with agents and with obstacles in a 3x3 partition of its window, and figures of the whole copy, the same for all
 its agents: agents per free cell, mean distance to the goals, share of agents whose last move was refused, time, share
-of agents that are left, goals reached.
+of agents that are left, goals reached. Of robots that turn it is float32 (41,): their heading follows.
 """
 
 from __future__ import annotations
@@ -44,18 +45,27 @@ STATE = {
 }
 N_STATE = sum(STATE.values())
 
+#: Robots that turn see their heading as one of so many, and the central state ends with it.
+N_HEADINGS = 4
+
 _AGENTS, _OBSTACLES, _COPY = 13, 22, 31
 
 _ONE = np.uint32(1)
 
 
-def observation_space(radius: int) -> spaces.Dict:
+def observation_space(radius: int, turning: bool = False) -> spaces.Dict:
     side = 2 * radius + 1
-    return spaces.Dict({"window": BitWindow(2, side, side), "goal": spaces.Box(-1.0, 1.0, (3,), np.float32)})
+    seen: dict[str, spaces.Space[Any]] = {
+        "window": BitWindow(2, side, side),
+        "goal": spaces.Box(-1.0, 1.0, (3,), np.float32),
+    }
+    if turning:
+        seen["heading"] = spaces.Box(0.0, 1.0, (N_HEADINGS,), np.float32)
+    return spaces.Dict(seen)
 
 
-def state_space() -> spaces.Box:
-    return spaces.Box(-1.0, 1.0, (N_STATE,), np.float32)
+def state_space(turning: bool = False) -> spaces.Box:
+    return spaces.Box(-1.0, 1.0, (N_STATE + N_HEADINGS * turning,), np.float32)
 
 
 def partition(radius: int) -> tuple[int, int, int, int]:

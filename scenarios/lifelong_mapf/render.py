@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from marl.envs.batched import TimeStep, Tree
 from scenarios.lifelong_mapf.film import FLOOR, FRAMES_PER_SECOND, WALL, colour, pictures
@@ -24,12 +25,13 @@ class MapfRecorder:
     """Records one episode of copy 0 (``marl.scenario.Recorder``); what comes after its end is ignored.
 
     The state after the very last step is not shown: a world restarts a copy in the step that ends its episode.
+    heading: the world's own int8 ``[B, N]``, of robots that turn.
     """
 
     frames_per_second = FRAMES_PER_SECOND
 
-    def __init__(self, env: GridWorld):
-        self._env = env
+    def __init__(self, env: GridWorld, heading: Tensor | None = None):
+        self._env, self._heading = env, heading
         self._clear()
 
     def _clear(self) -> None:
@@ -37,6 +39,8 @@ class MapfRecorder:
         self._positions: list[NDArray[np.int64]] = []
         self._goals: list[NDArray[np.int64]] = []
         self._alive: list[NDArray[np.bool_]] = []
+        self._paid: list[NDArray[np.bool_]] = []
+        self._headings: list[NDArray[np.int8]] = []
         self._metrics: dict[str, float] = {}
         self._over = False
 
@@ -63,7 +67,7 @@ class MapfRecorder:
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """The recording as pictures (``marl.evaluation.film.Films``)."""
-        return pictures(self._blocked, self._env.width, self._positions, self._goals, self._alive)
+        return pictures(self._blocked, self._env.width, self._positions, self._goals, self._alive, self._headings)
 
     def add(self, timestep: TimeStep, actions: Tree | None) -> None:
         """Call after ``reset`` (actions None) and after each step, before the next one."""
@@ -79,6 +83,9 @@ class MapfRecorder:
         self._positions.append(self._env.position[0].cpu().numpy().astype(np.int64))
         self._goals.append(self._env.goal[0].cpu().numpy().astype(np.int64))
         self._alive.append(timestep.alive[0].cpu().numpy().copy())
+        self._paid.append(timestep.reward[0].cpu().numpy() > 0)
+        if self._heading is not None:
+            self._headings.append(self._heading[0].cpu().numpy().copy())
 
     def html(self) -> str:
         """An HTML fragment with its own script and style that plays the recording with no network.
@@ -97,6 +104,7 @@ class MapfRecorder:
         """The recording, compact.
 
         moves: one digit (an action) per agent and step. events: flat [step, agent, goal after it, bits, ...].
+        headings: one digit per agent and moment, of robots that turn; empty for others.
         """
         positions = np.stack(self._positions)
         width = self._env.width
@@ -114,13 +122,15 @@ class MapfRecorder:
             "goals": self._goals[0].tolist(),
             "moves": "".join(map(str, moves.reshape(-1).tolist())),
             "events": self._events(positions),
+            "headings": "".join(map(str, np.array(self._headings, np.int64).reshape(-1).tolist())),
         }
 
     def _events(self, positions: NDArray[np.int64]) -> list[int]:
         events: list[int] = []
         for step in range(1, len(positions)):
             before, after = self._goals[step - 1], self._goals[step]
-            reached = (positions[step] == before) & (positions[step - 1] != before)
+            # A goal may lie where the one before it did: whoever stayed there is paid.
+            reached = (positions[step] == before) & ((positions[step - 1] != before) | self._paid[step])
             left = self._alive[step - 1] & ~self._alive[step]
             for agent in np.flatnonzero(reached | left | (before != after)).tolist():
                 events += [step, agent, int(after[agent]), REACHED * int(reached[agent]) + LEFT * int(left[agent])]

@@ -23,6 +23,7 @@ from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, Present, pres
 from scenarios.lifelong_mapf.guidance.paths import PathFields
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
 from scenarios.lifelong_mapf.maps.fields import MOVES, Board, neighbour, open_moves_of
+from scenarios.lifelong_mapf.maps.headings import AHEAD
 from scenarios.lifelong_mapf.pibt.near_fields import NearFields
 from scenarios.lifelong_mapf.pibt.preferences import NO_WAY
 from scenarios.lifelong_mapf.pibt.rule import (
@@ -34,7 +35,7 @@ from scenarios.lifelong_mapf.pibt.rule import (
     settle_moves,
     sort_by_urgency,
 )
-from scenarios.lifelong_mapf.pibt.swap import Swap, Ways
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap, Ways
 
 
 class _Config(Protocol):
@@ -75,15 +76,18 @@ class Resolver:
         scores: Tensor | None,
         urgency: NDArray[np.int64] | None = None,
         guided: GoalFields | None = None,
+        heading: Tensor | None = None,
     ) -> Tensor:
         """Actions int64 ``[B, N]`` without conflict; see ``marl.envs.abilities.Resolves``.
 
         key: int64 ``[B]``, decides between moves that an agent likes equally well. urgency: int64 ``[B, N]``, who goes
         first; by default the steps since the goal was given. guided: the fields that agents follow, by which they swap;
-        by default plain distances.
+        by default plain distances. heading: int8 ``[B, N]``, of robots that drive ahead only; nobody swaps then, for
+        that takes turns.
         """
         world = self._world
         executed = proposed.cpu().numpy().astype(np.int64)
+        facing = np.full(executed.shape, NONE, np.int8) if heading is None else heading.cpu().numpy()
         liking = np.zeros((*executed.shape, 1), np.float32)
         if scores is not None:
             liking = scores.detach().to("cpu", torch.float32).contiguous().numpy()
@@ -95,7 +99,8 @@ class Resolver:
             world.age.cpu().numpy().astype(np.int64) if urgency is None else urgency,
             self._order,
             liking,
-            self._swap,
+            facing,
+            self._swap if heading is None else NO_SWAP,
             self._distances(guided),
             NOT_NEAR,
             self._table,
@@ -122,6 +127,7 @@ def _resolve(
     waited: NDArray[np.int64],
     order: NDArray[np.int32],
     liking: NDArray[np.float32],
+    facing: NDArray[np.int8],
     swap: Swap,
     distances: NDArray[np.int32],
     near: NearFields,
@@ -130,7 +136,7 @@ def _resolve(
 ) -> None:
     """Replace the proposals in ``executed`` (int64 ``[B, N]``).
 
-    liking: ``[B, N, 5]``, or ``[B, N, 1]`` if agents do not care.
+    liking: ``[B, N, 5]``, or ``[B, N, 1]`` if agents do not care. facing: ``[B, N]``, headings, or ``NONE``.
     """
     copies, agents = order.shape
     for b in range(copies):
@@ -141,8 +147,18 @@ def _resolve(
         for n in range(agents):
             if alive[n]:
                 _score_moves(n, executed[b, n], liking[b, n], position[n], board, block_both, by_index, table)
+                if facing[b, n] != NONE:
+                    _close_aside(facing[b, n], table.scores[n])
         ways = Ways(swap, now.goal[b], distances[b], near, b)
         settle_moves(key[b], position, alive, board, ways, order[b], table, executed[b])
+
+
+@njit
+def _close_aside(heading: int, scores: NDArray[np.int32]) -> None:
+    """Leave a robot with that heading the move ahead, and staying."""
+    for move in range(1, len(MOVES)):
+        if move != AHEAD[heading]:
+            scores[move] = NO_WAY
 
 
 @njit

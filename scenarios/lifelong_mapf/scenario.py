@@ -44,7 +44,8 @@ def _held_out(config: MapfConfig) -> MapfConfig:
 
 
 def _recorder(env: BatchedEnv) -> Recorder:
-    return MapfRecorder(cast(LifelongMapf, env))
+    world = cast(LifelongMapf, env)
+    return MapfRecorder(world, world.heading if world.turning else None)
 
 
 def _plan_recorder(env: BatchedEnv) -> PlanRecorder:
@@ -76,6 +77,7 @@ SCENARIO = Scenario(
         Option("--problem", "world.tasks", "a problem of the League of Robot Runners (.json): map, starts and tasks"),
         Option("--agents", "world.agents", "number of agents"),
         Option("--tasks", "world.tasks", "a file of starts and goals (.json or MovingAI .scen), or a folder of them"),
+        Option("--motion", "world.motion", "moves: to any neighbour; turning: robots turn, drive ahead or wait"),
         Option("--collision", "world.collision", "who may move where: priority, soft or block_both"),
         Option(
             "--guidance", "world.guidance.vector", "numbers of the guidance: a shipped vector, or a file of marl tune"

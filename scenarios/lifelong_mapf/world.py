@@ -12,10 +12,12 @@ from torch import Tensor
 
 from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
+from marl.errors import UserError
 from marl.seeding import Stream, below, fold, seeds_of
 from scenarios.lifelong_mapf import metrics, observation
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.intent import Announcer
+from scenarios.lifelong_mapf.maps.headings import N_TURNING_ACTIONS
 from scenarios.lifelong_mapf.safety import Resolver
 from scenarios.lifelong_mapf.state import Goals, State
 from scenarios.lifelong_mapf.step import reference
@@ -24,6 +26,7 @@ from scenarios.lifelong_mapf.step.engines import CompiledEngine, Engine, TorchEn
 from scenarios.lifelong_mapf.step.instances import load_instances
 from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, draw_distinct_goals
 from scenarios.lifelong_mapf.step.pool import MapPool
+from scenarios.lifelong_mapf.step.turning import Turning
 from scenarios.lifelong_mapf.views.agent_plan import AgentPlan
 
 _PLAN = "plan/"
@@ -58,7 +61,8 @@ class LifelongMapf(BatchedEnv):
     ``Adapts``.
 
     Observation, central state and metrics: see ``observation`` and ``metrics``. Actions: 0 stay, 1 up, 2 down, 3 left,
-    4 right; a move into a wall is a stay. Conflicting moves are resolved as in POGEMA 1.4.0 (``config.collision``).
+    4 right; a move into a wall is a stay. With ``config.motion`` turning: 0 ahead, 1 turn right, 2 turn left, 3 wait.
+    Conflicting moves are resolved as in POGEMA 1.4.0 (``config.collision``).
 
     Reward: 1.0 for each goal reached. What happens then is up to ``config.on_target``:
         restart: the agent gets its next goal in the same step, those of the task file in order, then random ones;
@@ -75,10 +79,10 @@ class LifelongMapf(BatchedEnv):
     compiled: run as numba kernels (CPU only) or in plain torch; default: compiled on the CPU.
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
-    int32 [B, N], flat cells row * width + column; final_position, where agents were when their copy's last
-    episode ended; age int32 [B, N], steps since the goal was given (one-shot: since the
-    agent last stood on its last goal, once it has); alive, refused
-    bool [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
+    int32 [B, N], flat cells row * width + column; turning, whether robots have to turn, and heading int8 [B, N]
+    (``maps.headings``); final_position, final_heading, both where a copy's last episode ended; age int32 [B, N], steps
+    since the goal was given (one-shot: since the agent last stood on its last goal, once it has); alive, refused bool
+    [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
     with every step: read, do not write.
     """
 
@@ -116,6 +120,10 @@ class LifelongMapf(BatchedEnv):
         self._plan: AgentPlan | None = None
         self._reached = torch.zeros(copies, instances.agents, dtype=torch.bool, device=self.device)
         self.final_position = torch.zeros_like(self.position)
+        self.heading = torch.zeros(copies, instances.agents, dtype=torch.int8, device=self.device)
+        self.final_heading = torch.zeros_like(self.heading)
+        self.turning = config.motion == "turning"
+        self._turning = Turning(self.heading) if self.turning else None
         self._final_features: dict[str, Tensor] | None = None
         self._announcer: Announcer | None = None
         self._final_prediction: Prediction | None = None
@@ -123,15 +131,16 @@ class LifelongMapf(BatchedEnv):
 
     def _make_spec(self, agents: int) -> EnvSpec:
         config = self.config
+        turning = config.motion == "turning"
         figures = metrics.LIFELONG if self._lifelong else metrics.ONE_SHOT
         if config.bound_share and self._lifelong:
             figures = figures | metrics.BOUND_SHARE
         return EnvSpec(
             agents=tuple(f"agent_{i}" for i in range(agents)),
             groups={"agents": tuple(range(agents))},
-            observation_space={"agents": observation.observation_space(config.radius)},
-            action_space={"agents": spaces.Discrete(N_ACTIONS)},
-            state_space=observation.state_space() if config.central_state else None,
+            observation_space={"agents": observation.observation_space(config.radius, turning)},
+            action_space={"agents": spaces.Discrete(N_TURNING_ACTIONS if turning else N_ACTIONS)},
+            state_space=observation.state_space(turning) if config.central_state else None,
             horizon=config.horizon,
             metrics=figures,
             primary_metric="throughput" if self._lifelong else "success",
@@ -173,7 +182,8 @@ class LifelongMapf(BatchedEnv):
         ending = self._clock >= self.config.horizon if self._lifelong else done.cpu().numpy()
         any_done = bool(ending.any())
         if any_done or (self.config.on_target == "finish" and bool(terminated.any())):
-            final = Final(dict(view[0]), view[1])
+            seen, central = self._shown(view)
+            final = Final(dict(seen), central)
             if self._plan is not None:
                 self._final_features = self._plan.features()
             if self._announcer is not None:
@@ -182,6 +192,7 @@ class LifelongMapf(BatchedEnv):
             truncated = acting & ~terminated & late.unsqueeze(1)
             figures = self._figures(done)
             self.final_position = torch.where(done.unsqueeze(1), self.position, self.final_position)
+            self.final_heading = torch.where(done.unsqueeze(1), self.heading, self.final_heading)
             self._state.episode.add_(done)
             self._begin_episodes(ending)
             if self._plan is not None:
@@ -194,7 +205,11 @@ class LifelongMapf(BatchedEnv):
 
         For measurements, at most ``horizon`` times after a reset.
         """
-        return self._engine.step(actions.to(device=self.device, dtype=torch.int64))
+        actions = actions.to(device=self.device, dtype=torch.int64)
+        return self._engine.step(actions if self._turning is None else self._turning.carry_out(actions, self.alive))
+
+    def _shown(self, view: View) -> View:
+        return view if self._turning is None else self._turning.shown(view)
 
     def current(self) -> TimeStep:
         agents = self.position.shape
@@ -212,6 +227,8 @@ class LifelongMapf(BatchedEnv):
 
     def snapshot(self) -> dict[str, Tensor]:
         saved = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
+        if self._turning is not None:
+            saved["heading"] = self.heading.clone()
         if self._plan is not None:
             saved |= {_PLAN + name: tensor for name, tensor in self._plan.snapshot().items()}
         return saved
@@ -219,7 +236,8 @@ class LifelongMapf(BatchedEnv):
     def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
         everything = torch.arange(self.copies, device=self.device)
         into = everything if target is None else target.to(self.device)
-        for name, tensor in self._state._asdict().items():
+        headings = {} if self._turning is None else {"heading": self.heading}
+        for name, tensor in (self._state._asdict() | headings).items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
         self._clock = self.steps.cpu().numpy().astype(np.int64)
@@ -235,6 +253,12 @@ class LifelongMapf(BatchedEnv):
         self.config = self.config.model_copy(update={"guidance": guidance})
 
     def enable_plan(self, enabled: bool = True) -> dict[str, spaces.Space[Any]]:
+        guidance = self.config.guidance
+        if self._turning is not None and (guidance.choices or guidance.egocentric):
+            word = "choices" if guidance.choices else "egocentric"
+            raise UserError(
+                f"guidance.{word} is about five moves, and robots that turn have other actions: leave it out"
+            )
         self._plan = AgentPlan(self, self.config.guidance, self.config.radius) if enabled else None
         return {} if self._plan is None else self._plan.spaces
 
@@ -250,6 +274,8 @@ class LifelongMapf(BatchedEnv):
     def predict(self, actions: Tensor | None) -> Prediction:
         if self._announcer is None:
             raise RuntimeError("enable_prediction() before predict()")
+        if actions is not None and self._turning is not None:
+            actions = self._turning.proposed(actions)
         return self._announcer.predict(actions, self._plan.fields if self._plan is not None else None)
 
     def predict_final(self) -> Prediction | None:
@@ -258,7 +284,11 @@ class LifelongMapf(BatchedEnv):
     def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
         self._resolver = self._resolver or Resolver(self)
         urgency, guided = (None, None) if self._plan is None else (self._plan.urgency(), self._plan.fields)
-        return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency, guided)
+        if self._turning is None:
+            return self._resolver.resolve(self._engine.keys(), proposed, scores, urgency, guided)
+        moves = self._turning.proposed(proposed)
+        settled = self._resolver.resolve(self._engine.keys(), moves, None, urgency, guided, self.heading)
+        return self._turning.executed(proposed, settled)
 
     def _begin_episodes(self, beginning: NDArray[np.bool_]) -> None:
         """Start the episodes ``episode`` of the copies ``beginning`` (bool [B])."""
@@ -296,6 +326,7 @@ class LifelongMapf(BatchedEnv):
         state.position[copies] = start
         state.goal[copies] = goal
         state.alive[copies] = True
+        self.heading[copies] = 0
 
     def _first_goals(self, key: Tensor, map_index: Tensor, start: Tensor) -> Tensor:
         """Random goals int32 [K, N] of episodes that begin: key int64 [K], map_index int32 [K], start int32 [K, N]."""
@@ -350,6 +381,7 @@ class LifelongMapf(BatchedEnv):
         final: Final | None,
         figures: dict[str, Tensor],
     ) -> TimeStep:
+        view = self._shown(view)
         return TimeStep(
             observation=dict(view[0]),
             state=view[1],

@@ -13,8 +13,8 @@ from scenarios.lifelong_mapf.guidance.base import NONE, GridWorld, GuidanceConfi
 from scenarios.lifelong_mapf.guidance.prices import Prices, SharedCosts
 from scenarios.lifelong_mapf.maps.fields import Board
 from scenarios.lifelong_mapf.pibt.near_fields import TRUST, NearFields, near_fields, near_scratch, write_near_scores
-from scenarios.lifelong_mapf.pibt.preferences import Scale, add_prices, scale_of
-from scenarios.lifelong_mapf.pibt.rule import PibtTable, pibt_table, put_agents, settle_moves, sort_by_urgency
+from scenarios.lifelong_mapf.pibt.preferences import Scale, add_prices, add_turns, scale_of
+from scenarios.lifelong_mapf.pibt.rule import PibtTable, facing, pibt_table, put_agents, settle_moves, sort_by_urgency
 from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap, Ways
 
 _NO_FIELD = np.empty((0, 0), np.int32)
@@ -26,8 +26,15 @@ class NearPibt:
     Call ``restart``, ``advance`` and ``act`` as those of ``GoalFields`` and ``Pibt``.
     """
 
-    def __init__(self, world: GridWorld, config: GuidanceConfig, trust: float = TRUST, swap: Swap = NO_SWAP):
-        self._swap = swap
+    def __init__(
+        self,
+        world: GridWorld,
+        config: GuidanceConfig,
+        trust: float = TRUST,
+        swap: Swap = NO_SWAP,
+        heading: Tensor | None = None,
+    ):
+        self._swap, self._heading = swap, heading
         self._world = world
         self._costs = SharedCosts(world, config)
         copies, agents = world.position.shape
@@ -72,6 +79,8 @@ class NearPibt:
             _NO_FIELD,
             prices,
             self._scale,
+            facing(self._heading, goal),
+            self._costs.units,
             self._age,
             self._urgency,
             self._wanted,
@@ -98,6 +107,8 @@ def _decide(
     no_field: NDArray[np.int32],
     prices: Prices,
     scale: Scale,
+    heading: NDArray[np.int8],
+    units: int,
     age: NDArray[np.int32],
     urgency: NDArray[np.int64],
     wanted: NDArray[np.int32],
@@ -116,5 +127,6 @@ def _decide(
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
         add_prices(position, alive, board, prices, m, b, scale, table.here, wanted, table.scores)
+        add_turns(heading[b], alive, units, table.scores)
         ways = Ways(swap, now.goal[b], no_field, near, b)
         settle_moves(key[b], position, alive, board, ways, order[b], table, actions[b])

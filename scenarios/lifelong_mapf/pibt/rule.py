@@ -31,6 +31,7 @@ from scenarios.lifelong_mapf.pibt.near_fields import NearFields, no_fields
 from scenarios.lifelong_mapf.pibt.preferences import (
     NO_WAY,
     Scale,
+    add_turns,
     scale_of,
     write_field_scores,
     write_preferences,
@@ -45,11 +46,12 @@ class Pibt:
     Priority: the sum of the steps since the goal was given (0 for those who stay on theirs) and, weighted by
     ``closer_first``, of minus the guided distance; most first, then the lower index. Preference: smaller score
     (``preferences``), then cells where nobody stands now, then by chance (by counter, from the step's key). swap:
-    whether and how the swap rule is played.
+    whether and how the swap rule is played. heading: the world's int8 ``[B, N]``, of robots that turn, to whom turns
+    cost something too; the actions are moves all the same.
     """
 
-    def __init__(self, world: GridWorld, fields: GoalFields, swap: Swap = NO_SWAP):
-        self._world = world
+    def __init__(self, world: GridWorld, fields: GoalFields, swap: Swap = NO_SWAP, heading: Tensor | None = None):
+        self._world, self._heading = world, heading
         self._swap = swap
         self._fields = fields
         copies, agents = world.position.shape
@@ -88,6 +90,8 @@ class Pibt:
             self._fields.field,
             self._fields.prices(),
             self._scale,
+            facing(self._heading, goal),
+            self._fields.units,
             self._age,
             self._urgency,
             self._wanted,
@@ -96,6 +100,11 @@ class Pibt:
             actions,
         )
         return torch.from_numpy(actions).to(world.device)
+
+
+def facing(heading: Tensor | None, goal: NDArray[np.int32]) -> NDArray[np.int8]:
+    """The headings as kernels read them, ``[B, N]``, or ``[B, 0]`` of robots that do not turn. goal: ``[B, N]``."""
+    return np.zeros((len(goal), 0), np.int8) if heading is None else heading.cpu().numpy()
 
 
 class PibtTable(NamedTuple):
@@ -148,6 +157,8 @@ def _decide(
     field: NDArray[np.int32],
     prices: Prices,
     scale: Scale,
+    heading: NDArray[np.int8],
+    units: int,
     age: NDArray[np.int32],
     urgency: NDArray[np.int64],
     wanted: NDArray[np.int32],
@@ -162,6 +173,7 @@ def _decide(
         sort_by_urgency(urgency[b], order[b])
         put_agents(position, alive, table)
         write_preferences(position, alive, board, field[b], prices, m, b, scale, table.here, wanted, table.scores)
+        add_turns(heading[b], alive, units, table.scores)
         ways = Ways(swap, now.goal[b], field[b], near, b)
         settle_moves(key[b], position, alive, board, ways, order[b], table, actions[b])
 

@@ -21,10 +21,15 @@ class _Config(Protocol):
 
 
 class RecordedWorld(GridWorld, Protocol):
-    """What is recorded. final_position: int32 ``[B, N]``, where agents were when their copy's last episode ended."""
+    """What is recorded. heading: int8 ``[B, N]``, where robots are ``turning``. final_position and final_heading: those
+    when a copy's last episode ended.
+    """
 
     config: _Config
+    turning: bool
+    heading: Tensor
     final_position: Tensor
+    final_heading: Tensor
 
 
 class PlanRecorder:
@@ -36,6 +41,7 @@ class PlanRecorder:
         self._env = env
         self._lifelong = env.config.on_target == "restart"
         self._cells: list[NDArray[np.int32]] = []
+        self._headings: list[NDArray[np.int8]] = []
         self._given: list[list[Given]] = []
         self._finished: list[list[tuple[int, int]]] = []
         self._tasks = 0
@@ -46,13 +52,14 @@ class PlanRecorder:
         env = self._env
         if actions is None:
             n = env.position.shape[1]
-            self._cells, self._tasks, self._over = [], 0, False
+            self._cells, self._headings, self._tasks, self._over = [], [], 0, False
             self._given, self._finished = [[] for _ in range(n)], [[] for _ in range(n)]
         elif self._over:
             return
         step = len(self._cells)
         self._over = actions is not None and bool(timestep.done[0])
         self._note((env.final_position if self._over else env.position)[0])
+        self._headings.append((env.final_heading if self._over else env.heading)[0].cpu().numpy().copy())
         goal = env.goal[0].cpu().numpy()
         for robot in np.flatnonzero(timestep.reward[0].cpu().numpy() > 0).tolist():
             self._finished[robot].append((self._given[robot][-1].task, step))
@@ -78,7 +85,8 @@ class PlanRecorder:
         """What was recorded. Raises ``ValueError`` if that is nothing."""
         if not self._cells:
             raise ValueError("nothing recorded: call add after reset and after each step")
-        return Plan("the recording", np.stack(self._cells), None, None, tuple(map(tuple, self._given)))
+        headings = np.stack(self._headings) if self._env.turning else None
+        return Plan("the recording", np.stack(self._cells), headings, None, tuple(map(tuple, self._given)))
 
     def write(self, path: Path) -> None:
         """Write the episode in the form of the league's kit."""

@@ -24,6 +24,7 @@ class StubWorld:
         self.goal = self._cells(goal).repeat(copies, 1)
         self.alive = torch.ones_like(self.position, dtype=torch.bool)
         self.steps = torch.zeros(copies, dtype=torch.int32)
+        self.turning, self.heading = False, torch.zeros_like(self.position, dtype=torch.int8)
         self.config = SimpleNamespace(guidance=config or GuidanceConfig())
 
     def _cells(self, places):

@@ -42,11 +42,11 @@ def test_it_is_found_by_its_name_and_has_the_presets_it_names() -> None:
 
 def test_options_set_keys_that_exist() -> None:
     values = {"--map": "maze", "--agents": "7", "--tasks": "t.json", "--collision": "priority"}
-    values |= {"--horizon": "9", "--guidance": "plain"}
+    values |= {"--horizon": "9", "--guidance": "plain", "--problem": "t.json", "--motion": "turning"}
     layers = [{"scenario": "lifelong_mapf", "system": "mappo"}]
     layers += [assignment(f"{option.key}={values[option.flag]}") for option in SCENARIO.options]
     world = resolve(SCENARIO.config, NoAlgorithm, layers).world
-    assert (world.map, world.agents, world.tasks) == ("maze", 7, "t.json")
+    assert (world.map, world.agents, world.tasks, world.motion) == ("maze", 7, "t.json", "turning")
     assert (world.collision, world.horizon, world.guidance.vector) == ("priority", 9, "plain")
 
 
