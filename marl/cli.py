@@ -29,6 +29,7 @@ from marl.cli_words import (
     scenario_options,
 )
 from marl.commands.bench import bench
+from marl.commands.doctor import doctor
 from marl.commands.explain import explain
 from marl.commands.export import export
 from marl.commands.instances import inspect
@@ -235,6 +236,7 @@ def check(
 
 
 app.command()(export)
+app.command()(doctor)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(inspect)

@@ -160,7 +160,7 @@ def _clear(new: Path) -> None:
 def _folder(function: Callable[..., Any]) -> Path | None:
     """Where the kernels of a function's module are kept; None if it has no source or nothing can be written."""
     file = Path(function.__code__.co_filename)
-    root = _root()
+    root = kept_in()
     if root is None or not file.is_file():
         return None
     name = function.__module__ if function.__module__ not in ("__main__", "__mp_main__") else file.stem
@@ -168,7 +168,8 @@ def _folder(function: Callable[..., Any]) -> Path | None:
 
 
 @cache
-def _root() -> Path | None:
+def kept_in() -> Path | None:
+    """The folder of all kernels; None if there is none that this user can write."""
     chosen = _config("CACHE_DIR")
     if chosen:
         return Path(chosen).absolute() / "marl"

@@ -220,6 +220,7 @@ class Scenario:
     plans: how episodes are written to and read from plan files; None: not at all.
     inspect: (world configuration) -> lines that say what it makes of a user's files, for ``marl inspect``; None: it
         reads none. Raises ``UserError`` for files that cannot be run.
+    extras: optional dependencies of the platform's package (or of the scenario's own) -> what needs them here.
     benchmark: what ``marl bench`` measures; by default the default preset, one copy up to ``copies`` of them.
     """
 
@@ -249,6 +250,7 @@ class Scenario:
     bound: Sequence[str] = ()
     plans: Plans | None = None
     inspect: Callable[[Any], Sequence[str]] | None = None
+    extras: Mapping[str, str] = field(default_factory=dict)
     benchmark: Benchmark = field(default_factory=Benchmark)
 
     def preset_names(self) -> list[str]:

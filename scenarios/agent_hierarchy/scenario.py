@@ -127,6 +127,7 @@ SCENARIO = Scenario(
     ),
     baselines=BASELINES,
     system="m_grpo",
+    extras={"llm": "models of kind hf", "mcp": "tools of MCP servers"},
     recorder=_recorder,
     maps=graph_names,
     held_out=_held_out,

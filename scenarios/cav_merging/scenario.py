@@ -76,6 +76,7 @@ SCENARIO = Scenario(
     presets=_PACKAGE / "presets",
     default_preset="hard",
     baselines=BASELINES,
+    extras={"sumo": "the backend sumo and networks of your own"},
     options=(
         Option("--backend", "world.backend", "twin (tensors) or sumo (libsumo in worker processes)"),
         Option("--drivers", "world.drivers", "human drivers: timid (SUMO's defaults), assertive or mixed"),

@@ -32,6 +32,7 @@ SCENARIO = Scenario(
     presets=Path(__file__).parent / "presets",
     default_preset="grid",
     baselines=BASELINES,
+    extras={"sumo": "all of it"},
     options=(
         Option("--net", "world.net", "one of sumo-rl's networks, or a .net.xml file (.gz as well)"),
         Option("--routes", "world.routes", "the demand, a .rou.xml file (.gz as well)"),

@@ -35,6 +35,7 @@ SCENARIO = Scenario(
     instance=_instance,
     presets=Path(__file__).parent / "presets",
     default_preset="navigation",
+    extras={"vmas": "all of it"},
     options=(
         Option(
             "--task",

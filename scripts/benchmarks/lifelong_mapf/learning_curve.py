@@ -1,9 +1,9 @@
-"""The learning curve of preset ``small``: three seeds by agent-steps and CPU-minutes, with the baselines as lines.
+"""The learning curve of the demo: three seeds by agent-steps and CPU-minutes, with the rules as lines.
 
     .venv/bin/python scripts/reproduce learning_curve [--seeds 0:3] [--out runs/curve] [--jobs 2]
 
-Trains the preset once per seed (folders that hold a finished run are used again), evaluates every seed and the
-baselines on held-out instances, and writes docs/benchmarks/learning_curve.json and .svg.
+Trains the preset once per seed (folders that hold a finished run are used again), evaluates every seed and the rules
+on held-out instances, paired, and writes docs/benchmarks/learning_curve.json and .svg.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from scripts.benchmarks import page
 from scripts.benchmarks.runner import PAGES, prepare, side_by_side, train, write_figures
 
 METRIC = "throughput"
+#: The one that the demo begins as, first.
+RULES = ("guided_pibt", "pibt")
 
 
 def smooth(values: np.ndarray, width: int = 15) -> np.ndarray:
@@ -49,37 +51,39 @@ def main() -> None:
     seeds = parse_seeds(arguments.seeds)
     prepare()
     folders = [arguments.out / f"seed-{seed}" for seed in seeds]
-    runs = [["lifelong_mapf", "--preset", "small", "--set", f"seed={seed}"] for seed in seeds]
+    runs = [["lifelong_mapf", "--preset", "demo", "--set", f"seed={seed}"] for seed in seeds]
     side_by_side([partial(train, *run) for run in zip(folders, runs, strict=True)], arguments.jobs)
 
     scenario = load_scenario("lifelong_mapf")
     config = read_config(folders[0])
     world = scenario.held_out(config.world)
     learned = {f"mappo, seed {seed}": load_policy(folder).bind for seed, folder in zip(seeds, folders, strict=True)}
-    # The stored curve is beside the rules without swaps.
-    rules = {name: policy_builder(scenario, f"{name}:swap=false") for name in ("pibt", "guided_pibt")}
-    policies = {**learned, **scenario.baselines, **rules}
-    results = evaluate(scenario, policies, [(scenario.instance(world), world)], range(config.evaluation.seeds))
+    policies = {**learned, **{name: policy_builder(scenario, name) for name in RULES}}
+    instances = scenario.instance(world)
+    results = evaluate(scenario, policies, [(instances, world)], range(config.evaluation.seeds))
     rows = {row.policy: row for row in results.rows if row.metric == METRIC}
     over_seeds = estimate(np.array([rows[name].mean for name in learned]))
-    pibt = rows["pibt"].mean
+    pairs = [results.difference(name, rule, METRIC, instances) for name in learned for rule in RULES]
     figures = {
         "metric": METRIC,
         "seeds": seeds,
         "mean_over_seeds": over_seeds.value,
         "interval_over_seeds": [over_seeds.low, over_seeds.high],
-        "share_of_pibt": over_seeds.value / pibt,
         "rows": [
             {"policy": row.policy, "mean": row.mean, "ci_low": row.ci_low, "ci_high": row.ci_high, "n": row.n}
             for row in rows.values()
+        ],
+        "differences": [
+            {"policy": pair.a, "rule": pair.b, "mean": pair.difference, "ci_low": pair.ci_low, "ci_high": pair.ci_high}
+            for pair in pairs
         ],
         "cpu_minutes": [read_metrics(folder / "metrics.csv")[-1]["cpu_seconds"] / 60 for folder in folders],
         "provenance": provenance(config, []),
     }
     write_figures(PAGES / "learning_curve.json", "learning_curve", figures, indent=2)
 
-    _draw(folders, {name: rows[name].mean for name in ("pibt", "guided_pibt", "follow_path")})
-    sys.stdout.write(json.dumps({key: figures[key] for key in ("mean_over_seeds", "share_of_pibt", "rows")}) + "\n")
+    _draw(folders, {name: rows[name].mean for name in RULES})
+    sys.stdout.write(json.dumps({key: figures[key] for key in ("mean_over_seeds", "differences")}) + "\n")
 
 
 def _draw(folders: Sequence[Path], rules: Mapping[str, float]) -> None:
@@ -97,7 +101,7 @@ def _draw(folders: Sequence[Path], rules: Mapping[str, float]) -> None:
                 smooth(np.array([row[f"episode/{METRIC}"] for row in done])),
                 label=f"mappo, {folder.name.replace('-', ' ')}",
             )
-        for (name, mean), style in zip(rules.items(), ("--", "-.", ":"), strict=True):
+        for (name, mean), style in zip(rules.items(), ("--", ":"), strict=True):
             axis.axhline(mean, color="grey", linestyle=style, label=name)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
