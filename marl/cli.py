@@ -19,6 +19,8 @@ import typer
 
 from marl.cli_words import (
     WITH_SCENARIO_OPTIONS,
+    Form,
+    FormOption,
     PresetOption,
     SetOption,
     TrustOption,
@@ -35,6 +37,7 @@ from marl.commands.export import export
 from marl.commands.instances import inspect
 from marl.commands.judge import judge
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
+from marl.commands.report import report
 from marl.commands.scenario_help import ScenarioCommand
 from marl.commands.tune import tune
 from marl.commands.watch import watch
@@ -146,6 +149,7 @@ def evaluate(
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Instances, one per seed: 0:16 or 0,1,5.")] = "0:16",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the table as a page.")] = None,
+    form: FormOption = Form.TEXT,
     save_plan: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the one episode that is played as a plan file.")
     ] = None,
@@ -184,7 +188,7 @@ def evaluate(
             save_plan=save_plan,
             **options,
         )
-    show(results, console())
+    show(results, console(), form=form.value)
     if save_plan is not None:
         say(f"wrote {save_plan}")
     if json is not None:
@@ -237,6 +241,7 @@ def check(
 
 app.command()(export)
 app.command()(doctor)
+app.command()(report)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(inspect)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,17 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the configuration; repeatable.")
 ]
 PresetOption = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="See 'marl list presets'.")]
+
+
+class Form(StrEnum):
+    """How tables are written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
+FormOption = Annotated[Form, typer.Option("--format", help="How tables are written.")]
 TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="NAME", help="A module or server that the files of a run may name; repeatable."),

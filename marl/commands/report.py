@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from marl.cli_words import check_writable
-from marl.commands.output import FormOption, line, say
+from marl.cli_words import Form, FormOption, check_writable
+from marl.commands.output import line, say
 
 
 def report(
@@ -17,8 +17,10 @@ def report(
         str | None, typer.Option(metavar="NAME", help="Of episodes of training; by default the scenario's first.")
     ] = None,
     last: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of training whose mean is compared.")] = 0.1,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and curves as a page.")] = None,
-    form: FormOption = "text",
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write table and curves as a page.")
+    ] = None,
+    form: FormOption = Form.TEXT,
 ) -> None:
     """Compare training runs: those that differ in their seed alone are one line, with an interval over seeds."""
     from marl.evaluation.report import write_report
@@ -29,7 +31,7 @@ def report(
     check_writable(html)
     groups = groups_of(runs)
     table = compare_runs(groups, metric, last)
-    line(written(table, form))
+    line(written(table, form.value))
     if html is not None:
         curves = learning_curves({group.name: list(group.runs.values()) for group in groups}, table.header[2], {})
         write_report(html, title="training runs", summary={"runs": len(runs)}, curves=curves, headline=table)

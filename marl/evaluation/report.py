@@ -48,6 +48,8 @@ def write_report(
         parts.append(_section("Learning", f"<div class=charts>{''.join(svg(curve) for curve in curves)}</div>"))
     if results is not None:
         parts += _evaluation(results, reference, headline, reading)
+    elif headline is not None:
+        parts.append(_section("What matters", _table(headline)))
     parts += [_details(name, value) for name, value in summary.items() if isinstance(value, Mapping)]
     try:
         path.write_text(_page(title, parts), encoding="utf-8")

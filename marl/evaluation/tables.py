@@ -18,6 +18,8 @@ from marl.evaluation.results import Pair, Results, Row
 
 NOTE = "±: 95 % bootstrap interval; ms/step: CPU time to decide for all agents of one world step"
 
+Form = Literal["text", "markdown", "latex"]
+
 _STYLES = {"": "", "good": "bold green", "bad": "red"}
 
 
@@ -55,8 +57,19 @@ def tables_of(results: Results, reference: str | None = None) -> list[Table]:
     return tables
 
 
-def show(results: Results, console: Console, reference: str | None = None) -> None:
-    """Print all tables; without box characters and colours if the console is not a terminal."""
+def show(results: Results, console: Console, reference: str | None = None, form: Form = "text") -> None:
+    """Print all tables; without box characters and colours if the console is not a terminal.
+
+    Args:
+        results: of an evaluation.
+        console: where to.
+        reference: the policy that others are compared with; None is the first.
+        form: text is for a terminal, the others are for other programs.
+    """
+    if form != "text":
+        text = "\n\n".join(written(table, form) for table in tables_of(results, reference))
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return
     if not console.is_terminal:
         console.print(to_text(results, reference), markup=False, highlight=False, soft_wrap=True)
         return
@@ -101,16 +114,42 @@ def _aligned(table: Table) -> str:
 
 def to_markdown(results: Results, reference: str | None = None) -> str:
     """GitHub tables; what stands out is bold."""
-    blocks = []
-    for table in tables_of(results, reference):
-        lines = [
-            _markdown_line([_escaped(name) for name in table.header]),
-            _markdown_line(["---" if i < table.text_columns else "---:" for i in range(len(table.header))]),
+    return "\n\n".join([*map(_markdown, tables_of(results, reference)), NOTE]) + "\n"
+
+
+def written(table: Table, form: Form) -> str:
+    """One table as aligned text, as a GitHub table, or as a LaTeX table that needs the package booktabs."""
+    return {"text": _aligned, "markdown": _markdown, "latex": _latex}[form](table)
+
+
+def _markdown(table: Table) -> str:
+    lines = [
+        _markdown_line([_escaped(name) for name in table.header]),
+        _markdown_line(["---" if i < table.text_columns else "---:" for i in range(len(table.header))]),
+    ]
+    for row in table.rows:
+        lines.append(_markdown_line([f"**{_escaped(c.text)}**" if c.mark else _escaped(c.text) for c in row]))
+    return f"**{_escaped(table.title)}**\n\n" + "\n".join(lines)
+
+
+def _latex(table: Table) -> str:
+    columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
+    rows = [[rf"\textbf{{{_tex(cell.text)}}}" if cell.mark else _tex(cell.text) for cell in row] for row in table.rows]
+    lines = [" & ".join(row) + r" \\" for row in ([_tex(name) for name in table.header], *rows)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_tex(table.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
         ]
-        for row in table.rows:
-            lines.append(_markdown_line([f"**{_escaped(c.text)}**" if c.mark else _escaped(c.text) for c in row]))
-        blocks.append(f"**{_escaped(table.title)}**\n\n" + "\n".join(lines))
-    return "\n\n".join([*blocks, NOTE]) + "\n"
+    )
 
 
 def number(value: float, spread: float = 0.0) -> str:
@@ -206,6 +245,17 @@ def _best(rows: Sequence[Row], metric: Metric) -> float | None:
 
 def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+#: What is special in LaTeX, and how it is written.
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)
 
 
 def _escaped(text: str) -> str:

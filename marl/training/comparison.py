@@ -96,7 +96,9 @@ def first_metric(logs: Mapping[Path, Sequence[Mapping[str, float]]]) -> str:
             for column in row:
                 if column.startswith(_EPISODE):
                     return column.removeprefix(_EPISODE)
-    raise UserError(f"{', '.join(map(str, logs))}: no episode has ended in training yet, so there is nothing to compare")
+    raise UserError(
+        f"{', '.join(map(str, logs))}: no episode has ended in training yet, so there is nothing to compare"
+    )
 
 
 def _end(folder: Path, rows: Sequence[Mapping[str, float]], metric: str, last: float) -> float:
@@ -106,7 +108,7 @@ def _end(folder: Path, rows: Sequence[Mapping[str, float]], metric: str, last: f
         known = {name.removeprefix(_EPISODE) for row in rows for name in row if name.startswith(_EPISODE)}
         raise UserError(f"{folder} has noted no '{metric}' of an episode{nearest(metric, sorted(known))}")
     after = (1.0 - last) * rows[-1]["agent_steps"]
-    return float(np.mean([row[column] for row in noted if row["agent_steps"] >= after] or [noted[-1][column]]))
+    return float(np.mean([row[column] for row in noted if row["agent_steps"] > after] or [noted[-1][column]]))
 
 
 def _interval(mean: float, half: float, sign: bool = False) -> str:
@@ -128,7 +130,9 @@ def _names(flat: Mapping[str, Mapping[str, Any]], folders: Mapping[str, str]) ->
     differing = [key for key in keys if len({json.dumps(one.get(key)) for one in flat.values()}) > 1]
     if not 0 < len(differing) <= _MOST_KEYS:
         taken = list(folders.values())
-        return {mark: name if taken.count(name) == 1 else f"{name} ({i})" for i, (mark, name) in enumerate(folders.items())}
+        return {
+            mark: name if taken.count(name) == 1 else f"{name} ({i})" for i, (mark, name) in enumerate(folders.items())
+        }
     return {mark: ", ".join(f"{key} {_short(one.get(key))}" for key in differing) for mark, one in flat.items()}
 
 
