@@ -275,7 +275,7 @@ def config_hash(config: AnyRunConfig) -> str:
 
 
 def _plain(value: Any, source: str, depth: int = 0) -> Any:
-    """Models, paths, tuples, enumerations and NumPy scalars as plain data that JSON can hold."""
+    """Models, paths, tuples, enumerations, arrays and NumPy scalars as plain data that JSON can hold."""
     if depth > _MAX_DEPTH:
         raise UserError(f"{source} is nested too deeply")
     if isinstance(value, BaseModel):
@@ -296,6 +296,8 @@ def _plain(value: Any, source: str, depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
+    if callable(getattr(value, "tolist", None)):
+        return _plain(value.tolist(), source, depth + 1)
     raise UserError(f"{shown(value)} in {source} is neither text, a number, a list nor a mapping")
 
 

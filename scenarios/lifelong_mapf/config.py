@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
+from scenarios.lifelong_mapf.maps.foreign import map_text
 from scenarios.lifelong_mapf.maps.generators import Generator, RandomMap
+from scenarios.lifelong_mapf.maps.tasks import tasks_text
 from scenarios.lifelong_mapf.state import MAX_AGENTS
 
 
@@ -24,8 +26,10 @@ class MapfConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    map: str | None = Field(
-        None, description="a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME) or a shipped map"
+    map: Annotated[str | None, BeforeValidator(map_text)] = Field(
+        None,
+        description="a map file (MovingAI .map, POGEMA .yaml, FILE.yaml:NAME), a shipped map, or the map itself: its "
+        "rows as text, or from Python as a list of texts or an array, 0 free",
     )
     generator: Annotated[tuple[Generator, ...], BeforeValidator(_several)] = Field(
         (RandomMap(),), min_length=1, description="makes the maps; several take turns"
@@ -37,8 +41,10 @@ class MapfConfig(BaseModel):
     agents: int | None = Field(
         None, ge=1, le=MAX_AGENTS, description="number of agents; default: as many as the task file has, else 32"
     )
-    tasks: str | None = Field(
-        None, description="a file of starts and goals (.json or MovingAI .scen), or a folder of such files"
+    tasks: Annotated[str | None, BeforeValidator(tasks_text)] = Field(
+        None,
+        description="a file of starts and goals (.json or MovingAI .scen), or a folder of such files; from Python also "
+        "a list of (start, goal) or of {start, goals}, cells as (row, column)",
     )
     horizon: int = Field(256, ge=1, le=100_000, description="steps after which an episode is truncated")
     motion: Literal["moves", "turning"] = Field(

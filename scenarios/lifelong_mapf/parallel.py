@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from marl.config import CoordinationConfig, GuidanceConfig
+from marl.config_errors import sentence
 from marl.coordination.face import coordinated_face
 from marl.envs.batched import BatchedEnv
 from marl.envs.pettingzoo import ParallelFace
+from marl.errors import UserError
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.render import ansi, frame
 from scenarios.lifelong_mapf.world import LifelongMapf
@@ -39,7 +43,11 @@ def parallel_env(
     """
     if render_mode is not None and render_mode not in _RENDER:
         raise ValueError(f"render_mode is {render_mode!r}, use one of {', '.join(_RENDER)} or None")
-    world = LifelongMapf(MapfConfig(**options), 1)
+    try:
+        config = MapfConfig(**options)
+    except ValidationError as error:
+        raise UserError(" ".join(sentence(MapfConfig, options, {}, error).split())) from None
+    world = LifelongMapf(config, 1)
     coordination = CoordinationConfig(guidance=GuidanceConfig(enabled=guided))
     if policy is not None:
         policy.adapt(world)

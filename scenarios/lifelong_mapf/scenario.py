@@ -12,7 +12,8 @@ from marl.scenario import Option, Plans, Recorder, Scenario
 from scenarios.lifelong_mapf.baselines import BASELINES
 from scenarios.lifelong_mapf.bench import BENCHMARK
 from scenarios.lifelong_mapf.config import MapfConfig
-from scenarios.lifelong_mapf.maps.sources import shipped_maps
+from scenarios.lifelong_mapf.maps.sources import INLINE, shipped_maps
+from scenarios.lifelong_mapf.maps.tasks import is_text
 from scenarios.lifelong_mapf.plans.recorder import PlanRecorder, RecordedWorld
 from scenarios.lifelong_mapf.plans.replay import replay
 from scenarios.lifelong_mapf.render import MapfRecorder
@@ -30,7 +31,8 @@ def _make(config: MapfConfig, copies: int, device: torch.device) -> BatchedEnv:
 
 def _instance(config: MapfConfig) -> dict[str, Any]:
     if config.tasks is not None or config.map is not None:
-        name = Path(config.map or config.tasks or "").name
+        given = config.map or config.tasks or ""
+        name = INLINE if "\n" in given or is_text(given) else Path(given).name
     else:
         name = "+".join(dict.fromkeys(generator.kind for generator in config.generator))
     return {"map": name, "agents": number_of_agents(config)}

@@ -79,7 +79,19 @@ def load_movingai(path: Path) -> GridMap:
 
     Source: Sturtevant, "Benchmarks for grid-based pathfinding", 2012; MAPF-Competition/Start-Kit v3.1.0.
     """
-    lines = read_text(path).splitlines()
+    return _parse_movingai(read_text(path), path)
+
+
+def parse_map(text: str, path: Path) -> GridMap:
+    """A map from its text: MovingAI's with its header, else rows in POGEMA's symbols. path: its name, for errors."""
+    if text.lstrip().startswith("type "):
+        return _parse_movingai(text.lstrip(), path)
+    rows = [Row(line.strip(), number) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return parse_pogema(path.stem, rows, path).grid
+
+
+def _parse_movingai(text: str, path: Path) -> GridMap:
+    lines = text.splitlines()
     header: dict[str, int] = {}
     body = None
     for number, line in enumerate(lines[:16], start=1):

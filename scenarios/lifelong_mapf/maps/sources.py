@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marl.errors import UserError, nearest
+from scenarios.lifelong_mapf.maps.foreign import (
+    is_kiva,
+    is_multi_robot,
+    load_kiva,
+    load_multi_robot,
+    load_primal,
+    refuse_other_yaml,
+)
 from scenarios.lifelong_mapf.maps.formats import (
     PogemaMap,
     Row,
     load_movingai,
     load_pogema_set,
+    parse_map,
     parse_pogema,
+    read_text,
     save_movingai,
     save_pogema,
 )
@@ -40,8 +50,11 @@ __all__ = [
     "shipped_maps",
 ]
 
-_SUFFIXES = (".map", ".yaml", ".yml")
-_SUFFIXES_END = re.compile(r"\.(map|ya?ml)$", re.IGNORECASE)
+#: What tables call a map that was given as text or as an array.
+INLINE = "inline"
+
+_SUFFIXES = (".map", ".yaml", ".yml", ".npy")
+_SUFFIXES_END = re.compile(r"\.(map|ya?ml|npy)$", re.IGNORECASE)
 _SET = re.compile(r"(?P<file>.+\.ya?ml)(?::(?P<name>.+))?", re.DOTALL)
 
 
@@ -67,7 +80,7 @@ def _existing_file(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     if path.suffix.lower() not in _SUFFIXES:
-        raise UserError(f"{path} is no map file, use a MovingAI .map or a POGEMA .yaml")
+        raise UserError(f"{path} is no map file, use a MovingAI .map, a POGEMA .yaml or an array .npy")
     return True
 
 
@@ -85,17 +98,30 @@ def _nearest_map(file: str) -> str:
 class MapSource(NamedTuple):
     """Where a specification of maps leads: an existing file, and the map's name in it where one is named.
 
-    spec: the specification, for errors.
+    spec: the specification, for errors. text: the map itself, where the specification is one; path is then a name.
     """
 
     spec: str
     path: Path
     name: str | None
+    text: str | None = None
 
     def maps(self) -> list[GridMap]:
         """All maps: several only of a set of which none is named."""
+        if self.text is not None:
+            return [parse_map(self.text, self.path)]
+        if self.path.suffix.lower() == ".npy":
+            grid = load_primal(self.path).grid
+            assert grid is not None
+            return [grid]
+        text = read_text(self.path)
         if self.path.suffix.lower() == ".map":
-            return [load_movingai(self.path)]
+            return [load_kiva(self.path) if is_kiva(text) else load_movingai(self.path)]
+        if is_multi_robot(text):
+            grid = load_multi_robot(self.path).grid
+            assert grid is not None
+            return [grid]
+        refuse_other_yaml(self.path, text)
         return [parse_pogema(name, rows, self.path).grid for name, rows in self._rows().items()]
 
     def map(self) -> GridMap:
@@ -128,9 +154,12 @@ def find_map(spec: str, beside: Path | None = None) -> MapSource:
     """Where a specification leads. Only this asks the disk what there is; ``UserError`` if nothing is.
 
     Args:
-        spec: a file (``.map``, ``.yaml``, ``.yml``), one map of a set (``FILE.yaml:NAME``), or a shipped map's name.
+        spec: a file (``.map``, ``.yaml``, ``.yml``, ``.npy``), one map of a set (``FILE.yaml:NAME``), a shipped map's
+            name, or the rows of a map themselves.
         beside: a folder to look in first.
     """
+    if "\n" in spec:
+        return MapSource("the map", Path(INLINE), None, spec)
     match = _SET.fullmatch(spec)
     file, name = (match["file"], match["name"]) if match else (spec, None)
     if beside is not None and _SUFFIXES_END.search(file) and _existing_file(beside / file):

@@ -9,16 +9,18 @@ A task file is JSON:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marl.errors import UserError, nearest
+from scenarios.lifelong_mapf.maps.foreign import Instance, is_multi_robot, load_multi_robot, load_pibt2, load_primal
 from scenarios.lifelong_mapf.maps.formats import read_text
 from scenarios.lifelong_mapf.maps.grid import GridMap
 from scenarios.lifelong_mapf.maps.lorr import given_goals, is_problem, load_problem
@@ -140,12 +142,13 @@ def _check_cell(grid: GridMap, cell: Cell, what: str) -> None:
 
 def task_files(spec: str) -> list[str]:
     """The ``.json`` and ``.scen`` files of a folder in the order of their names, or the one that ``spec`` is."""
-    if not spec.strip() or not Path(spec).is_dir():
+    if not spec.strip() or is_text(spec) or not Path(spec).is_dir():
         return [spec]
-    files = sorted(str(path) for path in Path(spec).iterdir() if path.suffix.lower() in (".json", ".scen"))
-    if not files:
-        raise UserError(f"{spec} holds no task file: put some .json or .scen there, or name a file")
-    return files
+    known = [(".json", ".scen"), (".yaml", ".yml", ".txt", ".npy")]  # the second kinds may also be something else
+    for suffixes in known:
+        if files := sorted(str(path) for path in Path(spec).iterdir() if path.suffix.lower() in suffixes):
+            return files
+    raise UserError(f"{spec} holds no task file: put some .json or .scen there, or name a file")
 
 
 def load_equal_tasks(
@@ -166,13 +169,19 @@ def load_equal_tasks(
 def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = None, horizon: int = 1) -> Tasks:
     """Tasks from a file.
 
-    spec: a task file (``.json``), a problem of the League of Robot Runners (``.json``), a MovingAI ``.scen``, or a map
-        with letters (``FILE.yaml`` or ``FILE.yaml:NAME``).
+    spec: a task file (``.json``) or the text of one, a problem of the League of Robot Runners (``.json``), a MovingAI
+        ``.scen``, a map with letters (``FILE.yaml`` or ``FILE.yaml:NAME``), or another tool's instance (``foreign``).
     grid: the map; None: the one that the file names.
     n_agents: how many of its agents to take, the first ones; None: all.
     horizon: steps for which there must be goals, where a file has goals without end.
     """
     lower = spec.lower()
+    if is_text(spec):
+        return _read_file(spec, "the tasks", Path(), grid, n_agents)
+    if lower.endswith((".txt", ".npy")):
+        return _of_instance(load_pibt2 if lower.endswith(".txt") else load_primal, Path(spec), grid, n_agents)
+    if lower.endswith((".yaml", ".yml")) and is_multi_robot(read_text(Path(spec))):
+        return _of_instance(load_multi_robot, Path(spec), grid, n_agents)
     if lower.endswith(".json"):
         return _load_json(Path(spec), grid, n_agents, horizon)
     if lower.endswith(".scen"):
@@ -182,6 +191,22 @@ def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = No
     raise UserError(
         f"{spec} is no task file, use a .json, a MovingAI .scen, a POGEMA .yaml with letters, or a folder of such files"
     )
+
+
+def is_text(spec: str) -> bool:
+    """Whether a specification is the text of a task file."""
+    return spec.lstrip().startswith("{")
+
+
+def _of_instance(load: Callable[[Path], Instance], path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
+    """Tasks of another tool's instance, on its own map unless another one is given."""
+    instance = load(path)
+    if not instance.starts:
+        raise UserError(f"{path} holds no robots, only a map: use it as --map {path}")
+    if grid is None:
+        grid = instance.grid or load_map(instance.map or "", beside=path.parent)
+    count = _first(len(instance.starts), n_agents, str(path))
+    return Tasks.of_cells(grid, instance.starts[:count], instance.goals[:count], str(path))
 
 
 def _first(count: int, n_agents: int | None, source: str) -> int:
@@ -199,16 +224,38 @@ def _load_json(path: Path, grid: GridMap | None, n_agents: int | None, horizon: 
             return Tasks(problem.grid, problem.starts, given_goals(problem, horizon))
         if isinstance(values, dict) and "actualPaths" in values:
             raise UserError(f"{path} looks like a plan, not like tasks: judge it with evaluate --replay {path}")
+    return _read_file(text, str(path), path.parent, grid, n_agents)
+
+
+def _read_file(text: str, source: str, folder: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
+    """The tasks of a task file's text. folder: where its map is looked for first."""
     try:
         file = _File.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{path}: {_sentence(error)}") from None
+        raise UserError(f"{source}: {_sentence(error)}") from None
     if grid is None:
         if file.map is None:
-            raise UserError(f'{path} names no map, add "map" to it or give a map')
-        grid = load_map(file.map, beside=path.parent)
-    agents = file.agents[: _first(len(file.agents), n_agents, str(path))]
-    return Tasks.of_cells(grid, [agent.start for agent in agents], [agent.goals for agent in agents], str(path))
+            raise UserError(f'{source} names no map, add "map" to it or give a map')
+        grid = load_map(file.map, beside=folder)
+    agents = file.agents[: _first(len(file.agents), n_agents, source)]
+    return Tasks.of_cells(grid, [agent.start for agent in agents], [agent.goals for agent in agents], source)
+
+
+def tasks_text(value: Any) -> Any:
+    """Starts and goals from Python as the text of a task file; anything else as it is.
+
+    Args:
+        value: a list with {"start": cell, "goals": cells} or (start, goal) of each agent, cells as (row, column), or
+            the whole of a task file as a dict.
+    """
+    if isinstance(value, list | tuple):
+        if not all(
+            isinstance(agent, Mapping) or (isinstance(agent, list | tuple) and len(agent) == 2) for agent in value
+        ):
+            raise ValueError("each agent's tasks must be (start, goal) or {start, goals}")
+        agents = [agent if isinstance(agent, Mapping) else {"start": agent[0], "goals": [agent[1]]} for agent in value]
+        value = {"schema_version": SCHEMA_VERSION, "agents": agents}
+    return json.dumps(value, default=lambda number: number.tolist()) if isinstance(value, Mapping) else value
 
 
 def _parsed(text: str) -> object:
@@ -251,7 +298,7 @@ def _load_scen(path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
                 f"{path}, line {number}: expected bucket, map, width, height, start x and y, goal x and y, length"
             ) from None
         if grid is None:
-            grid = load_map(words[1], beside=path.parent)
+            grid = _map_of_scen(words[1], path)
         if (height, width) != (grid.height, grid.width):
             size = f"{grid.height} rows and {grid.width} columns"
             raise UserError(f"{path}, line {number}: made for {height} rows and {width} columns, the map has {size}")
@@ -261,6 +308,12 @@ def _load_scen(path: Path, grid: GridMap | None, n_agents: int | None) -> Tasks:
         raise UserError(f"{path} holds no start and goal")
     _first(len(starts), n_agents, str(path))
     return Tasks.of_cells(grid, starts, goals, str(path))
+
+
+def _map_of_scen(spec: str, path: Path) -> GridMap:
+    """The map that a scenario names; where that is a path of another machine, the file of that name beside it."""
+    beside = path.parent / re.split(r"[/\\\\]", spec)[-1]
+    return load_map(str(beside)) if beside.is_file() else load_map(spec, beside=path.parent)
 
 
 def _load_letters(spec: str, grid: GridMap | None, n_agents: int | None) -> Tasks:

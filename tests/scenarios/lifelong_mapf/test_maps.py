@@ -132,7 +132,7 @@ def test_movingai_symbols(tmp_path):
         (("...", "...."), {}, "line 6: the row has 4 cells"),
         (("...", "..."), {"height": 3}, "has 2 rows of cells, its header says height 3"),
         (("...", "..."), {"width": 4}, "line 5: the row has 3 cells, the header says width 4"),
-        (("...", ".x."), {}, "line 6: 'x' in column 1 is not one of . G S @ O T W"),
+        (("...", ".x."), {}, "line 6: 'x' in column 1 is not one of . G S E @ O T W"),
         (("...", ".é."), {}, "line 6: 'é' in column 1"),
         (("...",), {"height": -1}, "line 2: expected 'type octile'"),
         (("...",), {"height": 10**12}, "line 2: expected 'type octile'"),

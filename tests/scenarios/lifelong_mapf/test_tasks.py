@@ -103,7 +103,7 @@ def test_faults_of_the_file(tmp_path, grid):
     Path(spec).write_text("[" * 100_000)
     assert "invalid JSON" in error_of(spec, grid)
     assert "cannot be read" in error_of(str(tmp_path / "none.json"), grid)
-    assert "is no task file" in error_of(str(tmp_path / "t.txt"), grid)
+    assert "is no task file" in error_of(str(tmp_path / "t.csv"), grid)
 
 
 @settings(max_examples=50, deadline=None)
