@@ -34,7 +34,7 @@ from marl.commands.bench import bench
 from marl.commands.doctor import doctor
 from marl.commands.explain import explain
 from marl.commands.export import export
-from marl.commands.instances import inspect
+from marl.commands.instances import compare, inspect
 from marl.commands.judge import judge
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
 from marl.commands.report import report
@@ -245,6 +245,7 @@ app.command()(report)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(inspect)
+app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(compare)
 
 
 @app.command("list")

@@ -144,6 +144,23 @@ class Benchmark:
     state_bytes: Callable[[BatchedEnv], int] | None = None
 
 
+@dataclass(frozen=True)
+class Counterparts:
+    """Two worlds that should be one: the fast one that is trained in, and the one that judges.
+
+    worlds: name -> configuration of the world, the fast one first. rule: the baseline that drives in both.
+    relative, absolute: metric -> how far the means may be apart, as a share of the judge's, or as they are.
+    mend: what to do where they are further apart. doubtful: a training should look first, as on a user's own files.
+    """
+
+    worlds: Mapping[str, Any]
+    rule: str
+    relative: Mapping[str, float]
+    absolute: Mapping[str, float]
+    mend: str
+    doubtful: bool = False
+
+
 class Recorder(Protocol):
     """Collects copy 0 of an episode and shows it."""
 
@@ -218,6 +235,8 @@ class Scenario:
     bound: configuration keys that a trained policy cannot do without, such as the graph of its roles: ``evaluate``
         takes them from the runs that it judges where nobody names them.
     plans: how episodes are written to and read from plan files; None: not at all.
+    counterparts: (world configuration) -> the world that is trained in and the one that judges, for ``marl compare``
+        and a warning of ``marl train``; None: it has but one. Raises ``UserError`` where the judge is not installed.
     inspect: (world configuration) -> lines that say what it makes of a user's files, for ``marl inspect``; None: it
         reads none. Raises ``UserError`` for files that cannot be run.
     extras: optional dependencies of the platform's package (or of the scenario's own) -> what needs them here.
@@ -249,6 +268,7 @@ class Scenario:
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
     bound: Sequence[str] = ()
     plans: Plans | None = None
+    counterparts: Callable[[Any], Counterparts] | None = None
     inspect: Callable[[Any], Sequence[str]] | None = None
     extras: Mapping[str, str] = field(default_factory=dict)
     benchmark: Benchmark = field(default_factory=Benchmark)

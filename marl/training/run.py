@@ -8,6 +8,7 @@ import torch
 
 from marl.config import AnyRunConfig
 from marl.errors import UserError
+from marl.evaluation.counterparts import warn_if_apart
 from marl.scenario import Scenario, load_scenario
 from marl.systems.registry import load_system
 from marl.systems.system import System
@@ -41,6 +42,8 @@ def train(
             trainer = _trainer(config, scenario, system, folder, echo)
             if init is not None:
                 trainer.take_weights(init)
+            for warning in warn_if_apart(scenario, config.world):
+                echo(warning)
             trainer.start()
         except UserError:
             folder.discard()

@@ -70,11 +70,20 @@ class FifoMerge(IdmGapAcceptance):
 class SumoDefault:
     """SUMO's own car-following and lane changing, or the twin's form of it, drives the automated cars too."""
 
+    assertive = False
+
     def __init__(self, env: BatchedEnv):
-        _merging(env).hand_over()
+        _merging(env).hand_over(self.assertive)
 
     def act(self, timestep: TimeStep) -> Tensor:
         return torch.full_like(timestep.agent_id, int(Action.IDLE))
+
+
+class SumoAssertive(SumoDefault):
+    """The same with drivers who wish to drive the limit and accept short gaps (SUMO's lcAssertive): a fair opponent,
+    since policies may drive the limit too, whatever speed a car began with."""
+
+    assertive = True
 
 
 def _builder(rule: type[Random] | type[IdmGapAcceptance] | type[SumoDefault]) -> Baseline:
@@ -89,4 +98,5 @@ BASELINES: Mapping[str, Baseline] = {
     "idm_gap_acceptance": _builder(IdmGapAcceptance),
     "fifo_merge": _builder(FifoMerge),
     "sumo_default": _builder(SumoDefault),
+    "sumo_assertive": _builder(SumoAssertive),
 }

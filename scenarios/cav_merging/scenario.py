@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import BatchedEnv
-from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
+from marl.envs.sumo.install import sumo_home
+from marl.scenario import Axis, Benchmark, Counterparts, Option, Recorder, Scenario
 from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.inspection import inspect
@@ -63,6 +64,22 @@ _BENCHMARK = Benchmark(
 )
 
 
+#: How far the twin may be from SUMO: a twentieth of the mean speed, half a point of collisions.
+_APART = {"relative": {"mean_speed_mps": 0.05}, "absolute": {"collision_rate": 0.005}}
+
+
+def _counterparts(config: CavConfig) -> Counterparts:
+    """The twin and SUMO with the same cars, those of a user's demand at its rates."""
+    sumo_home()
+    same = {"demand": "rates", "gui": False, "warm_up_s": 0.0}
+    worlds = {
+        name: config.model_copy(update={**same, "backend": backend})
+        for name, backend in (("the twin", "twin"), ("SUMO", "sumo"))
+    }
+    foreign = config.backend == "twin" and config.net is not None and config.net not in shipped_networks()
+    return Counterparts(worlds, "sumo_default", mend="judge with --backend sumo", doubtful=foreign, **_APART)
+
+
 def _recorder(env: BatchedEnv) -> Recorder:
     return CavRecorder(cast(CavMerging, env))
 
@@ -99,6 +116,7 @@ SCENARIO = Scenario(
     maps=lambda: sorted(shipped_networks()),
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
+    counterparts=_counterparts,
     inspect=inspect,
     benchmark=_BENCHMARK,
 )

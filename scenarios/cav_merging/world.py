@@ -19,6 +19,7 @@ from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
 from scenarios.cav_merging import intent, safety
 from scenarios.cav_merging.config import DECISION_S, CavConfig
+from scenarios.cav_merging.drivers import ASSERTIVE, P
 from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
 from scenarios.cav_merging.metrics import METRICS, Events, Tally
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
@@ -29,7 +30,7 @@ from scenarios.cav_merging.sumo.inputs import Demand, SumoInputs, sumo_demand, s
 from scenarios.cav_merging.sumo.networks import read_network
 from scenarios.cav_merging.sumo.road import RoadNetwork
 from scenarios.cav_merging.sumo.routes import read_demand
-from scenarios.cav_merging.traffic import Traffic, road_row
+from scenarios.cav_merging.traffic import R, Traffic, road_row
 from scenarios.cav_merging.twin import reference
 from scenarios.cav_merging.twin.backend import Backend, Outcome, TwinBackend
 from scenarios.cav_merging.twin.neighbours import neighbours
@@ -126,7 +127,7 @@ class CavMerging(BatchedEnv):
         # What the host knows by itself, so that it need not wait for the device: decisions made in each copy's episode.
         self._clock = np.zeros(copies, np.int64)
         self._everybody = torch.arange(copies, device=self.device)
-        self._handed_over = False
+        self._handed_over, self._assertive = False, False
         self._started = False
         self._plan: MergePlan | None = None
         self._planning = False
@@ -152,9 +153,24 @@ class CavMerging(BatchedEnv):
             primary_metric="merged_share",
         )
 
-    def hand_over(self) -> None:
-        """Let the driver model drive the automated cars too, from the next ``reset`` on: actions are then ignored."""
-        self._handed_over = True
+    def hand_over(self, assertive: bool = False) -> None:
+        """Let the driver model drive the automated cars too, from the next ``reset`` on: actions are then ignored.
+
+        assertive: as drivers who wish to drive the limit and accept short gaps; else as they were drawn.
+        """
+        self._handed_over, self._assertive = True, assertive
+
+    def _take_the_wheel(self, traffic: Traffic, slots: Tensor) -> None:
+        """What handing over makes of the cars in ``slots`` (bool ``[B, V]``)."""
+        if not self._handed_over:
+            return
+        traffic.controlled[:] = False
+        if self._assertive:
+            own = slots[:, : self.agents]
+            drivers = traffic.drivers[:, : self.agents]
+            limit = traffic.road[:, R.LIMIT, None].expand_as(own)
+            drivers[..., P.DESIRED] = torch.where(own, limit, drivers[..., P.DESIRED])
+            drivers[..., P.ASSERTIVE] = torch.where(own, ASSERTIVE, drivers[..., P.ASSERTIVE])
 
     def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
         if mask is None:
@@ -212,7 +228,7 @@ class CavMerging(BatchedEnv):
             filled = self.backend.admit(self.traffic, torch.ones_like(self.traffic.step, dtype=torch.bool))
         else:
             filled = arrive(self.config, self._key, self.traffic, ~there & ~self.traffic.present)
-            self.traffic.controlled[:, : self.agents] &= not self._handed_over
+            self._take_the_wheel(self.traffic, filled)
             self.backend.insert(self.traffic, filled)
         self._tally.arrived(self.traffic, filled)
         self._look_around()
@@ -333,10 +349,11 @@ class CavMerging(BatchedEnv):
         else:
             road = draw_roads(self.config, key)
         fresh = first_cars(self.config, key, road, self._episode[rows])
-        if self._handed_over:
-            fresh.controlled[:] = False
+        self._take_the_wheel(fresh, fresh.present)
         self.traffic.put(fresh, rows)
         self._tally.begin(self.traffic, rows)
+        if isinstance(self.backend, SumoBackend):
+            self.backend.assertive = self._assertive
         self.backend.begin(self.traffic, rows, key)
         if isinstance(self.backend, SumoBackend) and self._by_sumo:
             self._tally.arrived(self.traffic, self.backend.admit(self.traffic, torch.from_numpy(beginning)))

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable
 from types import ModuleType
 
+from scenarios.cav_merging.drivers import ASSERTIVE
 from scenarios.cav_merging.sumo.inputs import Demand
 from scenarios.cav_merging.sumo.road import RoadNetwork
 
@@ -21,18 +22,20 @@ class Admission:
         self._known: set[str] = set()
         self._number = 0
         self.unseen = 0
-        self._seed, self._share, self._driven = 0, 1.0, True
+        self._seed, self._share, self._driven, self._assertive = 0, 1.0, True, False
 
-    def begin(self, seed: int, share: float, driven: bool) -> None:
+    def begin(self, seed: int, share: float, driven: bool, assertive: bool = False) -> None:
         """A new episode.
 
         Args:
             seed: which cars are automated is a function of it and of their names.
             share: of automated cars where no vTypes are named.
             driven: automated cars do what they are told; else SUMO drives them too.
+            assertive: SUMO drives them as drivers who wish to drive the limit and accept short gaps.
         """
         self._known.clear()
-        self._number, self._seed, self._share, self._driven = 0, seed, share, driven
+        self._number, self._seed, self._share = 0, seed, share
+        self._driven, self._assertive = driven, assertive
 
     def look(self, taken: Iterable[int]) -> list[tuple[int, str, bool, list[float]]]:
         """Slot, SUMO's name, whether we drive it, and ``Arrival`` of each car that is new on the road.
@@ -59,6 +62,9 @@ class Admission:
             slot = robots.pop() if automated else humans.pop()
             self._known.add(name)
             self._number += 1
+            if automated and self._assertive:
+                vehicle.setSpeedFactor(name, 1.0)
+                vehicle.setParameter(name, "laneChangeModel.lcAssertive", str(ASSERTIVE))
             # Whoever goes on to an off-ramp does not merge.
             about = [self._number, float(place[0] == 0 and not leaves), *self._driver(name)]
             found.append((slot, name, automated and self._driven, about))

@@ -77,6 +77,8 @@ class SumoBackend:
             network = self._network(fixed_geometry(config.geometry))
         self._slots, self._agents = config.vehicles, config.max_cavs
         self._demand = demand
+        #: Where SUMO drives the automated cars of a user's demand, they are assertive drivers.
+        self.assertive = False
         additional = inputs.additional if inputs else ()
         factory: Callable[[], Simulator] = partial(
             SumoSimulator,
@@ -121,6 +123,7 @@ class SumoBackend:
         self._insert(told, traffic, _host(traffic.present))
         told[:, -1, Command.OP] = 1.0
         told[:, -1, Command.X] = _host(traffic.flow[:, 1])
+        told[:, -1, Command.TYPE] = self.assertive
         told[:, -1, Command.CONTROLLED] = _host(traffic.controlled[:, : self._agents].any(1))
         self._remember(chosen)
         while mask.any():

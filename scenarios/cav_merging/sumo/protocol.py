@@ -16,7 +16,8 @@ class Op(IntEnum):
 class Command(IntEnum):
     """Columns of the actions, float64 ``[V + 1, 11]``; the last row's OP is 1 to place cars without driving on.
 
-    Then its CONTROLLED says whether automated cars are steered, and its X the share of them in a user's demand.
+    Then its CONTROLLED says whether automated cars are steered, its X the share of them in a
+    user's demand, and its TYPE whether SUMO drives them as assertive drivers.
     """
 
     OP = 0

@@ -186,7 +186,7 @@ class SumoSimulator:
     def _begin(self, *row: float) -> None:
         """The moment at which an episode begins: all cars are there, nobody has driven on. row: the last of actions."""
         if self._admission is not None and self._demand is not None:
-            self._admission.begin(self._seed, row[Command.X], row[_CONTROLLED] > 0.0)
+            self._admission.begin(self._seed, row[Command.X], row[_CONTROLLED] > 0.0, row[Command.TYPE] > 0.0)
             for _ in range(SUBSTEPS * self._demand.warm_up):
                 self._drive_on(0.0)
         self._drive_on(0.0)

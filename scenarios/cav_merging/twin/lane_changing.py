@@ -133,6 +133,34 @@ def _accepts(i: int, p: int, f: int, x: Floats, v: Floats, drivers: Floats) -> b
 
 
 @njit(error_model="numpy")
+def _let_the_ramp_go_first(
+    order: Ints,
+    count: int,
+    x: Floats,
+    v: Floats,
+    lane: Ints,
+    controlled: Flags,
+    drivers: Floats,
+    target: Ints,
+) -> None:
+    """Drivers on lane 2 stay there if a car of the ramp takes the place that they would take on lane 1."""
+    for r in range(count):
+        i = order[r]
+        if lane[i] != 2 or target[i] != 1 or controlled[i]:
+            continue
+        p, f = -1, -1
+        for s in range(count):
+            j = order[s]
+            if lane[j] == 0 and target[j] == 1:
+                if s < r:
+                    p = j
+                elif f < 0:
+                    f = j
+        if not _accepts(i, p, f, x, v, drivers):
+            target[i] = 2
+
+
+@njit(error_model="numpy")
 def change_lanes(
     order: Ints,
     count: int,
@@ -172,6 +200,8 @@ def change_lanes(
                 move = following(i, lead[i, goal], limit, x, v, drivers, dt)
                 if move - stay > MOBIL_GAIN * dt and _accepts(i, lead[i, goal], follow[i, goal], x, v, drivers):
                     target[i] = goal
+    if lanes > 1 and not leftwards:
+        _let_the_ramp_go_first(order, count, x, v, lane, controlled, drivers, target)
     for r in range(count):
         i = order[r]
         changed |= target[i] != lane[i]

@@ -284,7 +284,12 @@ def _change_lanes(traffic: Traffic, turn: Tensor | None, leftwards: Tensor, lane
         may = ~traffic.controlled & (lane > 0) & (goal >= 1) & (goal <= count)
         lead, follow = pick_lane(moment.lead, goal), pick_lane(moment.follow, goal)
         gain = moment.following(lead) - moment.following(pick_lane(moment.lead, lane))
-        target = torch.where(may & (gain > MOBIL_GAIN * DT) & moment.accepts(lead, follow), goal, target)
+        wants = may & (gain > MOBIL_GAIN * DT) & moment.accepts(lead, follow)
+        # Drivers on lane 2 stay there if a car of the ramp takes the place that they would take on lane 1.
+        from_ramp = (lane == 0) & (target == 1)
+        first, behind = neighbours(traffic.x, torch.where(from_ramp, 0, 1), traffic.present, 1)
+        in_the_way = (lane == 2) & (goal == 1) & ~moment.accepts(first[..., 0], behind[..., 0])
+        target = torch.where(wants & ~in_the_way, goal, target)
     lane.copy_(torch.where(traffic.present, target, lane))
 
 

@@ -263,6 +263,15 @@ def test_a_set_up_names_its_files(roads: dict[str, Path], tmp_path: Path, capsys
         sumo_inputs(CavConfig(net=str(setup)))
 
 
+def test_compare_says_how_far_the_twin_is(roads: dict[str, Path], tmp_path: Path, capsys) -> None:
+    net = ["--net", str(roads["slow_ramp"]), "--routes", routes(tmp_path, FLOWS)]
+    assert main(["compare", "cav_merging", *net, "--preset", "flow", "--horizon", "150", "--seeds", "0:2"]) == 0
+    shown = capsys.readouterr().out
+    assert "the twin" in shown and "mean_speed_mps" in shown and "is near SUMO" in shown
+    assert main(["compare", "lifelong_mapf"]) == 2
+    assert "has one world" in capsys.readouterr().err
+
+
 def test_a_network_without_a_merge_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.net.xml"
     path.write_text('<net><edge id="a"><lane id="a_0" index="0" length="9" speed="9"/></edge></net>')

@@ -17,6 +17,7 @@ from scenarios.cav_merging.sumo.simulator import type_name, vehicle_types
 from scenarios.cav_merging.traffic import R, Traffic, road_row
 from scenarios.cav_merging.twin import kernels, reference
 from scenarios.cav_merging.twin.backend import TwinBackend
+from scenarios.cav_merging.twin.lane_changing import change_lanes
 from scenarios.cav_merging.twin.neighbours import neighbours
 
 
@@ -200,6 +201,20 @@ def test_leaving_the_road_is_no_collision():
     outcome = advance(traffic)
     assert outcome.left[0].tolist() == [True]
     assert not bool(outcome.crashed.any()) and not bool(traffic.present.any())
+
+
+def test_two_drivers_do_not_take_the_same_place():
+    """A car of the ramp and one of lane 2 would both change to lane 1, side by side: the ramp goes first."""
+    for x, second in ((350.0, 2), (280.0, 1)):  # beside each other; far enough behind
+        traffic = cars((0, 350.0, 20.0), (2, x, 20.0), (2, x + 15.0, 5.0), geometry=NETWORKS["merge_two_lanes"])
+        plain = copy.deepcopy(traffic)
+        reference._change_lanes(plain, None, torch.tensor([False]), 3)
+        order = torch.argsort(-traffic.x[0]).numpy()
+        tables = [table[0].numpy() for table in reference.neighbours(traffic.x, traffic.lane, traffic.present, 3)]
+        arrays = (traffic.x, traffic.v, traffic.lane, traffic.controlled, traffic.drivers, traffic.road)
+        turn, goals = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        change_lanes(order, 3, *(array[0].numpy() for array in arrays), turn, *tables, goals, False, False, 0.1)
+        assert traffic.lane[0].tolist() == plain.lane[0].tolist() == [1, second, 2]
 
 
 def test_a_faster_driver_overtakes_where_there_is_a_second_lane():

@@ -15,7 +15,9 @@ from scenarios.cav_merging.actions import (
     legal_reference,
     next_target,
 )
+from scenarios.cav_merging.baselines import BASELINES
 from scenarios.cav_merging.config import CavConfig, Reward
+from scenarios.cav_merging.drivers import ASSERTIVE, TIMID, P
 from scenarios.cav_merging.metrics import Events, Tally
 from scenarios.cav_merging.observation import observe, observe_reference
 from scenarios.cav_merging.reward import Neighbours, own_rewards, own_rewards_reference, shared_rewards
@@ -274,6 +276,20 @@ def test_drivers_at_the_wheel_of_every_car():
         timestep = env.step(torch.zeros(64, 6, dtype=torch.int64))
     assert float(timestep.metrics["collision_rate"].max()) == 0.0
     assert float(timestep.metrics["merged_share"].mean()) > 0.98
+
+
+def test_assertive_drivers_take_the_wheel_with_a_wish_for_the_limit():
+    env = CavMerging(CavConfig(flow_veh_per_h=2000, max_cavs=20, max_humans=20), 4)
+    policy = BASELINES["sumo_assertive"](env)
+    timestep = env.reset(0)
+    humans = env.traffic.drivers[:, 20:].clone()
+    for _ in range(60):
+        there = env.traffic.present[:, :20]
+        assert (env.traffic.drivers[:, :20, P.DESIRED][there] == 30.0).all()
+        assert (env.traffic.drivers[:, :20, P.ASSERTIVE][there] == ASSERTIVE).all()
+        timestep = env.step(policy.act(timestep))
+    assert not bool(env.traffic.controlled.any())
+    assert (humans[..., P.ASSERTIVE] == TIMID).all() and int(env.traffic.arrivals.sum()) > 10
 
 
 def test_flow_keeps_coming_and_slots_get_new_agents():
