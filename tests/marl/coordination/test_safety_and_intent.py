@@ -282,3 +282,64 @@ def test_the_log_probability_is_that_of_the_proposal():
     decision = pipeline.act(policy, now, pipeline.begin(policy, now))
     assert decision.executed.tolist() == [[1, 0], [0, 1]]
     assert decision.proposed is proposed and decision.log_prob is log_prob
+
+
+def test_on_a_cpu_nobody_is_asked_about_the_dead():
+    """Elsewhere to look who lives would wait for the device."""
+    for early_exits, rounds in ((True, 1), (False, 2)):
+        world = Doors()
+        safety = Safety(world)
+        safety.early_exits = early_exits
+        safety.correct(moment(alive=((True, False), (False, True))), torch.zeros(2, 2, dtype=torch.int64))
+        assert len(world.seen) == rounds
+
+
+@pytest.mark.parametrize("margin", [3.0, -3.0])
+def test_a_world_that_leaves_no_conflict_has_no_margin(margin):
+    with pytest.raises(UserError, match=r"leave coordination\.safety\.margin"):
+        Safety(Roundabout(), SafetyConfig(margin=margin))
+
+
+def test_each_episode_has_an_account_of_its_own():
+    """Copy 0 begins anew after one correction in two decisions; copy 1 goes on."""
+    safety = Safety(Doors())
+    both, nobody = torch.tensor([[0, 0], [0, 0]]), torch.tensor([[0, 1], [0, 1]])
+    safety.correct(moment(), both)
+    assert safety.account(moment(done=(True, False))).metrics["interventions_per_step"].tolist() == [0.5, 0.5]
+    safety.correct(moment(), both)
+    safety.correct(moment(), nobody)
+    assert safety.account(moment()).metrics["interventions_per_step"].tolist() == pytest.approx([1 / 4, 2 / 6])
+
+
+def test_only_a_learned_predictor_has_something_to_learn():
+    class Choosing(Line):
+        spec = SimpleNamespace(**vars(SPEC), action_space={"agents": spaces.Discrete(2)})
+
+    seen = {"agents": spaces.Box(-1, 1, (1,))}
+    plain, learned = (Intent(Choosing(), seen, IntentConfig(predictor=name)) for name in ("rollout", "learned"))
+    assert (plain.parameters(), plain.learned()) == ([], {})
+    assert len(learned.parameters()) > 0
+    other = Intent(Choosing(), seen, IntentConfig(predictor="learned"), seed=1)
+    assert not torch.equal(other.parameters()[0], learned.parameters()[0])
+    other.load_learned(learned.learned())
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), learned.parameters(), strict=True))
+
+
+def test_announcements_are_within_their_space():
+    intent = announcing(horizon=2, companions=1, rounds=0)
+    heard = intent.hear(moment(), torch.tensor([[9, -9], [0, 9]])).observation["intent"].flatten(0, 1)
+    assert heard.min() == -1.0 and heard.max() == 1.0
+    assert all(intent.space.contains(row) for row in heard.numpy())
+
+
+def test_each_round_loses_messages_of_its_own():
+    """The announcement before the first round is number 0, and the rounds follow it."""
+    alike = dict.fromkeys(range(4), 0)
+    for episode in range(40):
+        now = moment()._replace(key=torch.full((2,), episode))
+        intent = announcing(horizon=1, companions=1, rounds=3, loss=0.5)
+        result = intent.negotiate(now, lambda _: torch.ones(2, 2, dtype=torch.int64)).observation["intent"]
+        for number in alike:
+            heard = intent.hear(now, torch.ones(2, 2, dtype=torch.int64), number).observation["intent"]
+            alike[number] += torch.equal(result, heard)
+    assert alike[3] == 40 and max(alike[number] for number in range(3)) < 30

@@ -66,3 +66,10 @@ def test_hgpo_leaves_out_contexts_that_reach_before_the_begin() -> None:
     assert credit.hgpo(*alone).tolist() == [1.0, 1.0, -2.0]
     padded = credit.hgpo(*alone, padded=True).tolist()
     assert padded == pytest.approx([(2 * 1 + 3 * 1.5) / 5, 1.0, (2 * -2 + 3 * -1.5) / 5])
+
+
+def test_thrift_by_hand() -> None:
+    """Where a rollout succeeds without any call, m calls are worth cos(m pi / (2 m + 1))."""
+    found = credit.otc([0, 1, 3], [1, 0, 1], ["q"] * 3)
+    assert found.tolist() == pytest.approx([1.0, 0.5, np.cos(3 * np.pi / 7)])
+    assert credit.otc([3, 6], [1, 1], ["q"] * 2).tolist() == pytest.approx([1.0, np.sin(2 * np.pi / 3)])

@@ -72,3 +72,15 @@ def test_the_gradient_of_a_quadratic_is_exact() -> None:
 def test_one_pair_by_hand() -> None:
     gradient = evolution_gradient(torch.tensor([0.5, -0.5]), torch.tensor([[2.0, 0.0, -4.0]]), 0.25)
     assert gradient.tolist() == [4.0, 0.0, -8.0]
+
+
+@pytest.mark.parametrize("corner", [0.0, 1.0])
+def test_points_stay_in_the_unit_cube(corner: float) -> None:
+    """However far beyond it the best point would be."""
+    search = Cma([corner, corner, 0.5], step=0.5, population=8, seed=0)
+    seen = []
+    for _ in range(8):
+        points = search.ask()
+        seen.append(points)
+        search.tell(points, points.sum(1) * (2.0 * corner - 1.0))
+    assert 0.0 <= np.min(seen) < 0.1 and 0.9 < np.max(seen) <= 1.0

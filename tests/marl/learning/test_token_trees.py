@@ -92,3 +92,10 @@ def test_rows_of_different_versions_keep_their_own_ratios(model: Transformer) ->
         assert surrogate(list(order)) == pytest.approx(one_by_one, abs=1e-5)
         found = torch.autograd.grad(loss(model, list(order), 100), list(model.parameters()))
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(expected, found, strict=True))
+
+
+def test_batches_are_filled_up_to_their_places_and_no_further() -> None:
+    """Three trees of five tokens: two fill ten places, and the third does not fit into fourteen."""
+    apart = [TokenRow([first, 2, 3, 4, 5], np.arange(5) > 0, np.ones(5), np.zeros(5)) for first in (1, 6, 7)]
+    for places, sizes in ((9, [1, 1, 1]), (10, [2, 1]), (14, [2, 1]), (15, [3])):
+        assert [len(trees.token) for trees in pack(apart, 5, places)] == sizes

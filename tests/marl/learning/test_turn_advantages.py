@@ -92,3 +92,19 @@ def test_tool_efficiency_table() -> None:
 
 def test_outcome_reward_counts_cost_among_successes_only() -> None:
     assert outcome_reward(t(1.0, 0.0, 1.0), t(2.0, 2.0, 99.0), 0.1).tolist() == pytest.approx([0.8, 0.0, 0.0])
+
+
+def test_no_observation_is_taken_for_a_begin() -> None:
+    """The second turn of a row, and the first of another, both see 2; only the one has seen 1 before."""
+    one, two = contexts(torch.tensor([1, 2, 2]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]), 2)
+    assert one[1] == one[2] and two[1] != two[2]
+
+
+def test_hgpo_of_a_negative_exponent_by_hand() -> None:
+    """Shorter contexts weigh more: 1/2 and 1/3."""
+    keys = [torch.tensor([1, 1, 1, 1]), torch.tensor([1, 1, 2, 2])]
+    found = hgpo(t(1.0, 3.0, 8.0, 4.0), torch.zeros(4, dtype=torch.int64), keys, alpha=-1.0, scale=1.0)
+    deep, shallow = (-1.0, 1.0, 2.0, -2.0), (-3.0, -1.0, 4.0, 0.0)
+    expected = [(s / 2 + d / 3) / (1 / 2 + 1 / 3) for s, d in zip(shallow, deep, strict=True)]
+    assert found[:3].tolist() == pytest.approx(expected[:3])
+    assert float(found[3]) == pytest.approx(-2.0)  # an advantage of 0 has no weight

@@ -75,3 +75,10 @@ def test_value_norm_is_restored_exactly():
     norm.update(torch.rand(5, generator=torch.Generator().manual_seed(0)))
     other.load_state_dict(norm.state_dict())
     assert torch.equal(torch.stack(norm.statistics()), torch.stack(other.statistics()))
+
+
+def test_value_norm_of_rare_returns_by_hand():
+    """A mean square of several squared means, as where few episodes earn: 25 less 2.5**2."""
+    norm = ValueNorm()
+    norm.update(torch.tensor([0.0, 0.0, 0.0, 10.0]))
+    assert [x.item() for x in norm.statistics()] == pytest.approx([2.5, 18.75**0.5])

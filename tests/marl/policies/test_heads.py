@@ -120,3 +120,10 @@ def test_gaussian_samples_of_the_extreme_uniforms_are_finite_and_symmetric():
 def test_gaussian_deviation_is_kept_in_range():
     head = Gaussian(torch.zeros(2), torch.tensor([-100.0, 100.0]))
     torch.testing.assert_close(head.std.log(), torch.tensor([-5.0, 2.0]))
+
+
+def test_multi_categorical_splits_the_last_dimension_of_any_number():
+    """As in training, where there are steps, copies and agents before it."""
+    logits = torch.randn(2, 7, 3, 7, generator=torch.Generator().manual_seed(0))
+    head = MultiCategorical(logits, [5, 2])
+    assert torch.equal(head.mode(), torch.stack((logits[..., :5].argmax(-1), logits[..., 5:].argmax(-1)), -1))

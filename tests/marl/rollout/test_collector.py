@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -124,3 +127,49 @@ def test_stretches_keep_steps_together() -> None:
     x = torch.arange(8).view(4, 2)
     assert stretches(x, 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert stretches(x, 1).tolist() == [list(range(8))]
+
+
+class Terminating(Recording):
+    """What ends an episode is the agents' own doing, not the clock."""
+
+    def step(self, actions: Tree) -> TimeStep:
+        after = self.env.step(actions)
+        never = torch.zeros_like(after.truncated)
+        self.steps.append(after._replace(terminated=after.truncated, truncated=never))
+        return self.steps[-1]
+
+
+def test_a_last_state_is_judged_only_where_somebody_was_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after a termination is worth nothing, so that the critic need not be asked."""
+    asked = []
+    value = StateSum.value
+
+    def counted(self: StateSum, *arguments: Any) -> Any:
+        asked.append(1)
+        return value(self, *arguments)
+
+    monkeypatch.setattr(StateSum, "value", counted)
+    for recording, ends in ((Recording, 2), (Terminating, 0)):
+        asked.clear()
+        batch, steps = collected(10, recording, horizon=4)
+        assert sum(step.final is not None for step in steps) == 2
+        assert bool(batch.terminated.any()) is (recording is Terminating)
+        assert len(asked) == 10 + 1 + ends  # each step, what follows the last, and the ends
+
+
+class Leaving(Relieving):
+    """In step 5 of copy 2 the episode is over as well, though the world calls it no agent's end."""
+
+    def step(self, actions: Tree) -> TimeStep:
+        after = super().step(actions)
+        done = after.done.clone()
+        done[2] |= len(self.steps) == 6
+        self.steps[-1] = after._replace(done=done)
+        return self.steps[-1]
+
+
+def test_the_trace_stops_at_the_end_of_an_episode_whoever_comes_next() -> None:
+    batch, _ = collected(8, Leaving, horizon=20)
+    cut = torch.zeros(8, 4, 3, dtype=torch.bool)
+    cut[4, 2] = True
+    assert torch.equal(batch.cut, cut) and not batch.terminated.any()

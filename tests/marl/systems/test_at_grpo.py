@@ -41,3 +41,11 @@ def test_what_a_candidate_is_worth() -> None:
     outcome = Outcome(True, 3.0, 2, [], {})
     assert made._judge(outcome, TurnRecord(0, "", 0.0)) == pytest.approx(0.7)
     assert made._judge(outcome, TurnRecord(0, "", -0.25, True)) == pytest.approx(0.7 - 0.25 - 0.5)
+
+
+def test_no_success_is_worth_less_than_a_failure() -> None:
+    """However much it cost."""
+    made = player(lambda: None, {}, AtGrpoConfig.model_validate({"reward": {"cost": 0.1}}))  # type: ignore
+    assert isinstance(made, TreePlayer)
+    for success in (True, False):
+        assert made._judge(Outcome(success, 15.0, 2, [], {}), TurnRecord(0, "", 0.0)) == 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import TimeStep
 from marl.errors import UserError
-from marl.policies.heads import Categorical
+from marl.policies.heads import Categorical, MultiCategorical
 from marl.rollout.collector import Collector
 from marl.systems.dagger import Dagger
 from marl.training.tensor_trainer import _expert
@@ -77,3 +79,20 @@ def test_an_unknown_expert_is_named() -> None:
     assert _expert(scenario, tiny_config(), env) is None
     with pytest.raises(UserError, match="no baseline 'alwys'; did you mean 'always'"):
         _expert(scenario, config_of(expert="alwys"), env)
+
+
+def test_several_choices_agree_where_all_of_them_do() -> None:
+    """Of 24 agents, one dead one and one living one have the expert's first choice alone."""
+    generator = torch.Generator().manual_seed(0)
+    head = MultiCategorical(torch.randn(2, 3, 4, 5, generator=generator), [3, 2])
+    expert = head.mode().clone()
+    expert[0, 1, 2, 1] = 1 - expert[0, 1, 2, 1]
+    expert[1, 2, 3, 1] = 1 - expert[1, 2, 3, 1]
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    mask[1, 2, 3] = False
+    learner: Any = SimpleNamespace(spec=None, config=SimpleNamespace(actor=SimpleNamespace(temperature=1.0)))
+    unit: Any = SimpleNamespace(take=lambda spec, tree, dim: tree)
+    rows: Any = SimpleNamespace(expert=expert)
+    loss, figures = Dagger.policy_loss(learner, unit, head, torch.zeros(2, 3, 4), rows, mask)
+    assert float(figures["agreement"]) == 24 - 2
+    assert float(loss) == pytest.approx(-float(head.log_prob(expert)[mask].sum()), rel=1e-5)

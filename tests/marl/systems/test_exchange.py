@@ -302,3 +302,19 @@ def test_state_is_versions_and_what_waits() -> None:
     other.load_state(exchange.state())
     assert other.versions == {"workers": 6}
     assert other.take(own)[0].normaliser == 3.0
+
+
+def test_the_lag_is_that_of_the_oldest_batch() -> None:
+    """Batches of versions 6 and 3 in update 9: the oldest is 6 updates behind."""
+    exchange, own = side(None, MAIN, batches=2)
+    for version in (6, 3):
+        exchange.versions["workers"] = version
+        put(exchange, own)
+    exchange.versions["workers"] = 9
+    given = []
+    teacher = SimpleNamespace(learn=lambda *arguments: given.append(arguments) or {})
+    figures = Decoupled(exchange, teacher).learn(own)  # type: ignore[arg-type]
+    assert figures == {"lag_workers": 6.0, "tokens_workers": 10.0}
+    (_, taken, normaliser, rate, fresh, _), *_ = given
+    assert (len(taken), normaliser, rate, fresh) == (4, 6.0, 0.125, False)
+    assert exchange.versions["workers"] == 9  # nothing was learned

@@ -48,3 +48,11 @@ def test_histories_and_begins_differ() -> None:
 
 def test_the_published_default() -> None:
     assert HgpoConfig().begin == "left_out" and HgpoConfig().history == 2
+
+
+def test_turns_without_advantage_are_counted() -> None:
+    made = case(1, size=1)  # few turns, so that some have nothing to be compared with
+    config = HgpoConfig(gamma=0.9, history=1, alpha=1.5)
+    expected = (by_hand(made, 1, 1.5, False) == 0).mean()
+    assert 0.05 < expected < 0.95
+    assert advantages(made.batch, config, CONTEXT).figures["turns_without_advantage"] == pytest.approx(expected)

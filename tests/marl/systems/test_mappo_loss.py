@@ -16,7 +16,7 @@ from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
 from marl.rollout.batch import Batch
 from marl.rollout.collector import Collector
-from marl.systems.mappo import Mappo
+from marl.systems.mappo import Mappo, _explained_variance
 from marl.testing.worlds import TinyWorld
 
 EXACT = {"epochs": 1, "minibatches": 1, "actor_rate": 1e-12, "critic_rate": 1e-12, "max_grad_norm": 1e9}
@@ -159,3 +159,12 @@ def test_local_critics_leave_out_a_state_smaller_than_the_number_of_agents(width
     figures = learner.update(batch, 0, 0.0)
     batch.state = None
     assert other.update(batch, 0, 0.0) == figures
+
+
+def test_explained_variance_by_hand() -> None:
+    """Half of the error is left; nothing counts that is not alive; returns that do not vary explain nothing."""
+    returns, value = torch.tensor([1.0, 3.0, 99.0]), torch.tensor([2.0, 2.0 + 2.0**0.5, -7.0])
+    alive = torch.tensor([True, True, False])
+    spread, error = 1.0, ((-1.0 - (1.0 - 2.0**0.5)) / 2) ** 2
+    assert float(_explained_variance(value, returns, alive)) == pytest.approx(1.0 - error / spread, rel=1e-5)
+    assert float(_explained_variance(value, torch.full((3,), 4.0), alive)) == 0.0

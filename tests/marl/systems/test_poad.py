@@ -10,6 +10,7 @@ import pytest
 import torch
 from recipe_batches import CONTEXT, case
 
+from marl.policies.language.base import Span
 from marl.policies.language.tokenizer import ChatTokenizer, word_tokenizer
 from marl.rollout.language.turns import TurnPlayer
 from marl.scenario import load_scenario
@@ -152,3 +153,34 @@ def test_defaults_say_which_critic_is_which() -> None:
     assert (CriticConfig().credit, CriticConfig().critic_input) == ("token", "observation")
     assert (TurnCriticConfig().credit, TurnCriticConfig().critic_input) == ("turn", "state")
     assert CONTEXT.critic is None
+
+
+@pytest.mark.parametrize("credit", ["token", "turn"])
+def test_the_critics_loss_is_half_its_squared_error_a_value(credit: str) -> None:
+    """Its target is the advantage and the value itself, so that the error is the advantage; a mean of values."""
+    made = case(2)
+    config = CriticConfig.model_validate({"credit": credit, "gamma": 0.9, "gae_lambda": 0.8, **SMALL})
+    critic = counting(config)
+    squares, count = 0.0, 0
+    for row, conversation in zip(made.rows, made.batch.rows, strict=True):
+        earned = torch.tensor(row.now())
+        earned[-1] += row.final()
+        spans = conversation.transcript.spans
+        value = torch.arange(1.0, len(conversation.transcript.ids) + 1).sin().requires_grad_()
+        advantage, loss = critic._of_row(spans, value, earned)
+        before = [start - 1 for start, _ in spans] if credit == "turn" else [p - 1 for s in spans for p in range(*s)]
+        own = backed_up(np.sin([start for start, _ in spans]).tolist(), earned.tolist(), 0.9, 0.8)
+        error = torch.tensor(own) if credit == "turn" else advantage.detach()
+        assert float(loss.detach()) == pytest.approx(0.5 * float(error.square().sum()), rel=1e-4)
+        (slope,) = torch.autograd.grad(loss, value)
+        assert torch.allclose(slope[before], -error, atol=1e-5)  # downhill is towards the target
+        squares, count = squares + 0.5 * float(error.square().sum()), count + len(before)
+    now = torch.tensor([each for row in made.rows for each in row.now()])
+    figures = critic.advantages(made.batch, now, torch.tensor([row.final() for row in made.rows]))[1]
+    assert figures["value_loss"] == pytest.approx(squares / count, rel=1e-4)
+
+
+def test_what_is_earned_before_the_first_token_belongs_to_the_first_turn_that_has_one() -> None:
+    critic = counting(CriticConfig.model_validate({"gamma": 0.5, "gae_lambda": 1.0, **SMALL}))
+    found = critic._of_row([Span(2, 2), Span(2, 4), Span(6, 7)], torch.zeros(8), torch.tensor([1.0, 2.0, 8.0]))[0]
+    assert found.tolist() == [1 + 2 + 0.5 * 8, 1 + 2 + 0.5 * 8, 8.0]
