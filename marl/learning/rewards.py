@@ -33,3 +33,22 @@ def tool_efficiency(calls: Tensor, success: Tensor, group: Tensor, smooth: float
             f = 2.0 * n * m / (m + n)
             factor[mine] = torch.sin(f * math.pi / (2.0 * n))
     return factor
+
+
+def risk_advantage(score: Tensor, low: float, high: float, lower: float, upper: float, tail: float) -> Tensor:
+    """How far below the upper quantile a score is, the lower tail weighing more, float ``[M]`` and never above 0.
+
+    RiskPO, arXiv 2510.00911: ``(tail * C + M) / (tail + 1)``, where ``C = -(q - S)+ / lower`` and
+    ``M = ((S - q)+ - (S - Q)+ + q - Q) / (upper - lower)``.
+
+    Args:
+        score: float ``[M]``, S.
+        low: the score q at the quantile ``lower``.
+        high: the score Q at the quantile ``upper``.
+        lower: share of scores below q.
+        upper: share of scores below Q.
+        tail: weight of the lower tail.
+    """
+    middle = ((score - low).clamp(min=0.0) - (score - high).clamp(min=0.0) + low - high) / (upper - lower)
+    below = -(low - score).clamp(min=0.0) / lower
+    return (tail * below + middle) / (tail + 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from marl.errors import UserError, nearest
 from marl.plugins import is_reference, load_reference
+from marl.systems.adacot import ADACOT
 from marl.systems.at_grpo import AT_GRPO, HIERARCHICAL_GRPO
 from marl.systems.dagger import DAGGER
 from marl.systems.dr_mas import DR_MAS
@@ -13,13 +14,20 @@ from marl.systems.gdpo import GDPO
 from marl.systems.gigpo import GIGPO
 from marl.systems.grpo import GRPO
 from marl.systems.hgpo import HGPO
+from marl.systems.infopo import INFOPO
 from marl.systems.m_grpo import M_GRPO
 from marl.systems.mappo import IPPO, MAPPO
+from marl.systems.mathforge import DGPO
 from marl.systems.modules import FOLLOWER, MAPPO_PIS
 from marl.systems.otc import OTC
+from marl.systems.p3o import P3O
 from marl.systems.poad import MAPPO_TEXT, POAD
+from marl.systems.r2vpo import R2VPO
+from marl.systems.remax import REMAX
+from marl.systems.riskpo import RISKPO
 from marl.systems.subpo import SUBPO
 from marl.systems.system import System
+from marl.systems.trpa import TRPA
 
 _TENSOR = (MAPPO, IPPO, MAPPO_PIS, FOLLOWER, SUBPO, DAGGER, ES)
 _LANGUAGE = (
@@ -35,6 +43,14 @@ _LANGUAGE = (
     HIERARCHICAL_GRPO,
     OTC,
     GDPO,
+    REMAX,
+    DGPO,
+    RISKPO,
+    P3O,
+    TRPA,
+    R2VPO,
+    INFOPO,
+    ADACOT,
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in (*_TENSOR, *_LANGUAGE)}
 

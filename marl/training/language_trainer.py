@@ -239,9 +239,9 @@ class LanguageTrainer(Loop):
             learned = self.learner.update(episodes, number, fraction, trace, shown)
         if idle := self._watch.saw(learned):
             self._echo(f"warning: {idle}")
-        finished = [episode for episode in episodes if episode.outcome is not None]
+        self._dropped += sum(episode.outcome is None for episode in episodes)
+        finished = [episode for episode in episodes if episode.outcome is not None and episode.learn]
         self._episodes += len(finished)
-        self._dropped += len(episodes) - len(finished)
         self._tokens += max(sum(map(tokens_of, episodes)), 1)
         if not finished:
             raise UserError("all episodes of an iteration were dropped: the policies' servers give no answers")
@@ -249,7 +249,7 @@ class LanguageTrainer(Loop):
         return {
             "reward": means["success"],
             **prefixed("role", role_means(finished)),
-            **prefixed("episode", means),
+            **prefixed("episode", means | {"solved_groups": solved_groups(finished)}),
             **prefixed("learn", learned),
         }
 
@@ -338,6 +338,15 @@ def episode_means(episodes: Sequence[Episode]) -> dict[str, float]:
         for name, value in row.items():
             columns.setdefault(name, []).append(float(value))
     return {name: float(np.mean(values)) for name, values in columns.items()}
+
+
+def solved_groups(episodes: Sequence[Episode]) -> float:
+    """Share of tasks of which at least one rollout succeeded: pass@G."""
+    found: dict[int, bool] = {}
+    for episode in episodes:
+        assert episode.outcome is not None
+        found[episode.group] = found.get(episode.group, False) or episode.outcome.success
+    return float(np.mean(list(found.values())))
 
 
 def role_means(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -7,7 +7,7 @@ reward component at a time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ def group_norm(
     scale: float | None = None,
     eps: float = 1e-6,
     leave_one_out: bool = False,
+    deviation: Literal["standard", "mean"] = "standard",
 ) -> GroupNorm:
     """``(value - mean) / (sd + eps)`` within groups; exactly 0 for a group of one.
 
@@ -58,6 +59,8 @@ def group_norm(
     scale: divide by this constant instead of the group's own standard deviation, which blows a small remaining
         difference (a cost among successes) up to unit size; 1 is Dr. GRPO (Liu et al., arXiv 2503.20783).
     leave_one_out: compare with the mean of the others (RLOO, Ahmadian et al., arXiv 2402.14740).
+    deviation: divide by the standard deviation; or by the mean absolute one, so that the absolute advantages of every
+        group add up to its number of members, whatever its share of successes (DGPO, MathForge).
     The standard deviation is that of the population, so that the mean square of a group's advantages is 1.
     """
     value = value.to(torch.float32)
@@ -71,9 +74,14 @@ def group_norm(
     if leave_one_out:
         others = (count[index] - 1.0).clamp(min=1e-12)
         centred = torch.where(count[index] > 1.0, centred * count[index] / others, 0.0)
-    deviation = variance.sqrt()[index] + eps if scale is None else torch.full_like(value, scale)
+    if deviation == "mean":
+        absolute = torch.zeros_like(count).index_add_(0, index, centred.abs() * counted)
+        spread = absolute / count.clamp(min=1e-12)
+    else:
+        spread = variance.sqrt()
+    divisor = spread[index] + eps if scale is None else torch.full_like(value, scale)
     usable = (members[index] > 1) & (counted > 0) & ~flat[index]
-    advantage = torch.where(usable, centred / deviation, 0.0)
+    advantage = torch.where(usable, centred / divisor, 0.0)
     several, present = (members > 1).sum(), (members > 0).sum()
     return GroupNorm(
         advantage,

@@ -23,6 +23,7 @@ class Tokens(NamedTuple):
     log_prob: under the present weights; what the loss is differentiated by. old: when it was sampled. weight: its
     advantage times its share. share: its part of a mean over tokens, before division by the normaliser. row: int64, the
     row that it belongs to. reference: under the reference policy, None without one.
+    group, value: int64 and float32 ``[R]``, of rows: which are compared with each other, and by what.
     """
 
     log_prob: Tensor
@@ -30,7 +31,13 @@ class Tokens(NamedTuple):
     weight: Tensor
     share: Tensor
     row: Tensor
+    group: Tensor
+    value: Tensor
     reference: Tensor | None = None
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """Sums over the tokens of each row, ``[R]``, of ``[E]``."""
+        return torch.zeros(len(self.group), dtype=x.dtype).index_add(0, self.row, x)
 
 
 #: Tokens -> the loss as a scalar, a sum over tokens that the normaliser divides afterwards.
@@ -49,7 +56,8 @@ def tokens_of(rows: Sequence[TokenRow]) -> Tokens:
     share = [np.zeros(len(own)) if row.share is None else row.share[own] for row, own in zip(rows, places, strict=True)]
     counts = torch.tensor([len(own) for own in places], dtype=torch.int64)
     number = torch.repeat_interleave(torch.arange(len(rows)), counts)
-    return Tokens(old, old, weight, column(share), number)
+    group = torch.tensor([row.group for row in rows], dtype=torch.int64)
+    return Tokens(old, old, weight, column(share), number, group, torch.tensor([row.value for row in rows]))
 
 
 def clipped_surrogate(tokens: Tokens, low: float, high: float) -> Tensor:
@@ -61,3 +69,14 @@ def kl_penalty(tokens: Tokens, weight: float, estimator: Estimator) -> Tensor:
     """``weight`` times the divergence from the reference, the mean over tokens that ``share`` says; a scalar."""
     assert tokens.reference is not None
     return weight * (tokens.share * kl_estimate(tokens.log_prob, tokens.reference, estimator)).sum()
+
+
+def ratio_variance(tokens: Tokens, price: float) -> tuple[Tensor, Tensor]:
+    """A surrogate without a clip, that pays for the second moment of ratios instead; and that moment, a mean.
+
+    ``-rho A + price * (rho - 1)^2`` summed over tokens by their shares, a scalar; its gradient is
+    ``-rho (A - 2 price (rho - 1)) grad log pi`` (R2VPO, arXiv 2601.03320).
+    """
+    ratio = (tokens.log_prob - tokens.old).exp()
+    moment = (tokens.share * (ratio - 1.0).square()).sum()
+    return -(ratio * tokens.weight).sum() + price * moment, moment / tokens.share.sum().clamp(min=1e-12)

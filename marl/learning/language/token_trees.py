@@ -53,6 +53,7 @@ class TokenRow:
     learned: whether the token is learned. weight: its advantage times its share. old: its log-probability when sampled,
     NaN where somebody else chose the token.
     share: its part of a mean over tokens, before division by the normaliser; None: 0, as nothing but the weight counts.
+    group, value: of the row: which ones it is compared with, and by what, in losses that compare rows.
     """
 
     ids: Sequence[int]
@@ -60,6 +61,8 @@ class TokenRow:
     weight: np.ndarray
     old: np.ndarray
     share: np.ndarray | None = None
+    group: int = 0
+    value: float = 0.0
 
 
 def pack(rows: Sequence[TokenRow], capacity: int, places: int) -> Iterator[TokenTrees]:

@@ -7,11 +7,12 @@ from the keys and broadcast to the turn's tokens.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from marl.errors import UserError
 from marl.rollout.language.turns import Conversation, Episode
 
 
@@ -26,7 +27,9 @@ class TokenBatch:
     Per turn, ``[U]``: row, number (within its row), anchor, reward (earned at once), invalid (1: it was no legal call),
     time (number among the turns of all agents of its episode), length (in tokens), drift (how far the sampling policy
     was from a reference, summed over the turn's tokens; 0 where nothing was compared).
-    Per episode, ``[E]``, those without any row included: group, success, calls, turns (of all agents).
+    Per episode, ``[E]``, those without any row included: group, success, calls, turns (of all agents); measured: what
+    else the world measured (``note``).
+    aside: the rows of episodes that are there to be compared with, and not learned from; None: there are none.
     """
 
     rows: list[Conversation]
@@ -54,6 +57,15 @@ class TokenBatch:
     episode_success: Tensor
     episode_calls: Tensor
     episode_turns: Tensor
+    measured: tuple[Mapping[str, float], ...] = ()
+    aside: TokenBatch | None = None
+
+    def note(self, name: str) -> Tensor:
+        """What the world measured of each row's episode, float ``[R]``. Raises ``UserError`` if it did not."""
+        for metrics in self.measured:
+            if name not in metrics:
+                raise UserError(f"this system needs the metric '{name}', which the world does not measure")
+        return torch.tensor([metrics[name] for metrics in self.measured], dtype=torch.float32)[self.episode]
 
     @property
     def episodes(self) -> int:
@@ -85,7 +97,8 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
 
     roles: role -> number.
     """
-    finished = [(episode, episode.outcome) for episode in episodes if episode.outcome is not None]
+    beside = [replace(episode, learn=True) for episode in episodes if not episode.learn]
+    finished = [(one, one.outcome) for one in episodes if one.outcome is not None and one.learn]
     rows: list[Conversation] = []
     keys: list[tuple[int, ...]] = []
     values: list[tuple[float, ...]] = []
@@ -118,6 +131,8 @@ def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: 
         turn_drift=torch.zeros(len(turns)),
         **_columns(("episode_group", "episode_calls", "episode_turns"), whole, torch.int64),
         episode_success=torch.tensor([outcome.success for _, outcome in finished], dtype=torch.float32),
+        measured=tuple(outcome.metrics for _, outcome in finished),
+        aside=token_batch(beside, roles, trained) if beside else None,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from marl.envs.chat import ConversationResult, LanguageEnv, Message, Outcome, Turn
 from marl.policies.language.base import LanguagePolicy, Request, Transcript
@@ -56,7 +56,8 @@ class Episode:
     """One episode. seed: chose the task. group: episodes of one group share the task. key: of all sampling in it.
 
     outcome: None if a policy gave no answer, so that the episode was dropped. spent: tokens that were generated for it
-    beside those of its conversations.
+    beside those of its conversations. greedy: its agents said the most probable tokens. learn: False if it is there to
+    be compared with, and nothing is learned from its tokens.
     """
 
     seed: int
@@ -65,11 +66,22 @@ class Episode:
     conversations: list[Conversation] = field(default_factory=list)
     outcome: Outcome | None = None
     spent: int = 0
+    greedy: bool = False
+    learn: bool = True
 
     @property
     def turns(self) -> int:
         """Turns of all agents, up to the last one that it holds."""
         return max((c.turns[-1].time + 1 for c in self.conversations if c.turns), default=0)
+
+
+class Ask(NamedTuple):
+    """An episode to be played; fields as of ``Episode``."""
+
+    seed: int
+    group: int
+    greedy: bool = False
+    learn: bool = True
 
 
 class TurnPlayer:
@@ -89,14 +101,19 @@ class TurnPlayer:
 
         key: episode i samples from ``fold(key, i)``. groups: by default every episode is a group of its own.
         """
-        while len(self._envs) < len(seeds):
-            self._envs.append(self._make())
         groups = range(len(seeds)) if groups is None else groups
+        return self.ask([Ask(seed, group, greedy) for seed, group in zip(seeds, groups, strict=True)], key)
+
+    def ask(self, asks: Sequence[Ask], key: int) -> list[Episode]:
+        """As ``play``, each episode as it is asked for."""
+        while len(self._envs) < len(asks):
+            self._envs.append(self._make())
         episodes = [
-            Episode(seed, group, fold_int(key, i)) for i, (seed, group) in enumerate(zip(seeds, groups, strict=True))
+            Episode(ask.seed, ask.group, fold_int(key, i), greedy=ask.greedy, learn=ask.learn)
+            for i, ask in enumerate(asks)
         ]
         running = [Running(env, episode) for env, episode in zip(self._envs, episodes, strict=False)]
-        advance(running, self._policies, greedy)
+        advance(running, self._policies)
         return episodes
 
     def close(self) -> None:
@@ -104,15 +121,19 @@ class TurnPlayer:
             env.close()
 
 
-def advance(running: Sequence[Running], policies: Mapping[str, LanguagePolicy], greedy: bool = False) -> None:
+#: What is answered together: (policy, whether greedily) -> the episodes that wait for it.
+Waiting = dict[tuple[int, bool], list["Running"]]
+
+
+def advance(running: Sequence[Running], policies: Mapping[str, LanguagePolicy]) -> None:
     """Play all to their ends. Of all pending turns, those of the policy with the most are answered together."""
-    waiting: dict[int, list[Running]] = {}
+    waiting: Waiting = {}
     for one in running:
         _enqueue(one, policies, waiting)
     while waiting:
         chosen = max(waiting, key=lambda policy: len(waiting[policy]))
         asked = waiting.pop(chosen)
-        _answer(asked, policies, greedy)
+        _answer(asked, policies)
         for one in asked:
             if one.spoke:
                 _enqueue(one, policies, waiting)
@@ -120,21 +141,22 @@ def advance(running: Sequence[Running], policies: Mapping[str, LanguagePolicy], 
 
 def answer(running: Sequence[Running], policies: Mapping[str, LanguagePolicy]) -> None:
     """Make the one turn that each of them waits for."""
-    waiting: dict[int, list[Running]] = {}
+    waiting: Waiting = {}
     for one in running:
         _enqueue(one, policies, waiting)
     for asked in waiting.values():
-        _answer(asked, policies, greedy=False)
+        _answer(asked, policies)
 
 
-def _enqueue(one: Running, policies: Mapping[str, LanguagePolicy], waiting: dict[int, list[Running]]) -> None:
+def _enqueue(one: Running, policies: Mapping[str, LanguagePolicy], waiting: Waiting) -> None:
     turn = one.next_turn()
     if turn is not None:
-        waiting.setdefault(id(policies[turn.agent]), []).append(one)
+        waiting.setdefault((id(policies[turn.agent]), one.episode.greedy), []).append(one)
 
 
-def _answer(asked: Sequence[Running], policies: Mapping[str, LanguagePolicy], greedy: bool) -> None:
+def _answer(asked: Sequence[Running], policies: Mapping[str, LanguagePolicy]) -> None:
     """Let the policy that all of them wait for speak."""
+    greedy = asked[0].episode.greedy
     requests = [one.request() for one in asked]
     for one, text in zip(asked, policies[requests[0].turn.agent].complete(requests, greedy), strict=True):
         one.say(text)

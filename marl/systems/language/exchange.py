@@ -180,6 +180,8 @@ def _encoded(row: TokenRow) -> dict[str, Any]:
         "loss_mask": row.learned.astype(int).tolist(),
         "advantage": row.weight[own].tolist(),
         "log_probs": row.old[own].tolist(),
+        "group": row.group,
+        "value": row.value,
     } | ({} if row.share is None else {"share": row.share[own].tolist()})
 
 
@@ -198,7 +200,8 @@ def _row(row: Mapping[str, Any]) -> TokenRow:
     weight, old, share = np.zeros(len(ids)), np.zeros(len(ids)), np.zeros(len(ids))
     weight[learned], old[learned] = row["advantage"], row["log_probs"]
     share[learned] = row.get("share", 0.0)
-    finite = all(np.isfinite(column).all() for column in (weight, old, share))
+    value = float(row.get("value", 0.0))
+    finite = all(np.isfinite(column).all() for column in (weight, old, share, value))
     if len(learned) != len(ids) or learned[:1].any() or not finite:
         raise ValueError("lengths")
-    return TokenRow(ids, learned, weight, old, share)
+    return TokenRow(ids, learned, weight, old, share, int(row.get("group", 0)), value)

@@ -9,7 +9,7 @@ common (``marl.learning.language.token_trees``); by the chain rule it is the gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +22,9 @@ from marl.learning.learner import ClippedAdam
 from marl.learning.surrogates import kl_estimate
 from marl.rollout.finite import MEND_LEARNING
 from marl.systems.language.likelihood import LogRatio, log_probs_of, score
-from marl.systems.language.options import LanguageConfig
+from marl.systems.language.options import LanguageConfig, Memory, RecipeLoss
 from marl.systems.language.reference import Reference
 from marl.systems.language.speakers import Unit
-
-#: (tokens, options) -> a scalar: ``LanguageRecipe.loss``.
-RecipeLoss = Callable[[Tokens, LanguageConfig], Tensor]
 
 
 class Step(NamedTuple):
@@ -87,7 +84,7 @@ def linear_step(
     return Step(total, norm, apart)
 
 
-def policy_loss(tokens: Tokens, config: LanguageConfig) -> Tensor:
+def policy_loss(tokens: Tokens, config: LanguageConfig, memory: Memory) -> Tensor:
     """The loss of recipes without one of their own: the clipped surrogate, and the price of leaving the reference."""
     loss = clipped_surrogate(tokens, *config.clips)
     return loss + kl_penalty(tokens, config.kl.weight, config.kl.estimator) if config.kl_in("loss") else loss
@@ -104,6 +101,8 @@ class Reinforcement:
     ):
         self._config, self._units, self._reference, self._loss = config, units, reference, loss
         self._adams = {unit.name: adam_of(unit, config.rate, config) for unit in units}
+        #: What a loss of a recipe's own remembers, by unit.
+        self.memory: dict[str, Memory] = {unit.name: {} for unit in units}
 
     @property
     def needs_all(self) -> bool:
@@ -142,7 +141,7 @@ class Reinforcement:
         set_rate(adam, rate)
         fresh = fresh and not getattr(unit.model, "sampled_elsewhere", False)
         tokens = tokens_of(rows)
-        if self._config.kl_in("loss"):
+        if self._reference.in_loss:
             tokens = tokens._replace(reference=self._reference.score(unit, rows))
         figures: dict[str, float] = {}
         for epoch in range(self._config.epochs if rows else 1):
@@ -151,24 +150,26 @@ class Reinforcement:
             if epoch == 0 and tokens.reference is not None:
                 drift = kl_estimate(tokens.log_prob, tokens.reference, self._config.kl.estimator)
                 figures[f"kl_{unit.name}"] = float(drift.mean()) if rows else 0.0
-            weight = self._weights(tokens, known=fresh and epoch == 0)
+            weight = self._weights(tokens, self.memory[unit.name], known=fresh and epoch == 0)
             both = [*rows, *shown] if epoch == 0 else rows
             if epoch == 0 and shown:
                 weight = torch.cat([weight, tokens_of(shown).weight])
             step = linear_step(unit, adam, both, weight, normaliser, self._config)
             if epoch == 0:
                 figures |= step.figures(unit.name)
-        return figures
+        remembered = {f"{name}_{unit.name}": float(x) for name, x in self.memory[unit.name].items() if x.numel() == 1}
+        return figures | remembered
 
-    def _weights(self, tokens: Tokens, known: bool) -> Tensor:
+    def _weights(self, tokens: Tokens, memory: Memory, known: bool) -> Tensor:
         """Minus the derivatives of the loss by the log-probabilities, float ``[E]``.
 
+        memory: of the unit, for a recipe's loss.
         known: the present weights sampled all tokens, so that every ratio is 1.
         """
         if known and not self.needs_all:
             return tokens.weight
         leaf = tokens.log_prob.clone().requires_grad_()
-        loss = (self._loss or policy_loss)(tokens._replace(log_prob=leaf), self._config)
+        loss = (self._loss or policy_loss)(tokens._replace(log_prob=leaf), self._config, memory)
         (slope,) = torch.autograd.grad(loss, leaf)
         return -slope
 

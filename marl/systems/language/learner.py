@@ -26,7 +26,7 @@ from marl.seeding import Stream, fold_int
 from marl.systems.language.critic import Critic, CriticConfig
 from marl.systems.language.decoupled import Decoupled
 from marl.systems.language.exchange import Exchange
-from marl.systems.language.gradient import RecipeLoss, Reinforcement
+from marl.systems.language.gradient import Reinforcement
 from marl.systems.language.imitation import Imitation, demonstrated
 from marl.systems.language.options import (
     AdvantageFunction,
@@ -34,13 +34,16 @@ from marl.systems.language.options import (
     Context,
     LanguageConfig,
     LanguageRecipe,
+    Memory,
     Player,
     PlayerFactory,
+    RecipeLoss,
     rollouts,
     row_reward,
 )
 from marl.systems.language.reference import Reference
 from marl.systems.language.rows import per_token, token_row, unit_rows
+from marl.systems.language.scores import Scores
 from marl.systems.language.speakers import Speakers, Unit, build_speakers
 from marl.systems.system import Check, System
 
@@ -57,8 +60,10 @@ class LanguageLearner:
         #: Whose weights a warm start changes, so that they belong to the state of a run.
         self._taught = self.speakers.units + self.speakers.frozen
         self._imitation = Imitation(self._taught, config)
-        self._reference = Reference(self.speakers.units, config)
+        self._reference = Reference(self.speakers.units, config, recipe.reference)
         self._reinforcement = Reinforcement(self.speakers.units, config, self._reference, recipe.loss)
+        self._scores = Scores(self.speakers, config)
+        self._memory: Memory = {}
         self._critic: Critic | None = None
         if isinstance(config, CriticConfig):
             if self.speakers.tokenizer is None:
@@ -111,7 +116,8 @@ class LanguageLearner:
         if self.config.kl_in("reward"):
             batch, drift = self._with_drift(batch)
         key = fold_int(fold_int(fold_int(0, Stream.SHUFFLE), self._seed), number)
-        advantages = self._recipe.advantages(batch, self.config, Context(fraction, key, self._critic))
+        context = Context(fraction, key, self._critic, self._memory, self._scores)
+        advantages = self._recipe.advantages(batch, self.config, context)
         _check_advantages(advantages, batch)
         figures = dict(advantages.figures) | drift
         reward = row_reward(batch, self.config, fraction)
@@ -120,6 +126,7 @@ class LanguageLearner:
         rate = self._reinforcement.rate(number, fraction)
         replayed = self.config.warm_start.replayed(fraction)
         for unit in self.speakers.units:
+            figures |= self._entropy(unit, batch)
             own = unit_rows(batch, advantages, self._numbers(unit), self.config.loss, self._reinforcement.needs_all)
             if self._decoupled is not None and self.exchange is not None and self.exchange.carries(unit):
                 self._decoupled.put(unit, batch, own, reward, rate)
@@ -134,6 +141,15 @@ class LanguageLearner:
     def _numbers(self, unit: Unit) -> set[int]:
         """Numbers of the roles that learn in a unit."""
         return {self._roles[role] for role in unit.roles}
+
+    def _entropy(self, unit: Unit, batch: TokenBatch) -> dict[str, float]:
+        """What a unit said was this surprising to itself: minus the mean log-probability, an estimate of entropy."""
+        total, count, mine = 0.0, 0, self._numbers(unit)
+        for row, agent in zip(batch.rows, batch.agent.tolist(), strict=True):
+            if agent in mine:
+                total += sum(row.transcript.log_probs)
+                count += sum(end - start for start, end in row.transcript.spans)
+        return {f"entropy_{unit.name}": -total / count} if count else {}
 
     def _with_drift(self, batch: TokenBatch) -> tuple[TokenBatch, dict[str, float]]:
         """The batch with the divergence from the reference by turn, and its mean over the tokens of each unit."""
@@ -173,6 +189,7 @@ class LanguageLearner:
             "adam": self._reinforcement.state(),
             "teacher": self._imitation.state(),
             "reference": self._reference.state(),
+            "memory": {"recipe": self._memory, **self._reinforcement.memory},
             "critic": None if self._critic is None else self._critic.state(),
             "exchange": None if self.exchange is None else self.exchange.state(),
             "tokenizer": None if tokenizer is None else tokenizer.dumps(),
@@ -189,6 +206,10 @@ class LanguageLearner:
         self._reinforcement.load_state(state["adam"])
         self._imitation.load_state(state["teacher"])
         self._reference.load_state(state.get("reference", {}))  # runs begun before there were references have none
+        memory = state.get("memory", {})  # likewise
+        self._memory = dict(memory.get("recipe", {}))
+        for unit in self.speakers.units:
+            self._reinforcement.memory[unit.name] = dict(memory.get(unit.name, {}))
         if self._critic is not None:
             self._critic.load_state(state["critic"])
         if self.exchange is not None:
@@ -218,6 +239,7 @@ def language_system(
     entry_only: bool = False,
     player: PlayerFactory = rollouts,
     loss: RecipeLoss | None = None,
+    reference: bool = False,
     claim: str = "",
     formula: str = "",
     check: Check | None = None,
@@ -233,9 +255,10 @@ def language_system(
         entry_only: only the first role learns.
         player: plays the episodes that it learns from.
         loss: of tokens; None: the clipped surrogate, and the price of leaving a reference where the options have one.
+        reference: the loss needs the weights that reinforcement began with.
         claim: as of ``System``, and so are formula and check.
     """
-    recipe = LanguageRecipe(advantages, entry_only, player, loss)
+    recipe = LanguageRecipe(advantages, entry_only, player, loss, reference)
 
     def build(world: LanguageWorld, options: LanguageConfig, seed: int, device: str) -> LanguageLearner:
         return LanguageLearner(world, options, recipe, seed, device)

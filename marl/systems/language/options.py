@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from marl.config import Frozen
 from marl.envs.chat import LanguageEnv
 from marl.learning.language.token_losses import Tokens
+from marl.learning.language.token_trees import TokenRow
 from marl.learning.rewards import outcome_reward
 from marl.policies.language.base import LanguagePolicy
 from marl.policies.language.transformer import TransformerConfig
@@ -265,13 +266,15 @@ class Advantages(NamedTuple):
     """What a recipe makes of a batch.
 
     turn: float ``[U]``, per turn. weight: float ``[R]``, how often each row counts. figures: to be logged.
-    token: instead of ``turn``, each row's advantages at its own tokens.
+    token: instead of ``turn``, each row's advantages at its own tokens. row: float ``[R]``, what a loss of its own
+    compares whole rows by, those of a question and an agent with each other (``Tokens.value``).
     """
 
     turn: Tensor
     weight: Tensor
     figures: Mapping[str, float]
     token: Sequence[Tensor] | None = None
+    row: Tensor | None = None
 
 
 class Values(Protocol):
@@ -284,12 +287,33 @@ class Values(Protocol):
         """
 
 
-class Context(NamedTuple):
-    """What an advantage may depend on beside the batch: how far the run is, a key for random choices, a critic."""
+class Scoring(Protocol):
+    """Asks the present weights without gradients (``marl.systems.language.scores.Scores``)."""
+
+    def score(self, rows: Sequence[tuple[str, TokenRow]]) -> list[Tensor]:
+        """Log-probabilities of the learned tokens of rows, each with the role whose weights are meant."""
+
+    def spell(self, text: str) -> tuple[int, ...]:
+        """The ids of a text."""
+
+
+#: What a recipe remembers from update to update, by name; part of a run's state.
+Memory = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an advantage may depend on beside the batch.
+
+    fraction: the part of the run that is done. key: of random choices. critic: where the options have one. memory: to
+    be read and written. models: to be asked.
+    """
 
     fraction: float
     key: int
     critic: Values | None = None
+    memory: Memory = field(default_factory=dict)
+    models: Scoring | None = None
 
 
 #: (batch, options, context) -> advantages: what makes a recipe.
@@ -315,18 +339,24 @@ def rollouts(make: Callable[[], LanguageEnv], policies: Mapping[str, LanguagePol
     return TurnPlayer(make, policies)
 
 
+#: (tokens, options, memory of the unit) -> a scalar, a sum over tokens that the normaliser divides afterwards.
+RecipeLoss = Callable[[Tokens, "LanguageConfig", Memory], Tensor]
+
+
 @dataclass(frozen=True)
 class LanguageRecipe:
     """A language system's parts.
 
     advantages: of its rows. entry_only: only the first role learns. player: plays its episodes. loss: of its tokens,
-    given the options; None: the clipped surrogate and, where asked for, the divergence from the reference.
+    given the options and a memory for each unit; None: the clipped surrogate and, where asked for, the divergence from
+    the reference. reference: its loss needs the weights that reinforcement began with.
     """
 
     advantages: AdvantageFunction
     entry_only: bool = False
     player: PlayerFactory = rollouts
-    loss: Callable[[Tokens, LanguageConfig], Tensor] | None = None
+    loss: RecipeLoss | None = None
+    reference: bool = False
 
 
 def final_reward(batch: TokenBatch, config: LanguageConfig, fraction: float) -> Tensor:

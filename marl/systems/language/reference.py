@@ -17,16 +17,22 @@ from marl.systems.language.speakers import Unit
 class Reference:
     """A copy of the weights of every unit that learns, made by ``begin`` and part of a run's state.
 
-    With adapters the copy is of these alone. Nothing is copied unless the options give the divergence a price.
+    With adapters the copy is of these alone. Nothing is copied unless the options give the divergence a price, or a
+    recipe's loss needs it (``needed``).
     """
 
-    def __init__(self, units: Sequence[Unit], config: LanguageConfig):
-        self._units, self._config = units, config
+    def __init__(self, units: Sequence[Unit], config: LanguageConfig, needed: bool = False):
+        self._units, self._config, self._needed = units, config, needed
         self._weights: dict[str, dict[str, Tensor]] = {}
 
     @property
     def wanted(self) -> bool:
-        return self._config.kl.weight > 0.0
+        return self._needed or self._config.kl.weight > 0.0
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether the loss of tokens reads it."""
+        return self._needed or self._config.kl_in("loss")
 
     def begin(self) -> None:
         """Remember the present weights, the first time that it is called in a run."""

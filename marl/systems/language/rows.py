@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from marl.learning.language.group_norm import groups
 from marl.learning.language.token_trees import TokenRow
 from marl.rollout.language.token_batch import TokenBatch
 from marl.rollout.language.turns import Conversation
@@ -83,6 +85,8 @@ def unit_rows(
     else:
         normaliser = float((weight * batch.tokens_of_row).sum())
     lengths, ends = batch.turn_length, batch.turns_of_row.cumsum(0).tolist()
+    value = advantages.row
+    compared = None if value is None else groups(batch.group, batch.agent).of
     rows, numbers = [], []
     for number in weight.nonzero().squeeze(1).tolist():
         conversation = batch.rows[number]
@@ -93,7 +97,10 @@ def unit_rows(
         else:
             weights = shares * advantages.token[number]
         if everything or bool(weights.any()):
-            rows.append(token_row(conversation, weights.numpy(), shares.numpy()))
+            row = token_row(conversation, weights.numpy(), shares.numpy())
+            if value is not None and compared is not None:
+                row = replace(row, group=int(compared[number]), value=float(value[number]))
+            rows.append(row)
             numbers.append(number)
     return UnitRows(numbers, rows, max(normaliser, 1.0))
 

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.runner import METRICS, overrides, prepare, read_figures, train, write_figures
+from scripts.benchmarks.runner import CONFIG, METRICS, finished, prepare, read_figures, write_figures
 from scripts.benchmarks.systems.trials import TRIALS, Arm, Trial
 
 RUNS = Path("runs/systems")
@@ -27,6 +27,20 @@ def folder_of(out: Path, arm: Arm, seed: int) -> Path:
         "algorithm.", ""
     )
     return out / words[:180] / f"seed-{seed}"
+
+
+def run(arm: Arm, seed: int, folder: Path) -> None:
+    """Make a run in this process, or go on with it; a finished one is left alone."""
+    from marl.api import configure
+    from marl.training.run import resume, train
+
+    if finished(folder):
+        return
+    if (folder / CONFIG).is_file():
+        resume(folder, live=False)
+        return
+    words = [*arm.settings, f"seed={seed}"]
+    train(configure("miniatures", preset=arm.preset, system=arm.system, overrides=words), folder, live=False)
 
 
 def measured(trial: Trial, folder: Path) -> dict[str, float]:
@@ -47,15 +61,7 @@ def check(name: str, trial: Trial, out: Path, seeds: range) -> dict[str, Any]:
     for seed in seeds:
         for label, arm in trial.arms.items():
             folder = folder_of(out, arm, seed)
-            words = [
-                "miniatures",
-                "--preset",
-                arm.preset,
-                "--system",
-                arm.system,
-                *overrides([*arm.settings, f"seed={seed}"]),
-            ]
-            train(folder, words)
+            run(arm, seed, folder)
             runs.setdefault(label, []).append(measured(trial, folder))
             print(name, label, seed, runs[label][-1], flush=True)
     return figures_of(trial, runs)

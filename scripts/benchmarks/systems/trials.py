@@ -25,6 +25,39 @@ class Trial(NamedTuple):
 
 
 _TWO = "world.coverage.agents=2"
+_SHIFT, _BAIT, _LOOK = "world.words.shift=1", "world.words.bait=3", "world.words.look=0.5"
+_EPOCHS = "algorithm.epochs=8"
+_TOKENS = "total_steps=20_000"
+_WORDS = {
+    "sampled": "evaluation/success_sampled",
+    "greedy": "evaluation/success_greedy",
+    "entropy": "learn/entropy_level_0",
+    "pass@8": "episode/solved_groups",
+    "tokens": "agent_steps",
+    "CPU s": "cpu_seconds",
+}
+PRICES = (0.0, 0.3, 0.6)
+
+
+def words(system: str, *settings: str) -> Arm:
+    """A run of words at equal generated tokens."""
+    return Arm("words", system, (_TOKENS, *settings))
+
+
+def against(name: str, other: str) -> tuple[tuple[str, str, str], ...]:
+    """What is compared of two runs of words."""
+    return tuple((name, other, column) for column in ("sampled", "greedy", "entropy", "pass@8"))
+
+
+def grid() -> dict[str, Arm]:
+    """AdaCoT's penalties."""
+    return {
+        f"miss {miss}, over {over}": words("adacot", _LOOK, f"algorithm.miss={miss}", f"algorithm.over={over}")
+        for miss in PRICES
+        for over in PRICES
+    }
+
+
 TRIALS: dict[str, Trial] = {
     "subpo": Trial(
         arms={
@@ -39,6 +72,56 @@ TRIALS: dict[str, Trial] = {
             ("marginal gains", "additive reward", "cells"),
             ("marginal gains", "released loop", "cells"),
             ("marginal gains", "gain of the step alone", "cells"),
+        ),
+    ),
+    "remax": Trial(
+        arms={"ReMax": words("remax", _SHIFT), "REINFORCE": words("remax", _SHIFT, "algorithm.baseline=none")},
+        columns=_WORDS,
+        paired=against("ReMax", "REINFORCE"),
+    ),
+    "mathforge": Trial(
+        arms={
+            "GRPO": words("grpo"),
+            "DGPO": words("mathforge"),
+            "DGPO, reworded": words("mathforge", "world.words.reworded=true"),
+        },
+        columns=_WORDS,
+        paired=(*against("DGPO", "GRPO"), *against("DGPO, reworded", "GRPO")),
+    ),
+    "riskpo": Trial(
+        arms={"GRPO": words("grpo"), "RiskPO": words("riskpo")}, columns=_WORDS, paired=against("RiskPO", "GRPO")
+    ),
+    "p3o": Trial(
+        arms={
+            "P3O": words("p3o", _SHIFT),
+            "REINFORCE": words("remax", _SHIFT, "algorithm.baseline=none"),
+            "P3O, no amounts": words("p3o"),
+        },
+        columns=_WORDS,
+        paired=(*against("P3O", "REINFORCE"), *against("P3O", "P3O, no amounts")),
+    ),
+    "trpa": Trial(
+        arms={"TRPA": words("trpa", _BAIT), "GRPO": words("grpo", _BAIT)},
+        columns=_WORDS,
+        paired=against("TRPA", "GRPO"),
+    ),
+    "r2vpo": Trial(
+        arms={"R2VPO": words("r2vpo"), "clip, 8 epochs": words("grpo", _EPOCHS)},
+        columns={**_WORDS, "price": "learn/price_level_0", "would clip": "learn/would_clip_level_0"},
+        paired=against("R2VPO", "clip, 8 epochs"),
+    ),
+    "infopo": Trial(
+        arms={"InfoPO": words("infopo", _LOOK), "GRPO": words("grpo", _LOOK)},
+        columns={**_WORDS, "looks": "evaluation/calls_sampled"},
+        paired=against("InfoPO", "GRPO"),
+    ),
+    "adacot": Trial(
+        arms=grid(),
+        columns={"looks": "evaluation/calls_sampled", **_WORDS, "missed": "learn/missed", "overdone": "learn/overdone"},
+        paired=(
+            ("miss 0.6, over 0.0", "miss 0.0, over 0.0", "looks"),
+            ("miss 0.0, over 0.6", "miss 0.0, over 0.0", "looks"),
+            ("miss 0.6, over 0.0", "miss 0.0, over 0.6", "sampled"),
         ),
     ),
 }

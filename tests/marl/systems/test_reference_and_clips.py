@@ -14,7 +14,7 @@ from marl.policies.language.tokenizer import ChatTokenizer, word_tokenizer
 from marl.policies.language.transformer import TransformerConfig
 from marl.systems.language.gradient import Reinforcement
 from marl.systems.language.likelihood import score
-from marl.systems.language.options import LanguageConfig
+from marl.systems.language.options import LanguageConfig, Memory
 from marl.systems.language.reference import Reference
 from marl.systems.language.speakers import Unit
 
@@ -107,7 +107,7 @@ def test_two_passes_have_the_gradient_of_the_loss(estimator: str, weight: float)
 def test_a_recipe_may_couple_rows() -> None:
     """A pairwise loss of whole rows: its gradient through packed trees is that of the definition."""
 
-    def pairs(tokens: Tokens, config: LanguageConfig) -> torch.Tensor:
+    def pairs(tokens: Tokens, config: LanguageConfig, memory: Memory) -> torch.Tensor:
         rows = torch.zeros(int(tokens.row.max()) + 1).index_add(0, tokens.row, tokens.log_prob)
         return -torch.nn.functional.logsigmoid(rows[0] - rows[1])
 
