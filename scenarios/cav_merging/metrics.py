@@ -14,6 +14,7 @@ from marl.compiled import njit
 from marl.envs.batched import Metric
 from scenarios.cav_merging.config import DECISION_S
 from scenarios.cav_merging.drivers import P
+from scenarios.cav_merging.emissions import EMISSION_CLASS, add_emissions, emissions_reference
 from scenarios.cav_merging.traffic import Traffic
 from scenarios.cav_merging.twin.arrays import Flags, Floats, Ints
 from scenarios.cav_merging.twin.reference import pick, pick_lane
@@ -40,12 +41,15 @@ METRICS = {
         "s", "higher", f"least time gap, ahead or behind, that a ramp car took to merge, up to {LONGEST_S:g}"
     ),
     "jerk_mps3": Metric("m/s^3", "lower", "mean absolute jerk of automated cars"),
+    "fuel_g_per_km": Metric("g/km", "lower", f"fuel of automated cars, {EMISSION_CLASS}"),
+    "co2_g_per_km": Metric("g/km", "lower", f"carbon dioxide of automated cars, {EMISSION_CLASS}"),
+    "nox_mg_per_km": Metric("mg/km", "lower", f"nitrogen oxides of automated cars, {EMISSION_CLASS}"),
     "flow_veh_per_h": Metric("veh/h", "higher", "cars that left the road over its end"),
 }
 
 
 class Sum(IntEnum):
-    """Rows of the table of running sums ``[15, B]``, in the order of the fields of ``Tally``."""
+    """Rows of the table of running sums ``[19, B]``, in the order of the fields of ``Tally``."""
 
     HITS = 0
     METRES = 1
@@ -62,12 +66,17 @@ class Sum(IntEnum):
     MIN_GAP = 12
     JERK = 13
     JERK_COUNT = 14
+    FUEL = 15  # mg
+    CO2 = 16
+    NOX = 17
+    CAV_METRES = 18
 
 
 # Plain integers for the kernel.
 _HITS, _METRES, _SPEED, _CAR_STEPS, _WRECKS = (int(row) for row in list(Sum)[:5])
 _RAMP_MERGED, _CAVS_MERGED, _LEFT = int(Sum.RAMP_MERGED), int(Sum.CAVS_MERGED), int(Sum.LEFT)
-_MIN_TTC, _MIN_GAP, _JERK, _JERK_COUNT = (int(row) for row in list(Sum)[11:])
+_MIN_TTC, _MIN_GAP, _JERK, _JERK_COUNT = (int(row) for row in list(Sum)[11:15])
+_FUEL, _CAV_METRES = int(Sum.FUEL), int(Sum.CAV_METRES)
 
 
 class Events(NamedTuple):
@@ -92,7 +101,7 @@ class Tally:
     def __post_init__(self) -> None:
         (self.hits, self.metres, self.speed, self.car_steps, self.wrecks, self.entered, self.ramp_entered,
          self.ramp_merged, self.cavs_entered, self.cavs_merged, self.left, self.min_ttc, self.min_gap, self.jerk,
-         self.jerk_count) = self.table  # fmt: skip
+         self.jerk_count, self.fuel, self.co2, self.nox, self.cav_metres) = self.table  # fmt: skip
 
     @classmethod
     def empty(cls, copies: int, device: torch.device) -> Tally:
@@ -176,11 +185,14 @@ class Tally:
         change = (traffic.gained - before)[:, :agents].abs() / DECISION_S
         self.jerk += (change * driven).sum(1)
         self.jerk_count += driven.sum(1)
+        burnt = emissions_reference(v[:, :agents], traffic.gained[:, :agents]) * driven
+        self.table[Sum.FUEL : Sum.NOX + 1] += burnt.sum(2) * DECISION_S
+        self.cav_metres += (v * present)[:, :agents].sum(1) * DECISION_S
 
     def figures(self, steps: Tensor) -> dict[str, Tensor]:
         """The metrics of the episodes so far, float32 ``[B]``; steps: their length in decisions, ``[B]``."""
         seconds = steps.clamp(min=1) * DECISION_S
-        car_steps = self.car_steps.clamp(min=1.0)
+        car_steps, cav_metres = self.car_steps.clamp(min=1.0), self.cav_metres.clamp(min=1.0)  # mg/m are g/km
         values = {
             "collision_rate": (self.hits > 0).double(),
             "collisions_per_km": self.hits / (self.metres / 1000.0).clamp(min=1e-3),
@@ -195,6 +207,9 @@ class Tally:
             "min_ttc_s": self.min_ttc,
             "min_accepted_gap_s": self.min_gap,
             "jerk_mps3": self.jerk / self.jerk_count.clamp(min=1.0),
+            "fuel_g_per_km": self.fuel / cav_metres,
+            "co2_g_per_km": self.co2 / cav_metres,
+            "nox_mg_per_km": 1000.0 * self.nox / cav_metres,
             "flow_veh_per_h": self.left / seconds * 3600.0,
         }
         return {name: value.float() for name, value in values.items()}
@@ -239,6 +254,8 @@ def _add(
             if i < agents:
                 sums[_JERK, b] += abs(gained[b, i] - before[b, i]) / DECISION_S
                 sums[_JERK_COUNT, b] += 1.0
+                add_emissions(v[b, i], gained[b, i], DECISION_S, sums[_FUEL:_CAV_METRES, b])
+                sums[_CAV_METRES, b] += v[b, i] * DECISION_S
             leader = lead[b, i, lane[b, i]]
             gap = x[b, leader] - drivers[b, leader, _LENGTH] - x[b, i] if leader >= 0 else np.inf
             if leader >= 0 and v[b, i] > v[b, leader]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenarios.cav_merging.drivers import ASSERTIVE, CAR_LENGTH, EMERGENCY_DECEL, STYLES, TIMID
+from scenarios.cav_merging.emissions import EMISSION_CLASS
 
 #: Vehicle types in the order of ``Command.TYPE``: styles by assertiveness.
 TYPES = tuple((style, bold) for style in STYLES for bold in (TIMID, ASSERTIVE))
@@ -23,6 +24,6 @@ def vehicle_types(car_following: str = "idm") -> str:
         lines.append(
             f'<vType id="{type_name(index)}" {model} tau="{tau}" accel="{accel}" decel="{decel}" '
             f'minGap="{min_gap}" emergencyDecel="{EMERGENCY_DECEL}" length="{CAR_LENGTH}" speedFactor="1" speedDev="0" '
-            f'maxSpeed="70" lcAssertive="{bold}"/>'
+            f'maxSpeed="70" lcAssertive="{bold}" emissionClass="{EMISSION_CLASS}"/>'
         )
     return "<additional>\n" + "\n".join(lines) + "\n</additional>\n"
