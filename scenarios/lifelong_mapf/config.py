@@ -46,6 +46,11 @@ class MapfConfig(BaseModel):
         description="a file of starts and goals (.json or MovingAI .scen), or a folder of such files; from Python also "
         "a list of (start, goal) or of {start, goals}, cells as (row, column)",
     )
+    scheduler: str = Field(
+        "nearest",
+        description="problems with errands (2024), or with tasks for whoever comes first: who gives them to robots, "
+        "nearest or oldest, or module:object of one's own (step/errands.py)",
+    )
     horizon: int = Field(256, ge=1, le=100_000, description="steps after which an episode is truncated")
     motion: Literal["moves", "turning"] = Field(
         "moves",

@@ -23,6 +23,13 @@ LIFELONG = {
     **_ALWAYS,
 }
 
+ERRANDS = {
+    "throughput": Metric("errands per step", "higher", "errands finished by all agents together, per step"),
+    "stops_per_step": Metric(
+        "stops per step", "higher", "stops of errands visited in turn; latencies are those of stops"
+    ),
+}
+
 BOUND_SHARE = {
     "bound_share": Metric("share", "higher", "throughput over that of agents which walk shortest paths unhindered")
 }
@@ -61,6 +68,11 @@ def lifelong(state: State) -> dict[str, Tensor]:
         "oldest_goal_steps": state.age.amax(1).float(),
         **_always(state),
     }
+
+
+def errands(state: State, done: Tensor) -> dict[str, Tensor]:
+    """The figures ``ERRANDS`` of the present episodes, float32 [B] each. done: int64 [B], errands finished."""
+    return {"throughput": done / state.steps, "stops_per_step": state.goals_done.sum(1) / state.steps}
 
 
 def one_shot(state: State) -> dict[str, Tensor]:

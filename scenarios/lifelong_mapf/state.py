@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 #: Largest number of agents: agents are numbered in int16.
 MAX_AGENTS = 32767
 
@@ -46,3 +49,29 @@ class Goals(NamedTuple):
     rank: Any
     task: Any
     task_count: Any
+
+
+def allocate(copies: int, agents: int, horizon: int, device: torch.device) -> State:
+    """The state of ``copies`` of ``agents`` before their first episodes: zeros."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.zeros(copies, *shape, dtype=dtype, device=device)
+
+    return State(
+        seed=zeros(dtype=torch.int64),
+        episode=zeros(dtype=torch.int64),
+        key=zeros(dtype=torch.int64),
+        steps=zeros(),
+        map_index=zeros(),
+        position=zeros(agents),
+        goal=zeros(agents),
+        goals_done=zeros(agents),
+        age=zeros(agents),
+        alive=zeros(agents, dtype=torch.bool),
+        refused=zeros(agents, dtype=torch.bool),
+        hidden=zeros(agents, dtype=torch.bool),
+        last_off=zeros(agents),
+        refusals=zeros(),
+        collisions=zeros(),
+        latency=zeros(horizon + 1),
+    )

@@ -19,10 +19,11 @@ from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.intent import Announcer
 from scenarios.lifelong_mapf.maps.headings import N_TURNING_ACTIONS
 from scenarios.lifelong_mapf.safety import Resolver
-from scenarios.lifelong_mapf.state import Goals, State
+from scenarios.lifelong_mapf.state import Goals, State, allocate
 from scenarios.lifelong_mapf.step import reference
 from scenarios.lifelong_mapf.step.bound import collision_free_goals
 from scenarios.lifelong_mapf.step.engines import CompiledEngine, Engine, TorchEngine, View
+from scenarios.lifelong_mapf.step.errands import Errands
 from scenarios.lifelong_mapf.step.instances import load_instances
 from scenarios.lifelong_mapf.step.kernels import MAP, N_ACTIONS, draw_distinct_goals
 from scenarios.lifelong_mapf.step.pool import MapPool
@@ -30,30 +31,6 @@ from scenarios.lifelong_mapf.step.turning import Turning
 from scenarios.lifelong_mapf.views.agent_plan import AgentPlan
 
 _PLAN = "plan/"
-
-
-def _allocate(copies: int, agents: int, horizon: int, device: torch.device) -> State:
-    def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.zeros(copies, *shape, dtype=dtype, device=device)
-
-    return State(
-        seed=zeros(dtype=torch.int64),
-        episode=zeros(dtype=torch.int64),
-        key=zeros(dtype=torch.int64),
-        steps=zeros(),
-        map_index=zeros(),
-        position=zeros(agents),
-        goal=zeros(agents),
-        goals_done=zeros(agents),
-        age=zeros(agents),
-        alive=zeros(agents, dtype=torch.bool),
-        refused=zeros(agents, dtype=torch.bool),
-        hidden=zeros(agents, dtype=torch.bool),
-        last_off=zeros(agents),
-        refusals=zeros(),
-        collisions=zeros(),
-        latency=zeros(horizon + 1),
-    )
 
 
 class LifelongMapf(BatchedEnv):
@@ -80,9 +57,10 @@ class LifelongMapf(BatchedEnv):
 
     For rules and renderers: height, width; blocked uint8 [M, H * W] (numpy); map_index int32 [B]; position and goal
     int32 [B, N], flat cells row * width + column; turning, whether robots have to turn, and heading int8 [B, N]
-    (``maps.headings``); final_position, final_heading, both where a copy's last episode ended; age int32 [B, N], steps
-    since the goal was given (one-shot: since the agent last stood on its last goal, once it has); alive, refused bool
-    [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the world's own and change
+    (``maps.headings``); errands, None without; final_position, final_heading, both where a copy's last episode ended;
+    age int32 [B, N], steps since the goal was given (one-shot: since the agent last stood on its last goal, once it
+    has); alive, refused bool [B, N] (refused: others prevented the last move); steps int32 [B]. These tensors are the
+    world's own and change
     with every step: read, do not write.
     """
 
@@ -98,9 +76,10 @@ class LifelongMapf(BatchedEnv):
         self._lifelong = config.on_target == "restart"
         # Who stays on its goal needs one of its own. Task files have been looked at.
         self._distinct_goals = config.on_target == "nothing" and instances.starts is None
+        self._has_errands = instances.errands is not None
         self.spec = self._make_spec(instances.agents)
 
-        self._state = _allocate(copies, instances.agents, config.horizon, self.device)
+        self._state = allocate(copies, instances.agents, config.horizon, self.device)
         self.map_index, self.steps = self._state.map_index, self._state.steps
         self.position, self.goal = self._state.position, self._state.goal
         self.age, self.alive, self.refused = self._state.age, self._state.alive, self._state.refused
@@ -124,6 +103,9 @@ class LifelongMapf(BatchedEnv):
         self.final_heading = torch.zeros_like(self.heading)
         self.turning = config.motion == "turning"
         self._turning = Turning(self.heading) if self.turning else None
+        self.errands = instances.errands and Errands(instances.errands, config.scheduler, copies)
+        if self.errands is not None and self.device.type != "cpu":
+            raise UserError("errands are played on the CPU: leave device out")
         self._final_features: dict[str, Tensor] | None = None
         self._announcer: Announcer | None = None
         self._final_prediction: Prediction | None = None
@@ -133,6 +115,8 @@ class LifelongMapf(BatchedEnv):
         config = self.config
         turning = config.motion == "turning"
         figures = metrics.LIFELONG if self._lifelong else metrics.ONE_SHOT
+        if self._has_errands:
+            figures = figures | metrics.ERRANDS
         if config.bound_share and self._lifelong:
             figures = figures | metrics.BOUND_SHARE
         return EnvSpec(
@@ -206,7 +190,10 @@ class LifelongMapf(BatchedEnv):
         For measurements, at most ``horizon`` times after a reset.
         """
         actions = actions.to(device=self.device, dtype=torch.int64)
-        return self._engine.step(actions if self._turning is None else self._turning.carry_out(actions, self.alive))
+        reward = self._engine.step(actions if self._turning is None else self._turning.carry_out(actions, self.alive))
+        return (
+            reward if self.errands is None else self.errands.advance(reward > 0, self.position, self.heading, self.goal)
+        )
 
     def _shown(self, view: View) -> View:
         return view if self._turning is None else self._turning.shown(view)
@@ -227,8 +214,7 @@ class LifelongMapf(BatchedEnv):
 
     def snapshot(self) -> dict[str, Tensor]:
         saved = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
-        if self._turning is not None:
-            saved["heading"] = self.heading.clone()
+        saved |= {name: tensor.clone() for name, tensor in self._more_state().items()}
         if self._plan is not None:
             saved |= {_PLAN + name: tensor for name, tensor in self._plan.snapshot().items()}
         return saved
@@ -236,8 +222,7 @@ class LifelongMapf(BatchedEnv):
     def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
         everything = torch.arange(self.copies, device=self.device)
         into = everything if target is None else target.to(self.device)
-        headings = {} if self._turning is None else {"heading": self.heading}
-        for name, tensor in (self._state._asdict() | headings).items():
+        for name, tensor in (self._state._asdict() | self._more_state()).items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
         self._clock = self.steps.cpu().numpy().astype(np.int64)
@@ -247,6 +232,10 @@ class LifelongMapf(BatchedEnv):
         self._reached = self._reached.clone()
         self._reached[into] = False
         self._started = True
+
+    def _more_state(self) -> dict[str, Tensor]:
+        headings = {} if self._turning is None else {"heading": self.heading}
+        return headings | ({} if self.errands is None else self.errands.state())
 
     def adapt(self, options: MapfConfig) -> None:
         guidance = self.config.guidance.shown_as(options.guidance)
@@ -327,6 +316,8 @@ class LifelongMapf(BatchedEnv):
         state.goal[copies] = goal
         state.alive[copies] = True
         self.heading[copies] = 0
+        if self.errands is not None:
+            self.errands.begin(copies, state.position, self.heading, state.goal)
 
     def _first_goals(self, key: Tensor, map_index: Tensor, start: Tensor) -> Tensor:
         """Random goals int32 [K, N] of episodes that begin: key int64 [K], map_index int32 [K], start int32 [K, N]."""
@@ -356,6 +347,8 @@ class LifelongMapf(BatchedEnv):
         if not self._lifelong:
             return metrics.one_shot(state)
         figures = metrics.lifelong(state)
+        if self.errands is not None:
+            figures |= metrics.errands(state, self.errands.done)
         if "bound_share" in self.spec.metrics:
             copies = done.nonzero().squeeze(1).cpu()
             finished = State(*(tensor.cpu()[copies] for tensor in state))

@@ -71,34 +71,44 @@ def _flat(plan: Plan, width: int) -> NDArray[np.int64]:
 def _count_errands(plan: Plan, problem: Problem) -> Count:
     """Errands by the plan's own schedule, which is checked as the kit checks proposals."""
     assert plan.schedule is not None
+    office = played_errands(plan, plan.schedule, problem)
+    return Count(office.finished, len(office.events), tuple(office.faults))
+
+
+def played_errands(plan: Plan, schedule: Sequence[Sequence[tuple[int, int]]], problem: Problem) -> Office:
+    """The office after a plan with a schedule, of each robot (step, errand) pairs, was played to its end."""
     starts: dict[int, list[tuple[int, int]]] = {}
-    for robot, changes in enumerate(plan.schedule):
+    for robot, changes in enumerate(schedule):
         for step, task in changes:
             starts.setdefault(step, []).append((robot, task))
-    office = _Office(problem)
+    office = Office(problem)
     for step, cells in enumerate(_flat(plan, problem.grid.width), start=1):
         office.assign(step, starts.get(step, []))
-        office.visit(cells)
-    return Count(office.finished, office.stops, tuple(office.faults))
+        office.visit(step, cells)
+    return office
 
 
-class _Office:
-    """The kit's task manager: which errands are open, who works on which, and how far it is."""
+class Office:
+    """The kit's task manager: which errands are open, who works on which, and how far it is.
+
+    events: (step, robot, errand, stops visited) of each stop. revealed: the step after which each errand was.
+    """
 
     def __init__(self, problem: Problem):
         self._problem = problem
         self._first, self._cells = problem.first.tolist(), problem.stops.tolist()
         self._open: dict[int, int] = {}  # errand -> stops visited
-        self._revealed = 0
+        self.revealed: list[int] = []
         self._task = [-1] * problem.n_agents
-        self.finished = self.stops = 0
+        self.finished = 0
+        self.events: list[tuple[int, int, int, int]] = []
         self.faults: list[str] = []
-        self._reveal()
+        self._reveal(0)
 
-    def _reveal(self) -> None:
+    def _reveal(self, step: int) -> None:
         while len(self._open) < self._problem.revealed:
-            self._open[self._revealed] = 0
-            self._revealed += 1
+            self._open[len(self.revealed)] = 0
+            self.revealed.append(step)
 
     def assign(self, step: int, changes: Sequence[tuple[int, int]]) -> None:
         """Robots' new errands; all at once, as the kit checks them."""
@@ -117,7 +127,7 @@ class _Office:
             if before[robot] not in (-1, task) and self._open.get(before[robot], 0) > 0:
                 self.faults.append(f"{place} comes before errand {before[robot]}, which it has begun, is finished")
 
-    def visit(self, cells: NDArray[np.int64]) -> None:
+    def visit(self, step: int, cells: NDArray[np.int64]) -> None:
         """Count who stands on the next cell of its errand; close errands and reveal others."""
         here = cells.tolist()
         for robot, task in enumerate(self._task):
@@ -126,10 +136,10 @@ class _Office:
             base = task % self._problem.n_tasks
             stop = self._first[base] + self._open[task]
             if here[robot] == self._cells[stop]:
-                self.stops += 1
                 self._open[task] += 1
+                self.events.append((step, robot, task, self._open[task]))
                 if stop + 1 == self._first[base + 1]:
                     del self._open[task]
                     self._task[robot] = -1
                     self.finished += 1
-        self._reveal()
+        self._reveal(step)

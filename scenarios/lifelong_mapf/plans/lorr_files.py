@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from marl import files
 from marl.errors import UserError
+from scenarios.lifelong_mapf.maps.lorr import Problem
+from scenarios.lifelong_mapf.plans.counting import played_errands
 from scenarios.lifelong_mapf.plans.plan import AHEAD, HEADINGS, Given, Plan
 
 MAX_BYTES = 1_000_000_000
@@ -148,6 +150,48 @@ def write_lorr(plan: Plan, finished: Sequence[Sequence[tuple[int, int]]], path: 
         path: of the file.
     """
     assert plan.given is not None
+    tasks = sorted({(given.task, *given.cell) for robot in plan.given for given in robot})
+    more = {
+        "sumOfCost": plan.steps * plan.n_agents,
+        "errors": [],
+        "events": [_events(given, done) for given, done in zip(plan.given, finished, strict=True)],
+        "tasks": [list(task) for task in tasks],
+    }
+    _write(plan, "2023 LoRR", sum(map(len, finished)), {"AllValid": "Yes"} | more, path)
+
+
+def write_errands(plan: Plan, schedule: Sequence[Sequence[tuple[int, int]]], problem: Problem, path: Path) -> None:
+    """Write a plan with errands as the kit of 2024 does.
+
+    Args:
+        plan: without conflicts.
+        schedule: of each robot (step, errand) pairs, as ``Plan.schedule``.
+        problem: that was played.
+        path: of the file.
+    """
+    office, width = played_errands(plan, schedule, problem), problem.grid.width
+    texts = [",".join(f"{step}:{task}" for step, task in robot) for robot in schedule]
+    tasks = []
+    for number, step in enumerate(office.revealed):
+        base = number % problem.n_tasks
+        stops = problem.stops[problem.first[base] : problem.first[base + 1]].tolist()
+        tasks.append([number, step, [part for stop in stops for part in divmod(stop, width)]])
+    more = {
+        "numPlannerErrors": 0,
+        "numScheduleErrors": len(office.faults),
+        "numEntryTimeouts": 0,
+        "errors": [],
+        "actualSchedule": texts,
+        "plannerSchedule": texts,
+        "scheduleErrors": [],
+        "events": [list(event) for event in office.events],
+        "tasks": tasks,
+    }
+    _write(plan, "2024 LoRR", office.finished, more, path)
+
+
+def _write(plan: Plan, version: str, finished: int, more: Mapping[str, Any], path: Path) -> None:
+    """Write what all versions have, and ``more``."""
     turning = plan.headings is not None
     moved = np.diff(plan.cells, axis=0)
     letters = np.full(moved.shape[:2], "W")
@@ -160,22 +204,17 @@ def write_lorr(plan: Plan, finished: Sequence[Sequence[tuple[int, int]]], path: 
             letters[(moved == step).all(-1)] = letter
     paths = [",".join(robot) for robot in letters.T]
     facing = np.zeros(plan.n_agents, np.int64) if plan.headings is None else plan.headings[0]
-    tasks = sorted({(given.task, *given.cell) for robot in plan.given for given in robot})
     values = {
         "actionModel": _TURNING if turning else _STRAIGHT,
-        "version": "2023 LoRR",
-        "AllValid": "Yes",
+        "version": version,
         "teamSize": plan.n_agents,
         "start": [[*map(int, cell), HEADINGS[at]] for cell, at in zip(plan.cells[0], facing, strict=True)],
-        "numTaskFinished": sum(map(len, finished)),
-        "sumOfCost": plan.steps * plan.n_agents,
+        "numTaskFinished": finished,
         "makespan": plan.steps,
         "actualPaths": paths,
         "plannerPaths": paths,
         "plannerTimes": [0.0] * plan.steps,
-        "errors": [],
-        "events": [_events(given, done) for given, done in zip(plan.given, finished, strict=True)],
-        "tasks": [list(task) for task in tasks],
+        **more,
     }
     path.write_text(json.dumps(values, separators=(",", ":")) + "\n", encoding="utf-8")
 

@@ -12,12 +12,22 @@ from torch import Tensor
 from marl.envs.batched import TimeStep, Tree
 from marl.errors import UserError
 from scenarios.lifelong_mapf.guidance.base import GridWorld
-from scenarios.lifelong_mapf.plans.lorr_files import write_lorr
+from scenarios.lifelong_mapf.maps.lorr import Problem
+from scenarios.lifelong_mapf.plans.lorr_files import write_errands, write_lorr
 from scenarios.lifelong_mapf.plans.plan import Given, Plan
 
 
 class _Config(Protocol):
     on_target: str
+
+
+class Errands(Protocol):
+    """What is recorded of errands. held: int64 ``[B, N]``, the number of each robot's."""
+
+    problem: Problem
+
+    @property
+    def held(self) -> Tensor: ...
 
 
 class RecordedWorld(GridWorld, Protocol):
@@ -26,6 +36,7 @@ class RecordedWorld(GridWorld, Protocol):
     """
 
     config: _Config
+    errands: Errands | None
     turning: bool
     heading: Tensor
     final_position: Tensor
@@ -42,6 +53,7 @@ class PlanRecorder:
         self._lifelong = env.config.on_target == "restart"
         self._cells: list[NDArray[np.int32]] = []
         self._headings: list[NDArray[np.int8]] = []
+        self._held: list[NDArray[np.int64]] = []
         self._given: list[list[Given]] = []
         self._finished: list[list[tuple[int, int]]] = []
         self._tasks = 0
@@ -52,7 +64,7 @@ class PlanRecorder:
         env = self._env
         if actions is None:
             n = env.position.shape[1]
-            self._cells, self._headings, self._tasks, self._over = [], [], 0, False
+            self._cells, self._headings, self._held, self._tasks, self._over = [], [], [], 0, False
             self._given, self._finished = [[] for _ in range(n)], [[] for _ in range(n)]
         elif self._over:
             return
@@ -60,6 +72,9 @@ class PlanRecorder:
         self._over = actions is not None and bool(timestep.done[0])
         self._note((env.final_position if self._over else env.position)[0])
         self._headings.append((env.final_heading if self._over else env.heading)[0].cpu().numpy().copy())
+        if env.errands is not None:
+            self._held.append(env.errands.held[0].numpy().copy())
+            return
         goal = env.goal[0].cpu().numpy()
         for robot in np.flatnonzero(timestep.reward[0].cpu().numpy() > 0).tolist():
             self._finished[robot].append((self._given[robot][-1].task, step))
@@ -90,4 +105,13 @@ class PlanRecorder:
 
     def write(self, path: Path) -> None:
         """Write the episode in the form of the league's kit."""
-        write_lorr(self.plan(), self._finished, path)
+        if self._env.errands is None:
+            write_lorr(self.plan(), self._finished, path)
+            return
+        schedule: list[list[tuple[int, int]]] = [[] for _ in range(self._env.position.shape[1])]
+        # What robots had been given before a step is what the kit notes at its end; after the last, nothing is.
+        for step, held in enumerate(self._held[:-1], start=1):
+            for robot, task in enumerate(held.tolist()):
+                if not schedule[robot] or schedule[robot][-1][1] != task:
+                    schedule[robot].append((step, task))
+        write_errands(self.plan(), schedule, self._env.errands.problem, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from marl.errors import UserError
 from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.maps.grid import GridMap
+from scenarios.lifelong_mapf.maps.lorr import Problem, is_problem_file, load_problem
 from scenarios.lifelong_mapf.maps.sources import check_capacity, load_map, load_maps
 from scenarios.lifelong_mapf.maps.tasks import Tasks, load_equal_tasks, task_files
 
@@ -25,6 +28,7 @@ _SEEDS_PER_POOL = 1_000_000
 class Instances(NamedTuple):
     """maps: the pool of M. agents: N. starts: given start cells on each map int32 [M, N], or None if they are drawn.
 
+    errands: the problem of the one map, where a scheduler gives tasks to robots.
     task int32 [M, N, K], task_count int32 [M, N]: given goals of each agent in order, K = 0 if there are none.
     Cells are row * W + column, W the width of the widest map.
     """
@@ -34,11 +38,14 @@ class Instances(NamedTuple):
     starts: Tensor | None
     task: Tensor
     task_count: Tensor
+    errands: Problem | None = None
 
 
 def number_of_agents(config: MapfConfig) -> int:
     """N, for which a task file may have to be read."""
     if config.agents is None and config.tasks is not None:
+        if (problem := _scheduled(config)) is not None:
+            return problem.n_agents
         return _read_tasks(config, task_files(config.tasks)[:1])[0].n_agents
     return config.agents or DEFAULT_AGENTS
 
@@ -60,7 +67,32 @@ def _generate(config: MapfConfig) -> list[GridMap]:
     return [config.generator[m % len(config.generator)].generate(first + m) for m in range(config.map_pool)]
 
 
+def _scheduled(config: MapfConfig) -> Problem | None:
+    """The problem of the configuration, if its tasks do not belong to robots."""
+    if config.tasks is None or not is_problem_file(config.tasks):
+        return None
+    problem = load_problem(Path(config.tasks), None if config.map is None else load_map(config.map), config.agents)
+    if not problem.errands and problem.strategy != "greedy":
+        return None
+    if problem.delayed:
+        raise UserError(
+            f"{config.tasks} delays robots at random, which is not played: take delayConfig out to play it without, a "
+            f"step being {problem.ticks} ticks"
+        )
+    for option, wrong in (
+        ("on_target=restart", config.on_target != "restart"),
+        ("bound_share=false", config.bound_share),
+    ):
+        if wrong:
+            raise UserError(f"{config.tasks} has tasks that a scheduler gives to robots: they are played with {option}")
+    return problem
+
+
 def _given(config: MapfConfig, spec: str) -> Instances:
+    if (problem := _scheduled(config)) is not None:
+        none = torch.zeros(1, problem.n_agents, 0, dtype=torch.int32)
+        starts = torch.from_numpy(problem.starts).unsqueeze(0)
+        return Instances((problem.grid,), problem.n_agents, starts, none, none.sum(2, dtype=torch.int32), problem)
     files = task_files(spec)
     several = _read_tasks(config, files)
     if config.on_target == "nothing":
