@@ -122,31 +122,32 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  #
             raise ValueError("no agent is alive: call reset() first")
         acting = dict(self._names)
         step = self._view(self.env.step(self._encode(actions)))
-        self._present = step
+        last = self._present = self._played_out(step)
         terminated = {name: bool(step.terminated[0, slot]) for name, slot in acting.items()}
         truncated = {name: bool(step.truncated[0, slot]) for name, slot in acting.items()}
         rewards = {name: float(step.reward[0, slot]) for name, slot in acting.items()}
         observations: dict[str, Observation] = {}
         infos: dict[str, dict[str, Any]] = {name: {} for name in acting}
-        done = bool(step.done[0])
+        done = bool(last.done[0])
         if done:
             self._names, self.agents = {}, []
-            assert step.final is not None
-            self._last_state = _array(step.final.state)
+            final = last.final or step.final  # an end that nobody sees has no last view
+            assert final is not None
+            self._last_state = _array(final.state)
         else:
-            self._names = self._living(step)
+            self._names = self._living(last)
             self.agents = list(self._names)
-            self._last_state = _array(step.state)
+            self._last_state = _array(last.state)
         for name, slot in acting.items():
             if name in self._names:
                 continue
             if step.final is not None:
                 observations[name] = self._show(step.final.observation, slot)
             if done:
-                infos[name]["metrics"] = {metric: float(value[0]) for metric, value in step.metrics.items()}
+                infos[name]["metrics"] = {metric: float(value[0]) for metric, value in last.metrics.items()}
         for name, slot in self._names.items():
-            observations[name] = self._show(step.observation, slot)
-            infos[name] = self._info(step, slot)
+            observations[name] = self._show(last.observation, slot)
+            infos[name] = self._info(last, slot)
             rewards.setdefault(name, 0.0)
             terminated.setdefault(name, False)
             truncated.setdefault(name, False)
@@ -190,6 +191,16 @@ class ParallelFace(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  #
 
     def _view(self, timestep: TimeStep) -> TimeStep:
         return self._augment(timestep) if self._augment else timestep
+
+    def _played_out(self, step: TimeStep) -> TimeStep:
+        """The end of an episode that nobody acts in any more, so that its figures are not lost; else the step itself.
+
+        Users stop when ``agents`` is empty, and the world may go on without them, such as a road of humans.
+        """
+        while not self._newcomers and not bool(step.done[0]) and not bool(step.alive[0].any()):
+            self._names = {}
+            step = self._view(self.env.step(self._encode({})))
+        return step
 
     def _enter(self, timestep: TimeStep) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
         self._taken = {}
