@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from marl.config import AnyRunConfig, nested
-from marl.configuration import bound_layers, configure, said_layers, shipped
+from marl.configuration import bound_layers, configure, is_served, said_layers, shipped
 from marl.coordination.face import coordinated_face
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
@@ -31,7 +31,7 @@ from marl.scenario import PlanRecorder, Replayed, Scenario, baselines_of, find_b
 from marl.systems.registry import load_system
 from marl.training import run, tuning
 from marl.training.export import OPSET, Graph, export_onnx
-from marl.training.language_policy import LearnedSpeakers
+from marl.training.language_policy import LearnedSpeakers, ServedSpeakers
 from marl.training.language_trainer import language_plan
 from marl.training.policy import LearnedPolicy, load_policy, supervise
 from marl.training.run_folder import CONFIG, read_config
@@ -284,11 +284,14 @@ def policy_builders(scenario: Scenario, names: Iterable[str], echo: Echo = lambd
 
 
 def policy_builder(scenario: Scenario, name: str, echo: Echo = lambda _: None) -> PolicyBuilder:
-    """One policy by its name: a baseline, a run folder, or a shipped policy. Raises ``UserError``.
+    """One policy by its name: a baseline, a run folder, a shipped policy, or a served model. Raises ``UserError``.
 
+    ``openai:URL,MODEL`` is a model behind an OpenAI-compatible server that speaks for all roles.
     ``NAME:key=value:key=value`` is a baseline with these options, where it has any; ``NAME+safety`` and
     ``NAME-safety`` are the same policy with the world's supervisor put on or taken away.
     """
+    if is_served(name):
+        return ServedSpeakers(name, echo).bind
     own = shipped(scenario)
     known = [*baselines_of(scenario), *(f"{scenario.name}/{policy}" for policy in own)]
     wanted, supervised = name, None

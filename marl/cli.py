@@ -25,9 +25,9 @@ from marl.cli_words import (
     SetOption,
     TrustOption,
     check_writable,
-    listed_words,
     named,
     parse_seeds,
+    policy_words,
     scenario_options,
 )
 from marl.commands.bench import bench
@@ -140,7 +140,7 @@ def evaluate(
         typer.Option(
             metavar="A,B,...",
             help="Baselines (with options: NAME:key=value:key=value), run folders or shipped policies (scenario/name); "
-            "NAME+safety, NAME-safety.",
+            "NAME+safety, NAME-safety; a served model: openai:URL,MODEL.",
         ),
     ] = None,
     preset: PresetOption = None,
@@ -173,7 +173,7 @@ def evaluate(
     if policies is None:
         raise UserError(f"which policies? For example: marl evaluate {scenario} --policies random")
     options = scenario_options(context, scenario, lists=True)
-    names = listed_words(policies, "--policies")
+    names = policy_words(policies)
     check_writable(json, html, save_plan)
     with counting() as progress:
         results = api.evaluate(

@@ -63,6 +63,12 @@ def listed_words(text: str, flag: str) -> list[str]:
     return words
 
 
+def policy_words(text: str) -> list[str]:
+    """Policies by name; that of a served model, ``openai:URL,MODEL``, holds a comma itself."""
+    words = iter(listed_words(text, "--policies"))
+    return [f"{word},{next(words, '')}" if word.startswith("openai:") else word for word in words]
+
+
 def named(scenario: str | None, command: str) -> str:
     from marl.scenario import scenario_names
 

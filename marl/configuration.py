@@ -152,6 +152,7 @@ def bound_layers(scenario: Scenario, policies: Iterable[str], said: Sequence[Lay
     """
     values: dict[str, Any] = {}
     owner: dict[str, str] = {}
+    policies = list(policies)
     configs = {name: read_config(folder) for name in policies if (folder := folder_of(scenario, name)) is not None}
     for key in scenario.bound:
         if any(_at(layer.values, key.split(".")) is not None for layer in said):
@@ -166,7 +167,16 @@ def bound_layers(scenario: Scenario, policies: Iterable[str], said: Sequence[Lay
                     f"or say which it is with --set {key}=..."
                 )
             values[key], owner[key] = value, name
+    served = next((name for name in policies if is_served(name)), None)
+    for key, value in scenario.served.items() if served is not None else ():
+        if key not in values and all(_at(layer.values, key.split(".")) is None for layer in said):
+            values[key], owner[key] = value, str(served)
     return [nested(key, value, f"the configuration of {owner[key]}") for key, value in values.items()]
+
+
+def is_served(policy: str) -> bool:
+    """Whether a policy's name means a served model, ``openai:URL,MODEL``."""
+    return policy.startswith("openai:")
 
 
 def folder_of(scenario: Scenario, policy: str) -> Path | None:

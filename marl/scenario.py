@@ -234,6 +234,8 @@ class Scenario:
         intentions and correct by themselves, as those of texts do. Raises ``UserError`` for what contradicts itself.
     bound: configuration keys that a trained policy cannot do without, such as the graph of its roles: ``evaluate``
         takes them from the runs that it judges where nobody names them.
+    served: keys with the values under which ``evaluate`` judges a served model (``openai:URL,MODEL``) where nobody
+        names them.
     plans: how episodes are written to and read from plan files; None: not at all.
     counterparts: (world configuration) -> the world that is trained in and the one that judges, for ``marl compare``
         and a warning of ``marl train``; None: it has but one. Raises ``UserError`` where the judge is not installed.
@@ -267,6 +269,7 @@ class Scenario:
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config
     bound: Sequence[str] = ()
+    served: Mapping[str, Any] = field(default_factory=dict)
     plans: Plans | None = None
     counterparts: Callable[[Any], Counterparts] | None = None
     inspect: Callable[[Any], Sequence[str]] | None = None

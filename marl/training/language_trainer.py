@@ -18,6 +18,7 @@ from torch import Tensor
 from marl.config import AnyRunConfig
 from marl.envs.chat import ConversationResult, LanguageWorld
 from marl.errors import UserError
+from marl.policies.language.openai import OpenAIPolicy
 from marl.policies.language.scripted import ScriptedPolicy
 from marl.rollout.language.finite import check_episodes
 from marl.rollout.language.turns import Episode, TurnPlayer
@@ -64,6 +65,8 @@ class LanguageTrainer(Loop):
         self._judge = TurnPlayer(self._held_out.make, self.learner.policies)
         shown = self._world.demonstrations or self._world.make
         self._teacher = TurnPlayer(shown, demonstrators(self._world, self.learner.speakers))
+        for policy in self._servers():
+            policy.echo = echo
         exchange = self.learner.exchange
         #: Learns from what another process plays.
         self._follows = exchange is not None and exchange.side == SUB
@@ -244,7 +247,9 @@ class LanguageTrainer(Loop):
         self._episodes += len(finished)
         self._tokens += max(sum(map(tokens_of, episodes)), 1)
         if not finished:
-            raise UserError("all episodes of an iteration were dropped: the policies' servers give no answers")
+            raise UserError(
+                f"all episodes of an iteration were dropped: the policies' servers give no answers{self._why()}"
+            )
         means = episode_means(finished)
         return {
             "reward": means["success"],
@@ -252,6 +257,15 @@ class LanguageTrainer(Loop):
             **prefixed("episode", means | {"solved_groups": solved_groups(finished)}),
             **prefixed("learn", learned),
         }
+
+    def _servers(self) -> list[OpenAIPolicy]:
+        found = {id(policy): policy for policy in self.learner.policies.values() if isinstance(policy, OpenAIPolicy)}
+        return list(found.values())
+
+    def _why(self) -> str:
+        """What their servers failed by, and how often."""
+        counts = [f"{why} {number} times" for policy in self._servers() for why, number in policy.failures.items()]
+        return f" ({', '.join(counts)})" if counts else ""
 
     def _key(self, number: int, stream: int) -> int:
         return fold_int(fold_int(fold_int(0, stream), self.config.seed), number)

@@ -141,6 +141,7 @@ SCENARIO = Scenario(
         "coordination.intent",
         "coordination.safety",
     ),
+    served={"world.grammar": "json", "world.context": 16_000},
     checkpoints=_PACKAGE / "checkpoints",
     language=_language,
     coordinated=_coordinated,

@@ -140,7 +140,7 @@ class ChatForm:
 
     def _mapped(self, messages: Sequence[Message], written: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         """Messages in the style of the template. written: tools that go into the prompt as text."""
-        style, system = self.style, [_listed(written)] if written else []
+        style, system = self.style, [listed(written)] if written else []
         result: list[dict[str, Any]] = []
         for message in messages:
             role, content = message["role"], message["content"]
@@ -329,7 +329,7 @@ def _shows_tool(text: str) -> bool:
     return _TOOL in text and _PARAMETER in text
 
 
-def _listed(tools: Sequence[dict[str, Any]]) -> str:
+def listed(tools: Sequence[dict[str, Any]]) -> str:
     """Tools as a text of the prompt."""
     lines = [json.dumps(tool["function"], ensure_ascii=False) for tool in tools]
     return "\n".join(["You may call these tools:", *lines, _HOW])

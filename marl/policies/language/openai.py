@@ -1,39 +1,46 @@
-"""A policy behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a vendor's.
+"""A policy behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, ``transformers serve``, or a vendor's.
 
-Servers fail: a request that goes unanswered, times out or brings back no JSON is repeated, and given up after that; the
-episode is then dropped and counted. A server cannot be trained from here; where it returns token ids and their
-log-probabilities (vLLM's ``return_token_ids``) transcripts hold them, for traces and for learning elsewhere.
+How it is asked, and what becomes of requests that fail, is in ``endpoint``. A server cannot be trained from here; where
+it returns token ids and their log-probabilities (vLLM's ``return_token_ids``) transcripts hold them, for traces and for
+learning elsewhere.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
-import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeGuard
 
 from marl.envs.chat import Message
 from marl.errors import UserError
 from marl.policies.language.base import Request
+from marl.policies.language.chat_form import listed
+from marl.policies.language.endpoint import Endpoint
+from marl.policies.language.reading import Reader, spelt_call
 
 _PARALLEL = 32
-_MAX_REPLY = 4 << 20
-_FIRST_WAIT_SECONDS = 0.2
 
 
 class OpenAIPolicy:
     """Speaks through ``POST {base_url}/chat/completions``.
 
-    key_variable: environment variable that holds the key; it may be unset for servers that ask for none.
-    retries: further attempts after a failed one, with growing pauses. require_ids: refuse replies without token ids.
-    failures: reason -> how often an attempt failed.
-    Raises ``UserError`` when the server refuses a request as wrong, which no repetition mends.
+    Args:
+        base_url: such as ``http://localhost:8000/v1``.
+        model: as the server knows it.
+        key_variable: environment variable that holds the key; it may be unset for servers that ask for none.
+        timeout_seconds: of one request.
+        retries: further attempts after a failed one, with growing pauses.
+        max_tokens: of one turn.
+        temperature: of sampling.
+        require_ids: refuse replies without token ids.
+        extra_body: further fields of each request.
+        parser: ``module:function`` of somebody's own that reads calls (``reading.Reader``).
+
+    Raises:
+        UserError: an address that is none; when asked, a server that answers nothing that it is asked.
     """
 
     trainable = False
@@ -48,14 +55,31 @@ class OpenAIPolicy:
         max_tokens: int = 256,
         temperature: float = 1.0,
         require_ids: bool = False,
+        extra_body: Mapping[str, Any] | None = None,
+        parser: str | None = None,
     ):
         if not base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url '{base_url}' must begin with http:// or https://")
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._model, self._timeout, self._retries = model, timeout_seconds, retries
+        url = base_url.rstrip("/") + "/chat/completions"
+        self.endpoint = Endpoint(url, key_variable, timeout_seconds, retries)
+        self._model, self._timeout, self._extra = model, timeout_seconds, dict(extra_body or {})
         self._max_tokens, self._temperature, self._require_ids = max_tokens, temperature, require_ids
-        self._key = os.environ.get(key_variable, "")
-        self.failures: dict[str, int] = {}
+        self._reader = Reader(parser)
+        self._told = False
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Reason -> how often an attempt failed."""
+        return self.endpoint.failures
+
+    @property
+    def echo(self) -> Callable[[str], None]:
+        """Is told once what the server does without."""
+        return self.endpoint.echo
+
+    @echo.setter
+    def echo(self, echo: Callable[[str], None]) -> None:
+        self.endpoint.echo = echo
 
     def complete(self, requests: Sequence[Request], greedy: bool = False) -> list[str | None]:
         with ThreadPoolExecutor(min(_PARALLEL, len(requests))) as pool:
@@ -65,61 +89,45 @@ class OpenAIPolicy:
         """The server keeps what it keeps."""
 
     def _say(self, request: Request, greedy: bool) -> str | None:
-        body = {
-            "model": self._model,
-            "messages": [spelt(message) for message in request.turn.messages],
-            "tools": list(request.turn.tools),
+        def build(without: frozenset[str]) -> dict[str, Any]:
+            turn = request.turn
+            body = {
+                "model": self._model,
+                "messages": _all_spelt(turn.messages, turn.tools if "tools" in without else None),
+                "tools": list(turn.tools),
+                **self._common(request, greedy),
+                "logprobs": True,
+            }
+            if not turn.tools:
+                del body["tools"]  # an empty list is refused by many
+            return {name: value for name, value in (body | self._extra).items() if name not in without}
+
+        reply = self.endpoint.ask(build, self._sound)
+        return None if reply is None else self._read(request, reply)
+
+    def _common(self, request: Request, greedy: bool) -> dict[str, Any]:
+        return {
             "max_tokens": self._max_tokens,
             "temperature": 0.0 if greedy else self._temperature,
             "seed": request.key & 0x7FFFFFFF,
             "return_token_ids": True,
-            "logprobs": True,
         }
-        reply = self._asked(body)
-        return None if reply is None else self._read(request, reply)
-
-    def _asked(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The first choice of a reply, after as many attempts as it takes; None if none of them brought one."""
-        for attempt in range(self._retries + 1):
-            if attempt:
-                time.sleep(_FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-            reply = self._post(body)
-            if reply is not None:
-                return reply
-        return None
 
     def _sound(self, choice: dict[str, Any]) -> bool:
         """Whether a choice has what has to be in it."""
         return isinstance(choice["message"], dict)
 
-    def _post(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The first choice of a reply with what belongs to it, or None if the attempt failed in a way that may pass."""
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        call = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(call, timeout=self._timeout) as answer:
-                data = json.loads(answer.read(_MAX_REPLY))
-            choice: dict[str, Any] = data["choices"][0]
-            if not self._sound(choice):
-                raise TypeError
-        except urllib.error.HTTPError as error:
-            if 400 <= error.code < 500 and error.code not in (408, 409, 429):
-                detail = error.read(300).decode(errors="replace").strip()
-                raise UserError(f"the server at {self._url} refuses the request ({error.code}): {detail}") from None
-            why = f"status {error.code}"
-        except OSError as error:
-            slow = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
-            why = "timeout" if slow else "no connection"
-        except (ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException):
-            why = "broken reply"
-        else:
-            return choice | {"prompt_token_ids": data.get("prompt_token_ids")}
-        self.failures[why] = self.failures.get(why, 0) + 1
-        return None
+    def _read(self, request: Request, choice: dict[str, Any]) -> str | None:
+        message = choice["message"]
+        refusal = message.get("refusal")
+        if choice.get("finish_reason") == "content_filter" or (isinstance(refusal, str) and refusal):
+            self.endpoint.give_up("refusal", str(refusal or "content_filter"))
+            return None
+        self._keep(request, choice)
+        return self._reader.read(text_of(message))
 
-    def _read(self, request: Request, choice: dict[str, Any]) -> str:
+    def _keep(self, request: Request, choice: dict[str, Any]) -> None:
+        """Put token ids into the transcript, where there are any."""
         transcript = request.transcript
         ids, prompt = choice.get("token_ids"), choice.get("prompt_token_ids")
         log_probs = _log_probs(choice)
@@ -130,10 +138,31 @@ class OpenAIPolicy:
                 transcript.say(ids, log_probs)
         elif self._require_ids:
             raise UserError(
-                f"the server at {self._url} returns no token ids, so nothing can be learned from it: start vLLM (which "
-                f"knows return_token_ids), or use the policy for rollouts only"
+                f"the server at {self.endpoint.url} returns no token ids, so nothing can be learned from it: start "
+                f"vLLM (which knows return_token_ids), or use the policy for rollouts only"
             )
-        return text_of(choice["message"])
+        elif not self._told:
+            self._told = True
+            lacks = "token ids" if log_probs else "token ids and no log-probabilities"
+            self.echo(f"the server at {self.endpoint.url} returns no {lacks}: its turns are played, not learned from")
+
+
+def _all_spelt(messages: Sequence[Message], written: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Messages as servers take them. written: tools that such a one does not take, as text of the prompt."""
+    if written is None:
+        return [spelt(message) for message in messages]
+    plain: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        content = f"Result of {message['name']}: {content}" if "tool_call_id" in message else content
+        role = "user" if role == "tool" else role
+        if plain and plain[-1]["role"] == role == "user":
+            plain[-1]["content"] += f"\n{content}"
+        else:
+            plain.append({"role": role, "content": content})
+    if written:
+        plain[0]["content"] += f"\n\n{listed(written)}"
+    return plain
 
 
 def spelt(message: Message) -> dict[str, Any]:
@@ -151,20 +180,24 @@ def spelt(message: Message) -> dict[str, Any]:
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """What a server's message says, as text: a tool call becomes its JSON."""
+    """What a server's message says, as text: its thought, and its calls in the form that every world reads."""
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    thought = f"<think>{thought}</think>" if isinstance(thought, str) else ""
     calls = message.get("tool_calls")
-    if isinstance(calls, list) and calls and isinstance(calls[0], dict):
-        function = calls[0].get("function")
-        if isinstance(function, dict):
-            name, arguments = str(function.get("name", "")), function.get("arguments")
-            try:
-                parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-            except (ValueError, RecursionError):
-                parsed = arguments  # broken arguments are the agent's mistake: the world will say so
-            return json.dumps({"name": name, "arguments": parsed}, separators=(",", ":"))
+    functions = [call.get("function") if isinstance(call, dict) else None for call in calls or ()]
+    if functions:
+        return thought + "\n".join(map(_call_text, functions))
     content = message.get("content")
     # Half a surrogate pair is legal in JSON but cannot be written down again.
-    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+    return (thought + content).encode(errors="replace").decode() if isinstance(content, str) else ""
+
+
+def _call_text(function: Any) -> str:
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments")
+    with suppress(ValueError, RecursionError):  # broken arguments are the agent's mistake: the world will say so
+        arguments = json.loads(arguments) if isinstance(arguments, str) and arguments.strip() else arguments or {}
+    return spelt_call(str(function.get("name", "")), arguments).encode(errors="replace").decode()
 
 
 def are_ids(ids: Any) -> TypeGuard[list[int]]:

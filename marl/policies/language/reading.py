@@ -68,7 +68,7 @@ class Reader:
             raise UserError(f"parser '{name}' returns {fault}") from None
         except Exception as error:
             raise UserError(f"parser '{name}' raised {type(error).__name__} for {text[:60]!r}: {error}") from None
-        return "\n".join(_spelt(call.name, call.arguments) for call in found) if found else text
+        return "\n".join(spelt_call(call.name, call.arguments) for call in found) if found else text
 
     def _by_declaration(
         self, text: str, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Mapping[str, Any]]
@@ -82,8 +82,9 @@ class Reader:
             return text
         thought = message.get("reasoning_content") or message.get("thinking") or message.get("reasoning") or ""
         thought = f"<think>{thought}</think>" if thought else ""
-        return thought + "\n".join(_spelt(call.name, call.arguments) for call in calls)
+        return thought + "\n".join(spelt_call(call.name, call.arguments) for call in calls)
 
 
-def _spelt(name: str, arguments: Mapping[str, Any]) -> str:
+def spelt_call(name: str, arguments: Any) -> str:
+    """A call in the form that every world reads."""
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}</tool_call>"

@@ -38,7 +38,7 @@ class ServedPolicy(OpenAIPolicy):
 
     def __init__(self, local: HfPolicy, roles: Sequence[str], publish: Path, reload_url: str = "", **server: Any):
         super().__init__(**server)
-        self._url = self._url.removesuffix("/chat/completions") + "/completions"
+        self.endpoint.url = self.endpoint.url.removesuffix("/chat/completions") + "/completions"
         self.local, self._roles, self._folder, self._reload = local, tuple(roles), publish, reload_url
         self._published = False
 
@@ -53,24 +53,24 @@ class ServedPolicy(OpenAIPolicy):
         body = {
             "model": f"{self._model}-{request.turn.agent}" if self.local.adapters else self._model,
             "prompt": request.transcript.ids,
-            "max_tokens": self._max_tokens,
-            "temperature": 0.0 if greedy else self._temperature,
-            "seed": request.key & 0x7FFFFFFF,
-            "return_token_ids": True,
+            **self._common(request, greedy),
             "logprobs": 1,
+            **self._extra,
         }
-        reply = self._asked(body)
+        reply = self.endpoint.ask(
+            lambda without: {name: value for name, value in body.items() if name not in without}, self._sound
+        )
         if reply is None:
             return None
         ids, entries = reply.get("token_ids"), reply.get("logprobs")
         log_probs = usable_log_probs(entries.get("token_logprobs") if isinstance(entries, dict) else None)
         if not are_ids(ids) or len(log_probs) != len(ids):
             raise UserError(
-                f"the server at {self._url} returns no token ids, so nothing can be learned from it: start vLLM (which "
-                f"knows return_token_ids), or leave algorithm.policy.weights out and use it for rollouts only"
+                f"the server at {self.endpoint.url} returns no token ids, so nothing can be learned from it: start "
+                f"vLLM (which knows return_token_ids), or leave algorithm.policy.weights out and use it for rollouts"
             )
         request.transcript.say(ids, log_probs)
-        return self.local.text(ids)
+        return self._reader.read(self.local.text(ids))
 
     def _sound(self, choice: dict[str, Any]) -> bool:
         return isinstance(choice["text"], str)

@@ -69,6 +69,10 @@ class OpenAIPolicyConfig(Frozen):
     retries: int = Field(default=3, ge=0, le=20, description="of a request that fails")
     max_tokens: int = Field(default=256, ge=1, le=100_000, description="tokens of one turn")
     require_ids: bool = Field(default=False, description="refuse replies without token ids")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of each request, such as top_p or chat_template_kwargs"
+    )
+    parser: str | None = Field(default=None, description="as of the kind hf")
     weights: Path | None = Field(
         default=None, description="folder of the weights it serves: they learn here from the token ids it returns"
     )

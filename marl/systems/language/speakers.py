@@ -181,6 +181,15 @@ def _adapted(
     return AdaptedPolicy(tokenizer, options.transformer, init, roles, options.lora_rank, *limits)
 
 
+#: Options of a server that are not for those who ask it.
+_HERE = {"kind", "weights", "publish", "reload_url", "lora_rank"}
+
+
+def served_by(options: OpenAIPolicyConfig, temperature: float) -> OpenAIPolicy:
+    """A policy behind a server, for rollouts."""
+    return OpenAIPolicy(**options.model_dump(exclude=_HERE), temperature=temperature)
+
+
 def _other(
     world: LanguageWorld, config: LanguageConfig, options: PolicyConfig, roles: list[str], seed: int, device: str
 ) -> LanguagePolicy:
@@ -188,10 +197,9 @@ def _other(
         given = options.model_dump(exclude={"kind"})
         return HfPolicy(**given, roles=roles, device=device, temperature=config.temperature, seed=seed)
     if isinstance(options, OpenAIPolicyConfig):
-        here = {"kind", "weights", "publish", "reload_url", "lora_rank"}
-        given = options.model_dump(exclude=here) | {"temperature": config.temperature}
         if options.weights is None or options.publish is None:
-            return OpenAIPolicy(**given)
+            return served_by(options, config.temperature)
+        given = options.model_dump(exclude=_HERE) | {"temperature": config.temperature}
         given.pop("require_ids")
         local = HfPolicy(options.weights, roles, options.lora_rank, device=device, seed=seed)
         return ServedPolicy(local, roles, options.publish, options.reload_url, **given)
