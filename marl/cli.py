@@ -148,6 +148,7 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 1,
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Instances, one per seed: 0:16 or 0,1,5.")] = "0:16",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each episode.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the table as a page.")] = None,
     form: FormOption = Form.TEXT,
     save_plan: Annotated[
@@ -166,15 +167,15 @@ def evaluate(
     trust(*(trusted or []))
 
     if replay is not None:
-        if any(word is not None for word in (policies, html, save_plan)):
-            raise UserError("--replay FILE judges a file, and plays nothing: leave --policies, --html, --save-plan out")
+        if any(word is not None for word in (policies, csv, html, save_plan)):
+            raise UserError("--replay FILE judges a file: leave --policies, --csv, --html and --save-plan out")
         judge(replay, scenario, scenario_options(context, scenario), preset, set_ or [], json)
         return
     if policies is None:
         raise UserError(f"which policies? For example: marl evaluate {scenario} --policies random")
     options = scenario_options(context, scenario, lists=True)
     names = policy_words(policies)
-    check_writable(json, html, save_plan)
+    check_writable(json, csv, html, save_plan)
     with counting() as progress:
         results = api.evaluate(
             scenario,
@@ -193,6 +194,8 @@ def evaluate(
         say(f"wrote {save_plan}")
     if json is not None:
         results.write_json(json)
+    if csv is not None:
+        results.write_csv(csv)
     if html is not None:
         summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
         write_report(html, title=f"{scenario}: evaluation", summary=summary, results=results)

@@ -228,6 +228,8 @@ class Scenario:
     shown: (world configuration) -> the one with which an episode is recorded, where a world keeps pictures only then.
     environment: (world configuration) -> what makes the PettingZoo environment within the world, which ``marl check``
         looks at too; None: there is none.
+    judged: (world configuration, policy) -> the configuration in which ``evaluate`` judges that policy, the same world:
+        what it writes, such as a simulator's files, goes into a folder of the policy's own.
     checkpoints: folder of shipped policies, each a folder as ``marl train`` writes them.
     language: (world configuration) -> the world as language systems see it; None if its agents do not talk.
     coordinated: (world configuration, the run's coordination) -> the world configuration; for worlds that guide, tell
@@ -265,6 +267,7 @@ class Scenario:
     held_out: Callable[[Any], Any] = lambda config: config
     shown: Callable[[Any], Any] = lambda config: config
     environment: Callable[[Any], Callable[[], Any]] | None = None
+    judged: Callable[[Any, str], Any] = lambda config, _: config
     checkpoints: Path | None = None
     language: Callable[[Any], LanguageWorld] | None = None
     coordinated: Callable[[Any, CoordinationConfig], Any] = lambda config, _: config

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Results:
     primary_metric, metrics: of the worlds' ``EnvSpec``.
     paired: every pair of policies, the one named first as ``a``.
     raw: (index of the set of instances, policy) -> metric -> float64 ``[seeds * episodes]``; not part of the JSON.
+    sets, seeds: what distinguishes the sets of instances, in order, and the seeds of each.
     """
 
     scenario: str
@@ -67,6 +69,8 @@ class Results:
     rows: tuple[Row, ...]
     paired: tuple[Pair, ...]
     raw: Mapping[tuple[int, str], Mapping[str, Array]] = field(default_factory=dict, repr=False)
+    sets: Sequence[Mapping[str, Any]] = ()
+    seeds: Sequence[int] = ()
 
     @property
     def policies(self) -> list[str]:
@@ -103,6 +107,25 @@ class Results:
 
     def write_json(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def write_csv(self, path: Path) -> None:
+        """A row for each episode: policy, instance, seed, number of the episode on that seed, and its metrics.
+
+        A metric that is not defined in an episode is left empty.
+        """
+        metrics = list(dict.fromkeys(name for figures in self.raw.values() for name in figures))
+        words = list(dict.fromkeys(word for instances in self.sets for word in instances))
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["policy", *words, "seed", "episode", *metrics])
+            for (index, policy), figures in self.raw.items():
+                count = len(next(iter(figures.values())))
+                each = count // len(self.seeds)
+                about = [self.sets[index].get(word, "") for word in words]
+                for k in range(count):
+                    values = [figures[name][k] if name in figures else math.nan for name in metrics]
+                    told = ["" if math.isnan(value) else repr(float(value)) for value in values]
+                    rows.writerow([policy, *about, self.seeds[k // each], k % each, *told])
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:

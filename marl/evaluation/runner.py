@@ -173,7 +173,7 @@ def evaluate(
             parts = []
             for first in range(0, len(seeds), batch):
                 chunk = torch.tensor(seeds[first : first + batch], dtype=torch.int64, device=device)
-                env = scenario.make(config, len(chunk), torch.device(device))
+                env = scenario.make(scenario.judged(config, name), len(chunk), torch.device(device))
                 spec = env.spec
                 parts.append(_play(env, build, chunk, episodes, on_finished, meanings, watch))
             figures[index, name] = EpisodeFigures.concatenate(parts)
@@ -187,6 +187,8 @@ def evaluate(
         rows=tuple(rows),
         paired=tuple(paired),
         raw={key: value.metrics for key, value in figures.items()},
+        sets=tuple(instances for instances, _ in world_configs),
+        seeds=tuple(seeds),
     )
 
 

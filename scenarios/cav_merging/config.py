@@ -118,6 +118,10 @@ class CavConfig(_Model):
     curriculum_episodes: int = Field(
         0, ge=0, description="episodes in which each copy goes from the easy numbers of cars to those above"
     )
+    sumo_output: str | None = Field(
+        None,
+        description="folder for what SUMO writes of episodes: tripinfo, fcd, ssm, emission, statistic, collision",
+    )
     gui: bool = Field(False, description="show SUMO's window (sumo backend, one copy)")
     exact_reset: bool = Field(True, description="reload SUMO for each episode; else clear the road (faster)")
 
@@ -163,6 +167,8 @@ class CavConfig(_Model):
             raise ValueError("cavs may begin at 0 only with a flow of arriving cars")
         if self.gui and self.backend != "sumo":
             raise ValueError("gui needs backend sumo")
+        if self.sumo_output and (self.backend != "sumo" or self.gui or not self.exact_reset):
+            raise ValueError("sumo_output needs backend sumo, exact_reset and no gui")
         if self.edges and self.net is None:
             raise ValueError("edges needs net, the network whose edges it names")
         if self.routes and self.net is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -64,6 +65,12 @@ _BENCHMARK = Benchmark(
 )
 
 
+def _judged(config: CavConfig, policy: str) -> CavConfig:
+    if config.sumo_output is None:
+        return config
+    return config.model_copy(update={"sumo_output": str(Path(config.sumo_output) / re.sub(r"[^\w+-]+", "_", policy))})
+
+
 #: How far the twin may be from SUMO: a twentieth of the mean speed, half a point of collisions.
 _APART = {"relative": {"mean_speed_mps": 0.05}, "absolute": {"collision_rate": 0.005}}
 
@@ -104,6 +111,12 @@ SCENARIO = Scenario(
         Option("--cav-types", "world.cav_types", "vTypes of --routes that are automated, A,B; none: a share of all"),
         Option("--warm-up", "world.warm_up_s", "seconds that SUMO drives the cars of --routes before an episode"),
         Option(
+            "--sumo-output",
+            "world.sumo_output",
+            "a folder for SUMO's own files of each episode: tripinfo, fcd, ssm, emission, statistic, collision",
+            also={"world.backend": "sumo"},
+        ),
+        Option(
             "--sumo-gui",
             "world.gui",
             "show the episode in SUMO's window",
@@ -117,6 +130,7 @@ SCENARIO = Scenario(
     held_out=_held_out,
     checkpoints=_PACKAGE / "checkpoints",
     counterparts=_counterparts,
+    judged=_judged,
     inspect=inspect,
     benchmark=_BENCHMARK,
 )

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
-from marl.errors import UserError
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
 from scenarios.cav_merging import intent, safety
-from scenarios.cav_merging.config import DECISION_S, CavConfig
+from scenarios.cav_merging.config import CavConfig
 from scenarios.cav_merging.drivers import ASSERTIVE, P
 from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, plan_features
 from scenarios.cav_merging.metrics import METRICS, Events, Tally
@@ -26,10 +25,7 @@ from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo.backend import LOST, SumoBackend
-from scenarios.cav_merging.sumo.inputs import Demand, SumoInputs, sumo_demand, sumo_inputs
-from scenarios.cav_merging.sumo.networks import read_network
-from scenarios.cav_merging.sumo.road import RoadNetwork
-from scenarios.cav_merging.sumo.routes import read_demand
+from scenarios.cav_merging.sumo.set_up import resolve
 from scenarios.cav_merging.traffic import R, Traffic, road_row
 from scenarios.cav_merging.twin import reference
 from scenarios.cav_merging.twin.backend import Backend, Outcome, TwinBackend
@@ -44,29 +40,6 @@ _TALLY = "tally/"
 def _warn(text: str) -> None:
     """Once in a process, however many worlds an evaluation makes."""
     logger.warning("%s", text)
-
-
-def _check_that_somebody_drives(config: CavConfig) -> None:
-    """Raises ``UserError`` where an episode would most likely be over before the first car comes."""
-    seconds = config.horizon * DECISION_S
-    cars = config.flow_veh_per_h[1] * seconds / 3600.0
-    if config.cavs[1] + config.humans[1] + 2 * config.contrast == 0 and cars < 1.0:
-        source = f"the demand {config.routes}" if config.routes else "world.flow_veh_per_h"
-        raise UserError(
-            f"nobody would drive: {source} brings {cars:.2g} cars in the {seconds:g} s of an episode, and none is "
-            "there at its start; raise the flow, world.horizon or world.cavs"
-        )
-
-
-#: What a configuration draws where SUMO lets the cars come.
-_NOBODY_DRAWN = {"cavs": (0, 0), "humans": (0, 0), "contrast": False, "flow_veh_per_h": (0.0, 0.0)}
-
-
-def _at_the_rates(config: CavConfig, inputs: SumoInputs, network: RoadNetwork) -> CavConfig:
-    """The configuration with the rates of a user's demand."""
-    demand = read_demand(inputs.routes, network)
-    share = {"flow_veh_per_h": (demand.total, demand.total), "ramp_share": demand.ramp / demand.total}
-    return config.model_copy(update=share)
 
 
 class CavMerging(BatchedEnv):
@@ -87,24 +60,12 @@ class CavMerging(BatchedEnv):
 
     def __init__(self, config: CavConfig, copies: int, device: torch.device | str = "cpu"):
         self.config, self.copies, self.device = config, copies, torch.device(device)
-        self.network: RoadNetwork | None = None
-        inputs: SumoInputs | None = None
-        demand: Demand | None = None
-        if config.net is not None:
-            inputs = sumo_inputs(config)
-            self.network = read_network(inputs.net, config.edges or None)
-            for note in inputs.ignored:
-                _warn(f"{config.net}: {note} is not obeyed")
-            if inputs.routes and config.backend == "sumo" and config.demand == "file":
-                demand = sumo_demand(config, inputs)
-                config = config.model_copy(update=_NOBODY_DRAWN)
-            elif inputs.routes:
-                config = _at_the_rates(config, inputs, self.network)
+        config, self.network, inputs, demand = resolve(config)
         self.config = config
+        for note in inputs.ignored if inputs else ():
+            _warn(f"{config.net}: {note} is not obeyed")
         #: SUMO lets the cars come, as a user's files say.
         self._by_sumo = demand is not None
-        if not self._by_sumo:
-            _check_that_somebody_drives(config)
         self.agents, self.slots = config.max_cavs, config.vehicles
         main_lanes = self.network.geometry.main_lanes if self.network else config.geometry.main_lanes[1]
         self._lanes = main_lanes + 1
@@ -354,6 +315,7 @@ class CavMerging(BatchedEnv):
         self._tally.begin(self.traffic, rows)
         if isinstance(self.backend, SumoBackend):
             self.backend.assertive = self._assertive
+            self.backend.name(rows, self._seed[rows], self._episode[rows])
         self.backend.begin(self.traffic, rows, key)
         if isinstance(self.backend, SumoBackend) and self._by_sumo:
             self._tally.arrived(self.traffic, self.backend.admit(self.traffic, torch.from_numpy(beginning)))

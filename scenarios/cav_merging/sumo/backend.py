@@ -23,6 +23,7 @@ from scenarios.cav_merging.sumo import exchange
 from scenarios.cav_merging.sumo.gui import GuiSimulator, screen
 from scenarios.cav_merging.sumo.inputs import Demand, SumoInputs
 from scenarios.cav_merging.sumo.networks import NETWORKS, build_network, find_network, read_network
+from scenarios.cav_merging.sumo.outputs import EpisodeTable
 from scenarios.cav_merging.sumo.protocol import Arrival, Column, Command, Op
 from scenarios.cav_merging.sumo.road import RoadNetwork
 from scenarios.cav_merging.sumo.simulator import SumoSimulator
@@ -80,6 +81,9 @@ class SumoBackend:
         #: Where SUMO drives the automated cars of a user's demand, they are assertive drivers.
         self.assertive = False
         additional = inputs.additional if inputs else ()
+        folder = None if config.sumo_output is None else Path(config.sumo_output).absolute()
+        self._table = None if folder is None else EpisodeTable(folder)
+        self._instances = np.zeros((copies, 2), dtype=np.int64)
         factory: Callable[[], Simulator] = partial(
             SumoSimulator,
             network,
@@ -88,6 +92,7 @@ class SumoBackend:
             config.car_following,
             demand=demand,
             additional=additional,
+            output=folder,
         )
         if config.gui:
             factory = partial(GuiSimulator, network, self._slots, config.car_following, screen(), demand, additional)
@@ -108,6 +113,10 @@ class SumoBackend:
         path = Path(self._folder.name) / "merge.net.xml"
         build_network(geometry, path)
         return read_network(path)
+
+    def name(self, rows: Tensor, seeds: Tensor, episodes: Tensor) -> None:
+        """Copies ``rows`` are about to begin these episodes of these instances, all int64 ``[K]``."""
+        self._instances[_host(rows)] = np.stack((_host(seeds), _host(episodes)), 1)
 
     def begin(self, traffic: Traffic, rows: Tensor, seeds: Tensor) -> None:
         chosen = _host(rows)
@@ -198,6 +207,9 @@ class SumoBackend:
             path = rollout(traffic, None, PATH_POINTS)[:, :, -1, 0]
             marked[..., Command.REACH] = _host(path - traffic.x[:, : self._agents])
             self._marks[:] = False
+        if self._table is not None:
+            begun = np.flatnonzero(self._length == 1)
+            self._table.note((*self._instances[b].tolist(), int(self._seeds[b])) for b in begun)
         self._remember(self._everybody)
         lost = self.pool.step()
         cars, collisions = self.pool.outputs["cars"], self.pool.outputs["hits"]

@@ -21,6 +21,7 @@ from scenarios.cav_merging.config import SIM_STEP_S, SUBSTEPS
 from scenarios.cav_merging.sumo.admission import Admission
 from scenarios.cav_merging.sumo.inputs import Demand
 from scenarios.cav_merging.sumo.lights import StopLines
+from scenarios.cav_merging.sumo.outputs import EpisodeFiles
 from scenarios.cav_merging.sumo.protocol import Arrival, Column, Command, Op, Status
 from scenarios.cav_merging.sumo.road import RoadNetwork
 from scenarios.cav_merging.sumo.vehicle_types import type_name, vehicle_types
@@ -51,7 +52,8 @@ class SumoSimulator:
 
     slots: V. exact: reload SUMO for each episode, so that a seed replays exactly; else only clear the road, which is
     faster but keeps SUMO's random stream running. start: what precedes the options, such as ("sumo",). demand: cars
-    that SUMO lets come by itself; None: all are placed by actions. additional: a user's additional files.
+    that SUMO lets come by itself; None: all are placed by actions. additional: a user's additional files. output:
+    a folder for SUMO's own files.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class SumoSimulator:
         start: tuple[str, ...] = ("sumo",),
         demand: Demand | None = None,
         additional: Sequence[Path] = (),
+        output: Path | None = None,
     ):
         self._sumo = import_libsumo()
         if self._sumo.isLoaded():
@@ -82,6 +85,7 @@ class SumoSimulator:
         #: Slots whose cars go first at a point merge: they count as being on the main road.
         self._committed: set[int] = set()
         self._demand, self._additional = demand, additional
+        self._files = None if output is None else EpisodeFiles(output)
         self._admission = None if demand is None else Admission(self._sumo, network, demand, slots)
         self._arrivals: dict[int, list[float]] = {}
         self._stop_lines = StopLines(self._sumo, network.lights) if network.lights else None
@@ -141,12 +145,16 @@ class SumoSimulator:
         options += ["--time-to-teleport=-1", "--duration-log.disable=true"]
         if demand is None:  # places are drawn with room between them, which SUMO finds too little at times
             options.append("--insertion-checks=none")
+        if self._files is not None:
+            options += self._files.begin(str(seed))
         if self._started:
             self._sumo.load(options)
         else:
             self._sumo.start([*self._start, *options])
             self._started = True
             keep_parser()
+        if self._files is not None:
+            self._files.closed()
         if demand is None:
             for edge in dict.fromkeys(edge for way in self._network.ways.values() for edge in way):
                 self._sumo.route.add(edge, self._network.route(edge))
@@ -166,6 +174,8 @@ class SumoSimulator:
         if rows[-1][_OP] > 0.0:
             self._begin(*actions[-1].tolist())
             return
+        if self._files is not None:
+            self._files.driven = True
         steered: list[_Steered] = []
         others: list[tuple[int, str]] = []
         for slot, name in self._ids.items():
@@ -228,6 +238,8 @@ class SumoSimulator:
         if self._started:
             self._sumo.close()
             self._started = False
+            if self._files is not None:
+                self._files.end()
         self._folder.cleanup()
 
     def _insert(self, slot: int, row: list[float]) -> None:
