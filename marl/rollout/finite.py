@@ -62,17 +62,22 @@ class Watch:
 
     On the CPU the first number that is none is refused at once; elsewhere ``check`` finds it at the end, since reading
     it before would make the host wait.
+
+    Args:
+        spec: of the world.
+        place: what a copy is called in the error.
+        state: look at the central state too. A rule may act on it; policies that learn without a critic never read it.
     """
 
-    def __init__(self, spec: EnvSpec, place: Callable[[int], str] = lambda copy: f"copy {copy}"):
-        self._spec, self._place = spec, place
+    def __init__(self, spec: EnvSpec, place: Callable[[int], str] = lambda copy: f"copy {copy}", state: bool = True):
+        self._spec, self._place, self._state = spec, place, state
         self._peaks: dict[str, tuple[_Column, Tensor]] = {}
 
     def see(self, timestep: TimeStep) -> None:
         """Take note of a time step. Raises ``NotFiniteError`` on the CPU."""
         columns = [
             *_leaves("observation", timestep.observation, self._spec),
-            *_state(timestep.state, self._spec),
+            *_state(timestep.state if self._state else None, self._spec),
             _Column("reward", timestep.reward, self._spec.agents),
         ]
         found = torch.stack([peak(column.value).double() for column in columns])

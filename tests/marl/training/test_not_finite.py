@@ -105,6 +105,16 @@ def test_every_system_for_tensor_worlds_stops(tmp_path: Path, system: str, monke
     assert kept_good(tmp_path / "run")
 
 
+def test_evolution_looks_at_what_its_members_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No member reads the central state, so that one that is none changes nothing."""
+    whole = train(spoiled("es"), tmp_path / "whole", live=False)
+    monkeypatch.setattr(Spoiled, "at_episode", 0)
+    monkeypatch.setattr(Spoiled, "part", "state")
+    assert_equal(final_tree(train(spoiled("es"), tmp_path / "state", live=False)), final_tree(whole))
+    monkeypatch.setattr(Spoiled, "part", "observation")
+    assert "the observation of agent 'agent_1' in copy 3, of member 1," in stopped(spoiled("es"), tmp_path / "run")
+
+
 def test_one_reward_in_ten_thousand_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """From the command line: one sentence and code 2."""
     monkeypatch.setattr(Spoiled, "part", "reward")
