@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cosmic_ray", reason="mutants need the extra 'test'")
 
+from scripts.benchmarks.runner import PAGES
+from scripts.mutants.__main__ import page
 from scripts.mutants.covering import Covering
 from scripts.mutants.judging import judge
-from scripts.mutants.mutations import Mutant, mutated, places, sample, statements
+from scripts.mutants.mutations import SCOPE, Mutant, mutated, places, sample, statements
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCE = '''\
@@ -86,3 +89,17 @@ def test_a_mutant_is_killed_if_a_test_fails(tmp_path: Path, after: str, verdict:
     assert judge(tmp_path, mutant, source, ["test_adder_that_is_mutated.py"], 1.0) == verdict
     assert judge(tmp_path, mutant, source, [], 0.0) == "unreached"
     assert "a + b" in (tmp_path / "adder_that_is_mutated.py").read_text("utf-8")  # nothing is written
+
+
+def test_the_page_is_that_of_the_record_and_says_of_every_survivor_why() -> None:
+    record = json.loads((PAGES / "mutants.json").read_text("utf-8"))
+    assert (PAGES / "mutants.md").read_text("utf-8") == "\n".join(page(record)) + "\n"
+    assert record["seed"] == 0 and record["tried"] == 300 and record["killed"] >= 0.9 * record["tried"]
+    floors = record["floors"]
+    assert set(floors) == set(SCOPE)
+    assert sum(floor["tried"] for floor in floors.values()) == record["tried"]
+    assert sum(floor["killed"] for floor in floors.values()) == record["killed"]
+    survivors = record["survivors"]
+    assert len(survivors) == record["tried"] - record["killed"]
+    assert all(row["verdict"] in ("survived", "unreached") and len(row["reason"]) > 20 for row in survivors)
+    assert all((REPO / row["path"]).is_file() for row in survivors)

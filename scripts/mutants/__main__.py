@@ -58,7 +58,7 @@ def verdicts(mutants: Sequence[Mutant], covering: Covering, jobs: int) -> list[d
 
 
 def write_page(found: list[dict[str, Any]], seed: int) -> None:
-    """Both files; reasons of before stay with their mutants."""
+    """The record and its page; reasons of before stay with their mutants."""
     record = PAGES / "mutants.json"
     old = json.loads(record.read_text("utf-8"))["survivors"] if record.exists() else []
     reasons = {f"{row['path']}: {row['before']} -> {row['after']}": row.get("reason", "") for row in old}
@@ -69,38 +69,46 @@ def write_page(found: list[dict[str, Any]], seed: int) -> None:
             survivors.append({**row, "reason": reasons.get(name, "")})
     floors = {name: [row for row in found if row["path"].startswith(name)] for name in SCOPE}
     counts = {name: {"tried": len(rows), "killed": _killed(rows)} for name, rows in floors.items()}
-    data = {"schema_version": 1, "seed": seed, "tried": len(found), "killed": _killed(found), "floors": counts}
-    record.write_text(json.dumps({**data, "survivors": survivors}, indent=2) + "\n", encoding="utf-8")
-    share = _killed(found) / max(len(found), 1)
-    write(
-        PAGES / "mutants.md",
+    data: dict[str, Any] = {
+        "schema_version": 1,
+        "seed": seed,
+        "tried": len(found),
+        "killed": _killed(found),
+        "floors": counts,
+    }
+    data |= {"survivors": survivors}
+    record.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write(PAGES / "mutants.md", page(data))
+
+
+def page(data: dict[str, Any]) -> list[str]:
+    """The lines of the page. data: what ``mutants.json`` holds."""
+    tried, killed = data["tried"], data["killed"]
+    floors = [[f"`{name}`", floor["tried"], floor["killed"]] for name, floor in data["floors"].items()]
+    survivors = [
         [
-            "# Mutants",
-            "",
-            f"Made by `scripts/test --mutants --count {len(found)} --seed {seed}`. cosmic-ray makes one change to one",
-            "place of the code; a mutant is killed if a test fails. Places are drawn evenly, then one of the changes",
-            "there. Only tests that run the changed line are tried, quick ones first.",
-            "",
-            f"**{_killed(found)} of {len(found)} killed ({share:.1%}).**",
-            "",
-            *table(["floor", "tried", "killed"], [[f"`{n}`", c["tried"], c["killed"]] for n, c in counts.items()]),
-            "",
-            "## Survivors",
-            "",
-            *table(
-                ["place", "change", "tests that reach it", "why it may live"],
-                [
-                    [
-                        f"`{row['path']}`",
-                        f"`{_cell(row['before'])}` -> `{_cell(row['after'])}`",
-                        row["tests"],
-                        row["reason"] or "not looked at yet",
-                    ]
-                    for row in survivors
-                ],
-            ),
-        ],
-    )
+            f"`{row['path']}`",
+            f"`{_cell(row['before'])}` -> `{_cell(row['after'])}`",
+            row["tests"],
+            row["reason"] or "not looked at yet",
+        ]
+        for row in data["survivors"]
+    ]
+    return [
+        "# Mutants",
+        "",
+        f"Made by `scripts/test --mutants --count {tried} --seed {data['seed']}`. cosmic-ray makes one change to one",
+        "place of the code; a mutant is killed if a test fails. Places are drawn evenly, then one of the changes",
+        "there. Only tests that run the changed line are tried, quick ones first.",
+        "",
+        f"**{killed} of {tried} killed ({killed / max(tried, 1):.1%}).**",
+        "",
+        *table(["floor", "tried", "killed"], floors),
+        "",
+        "## Survivors",
+        "",
+        *table(["place", "change", "tests that reach it", "why it may live"], survivors),
+    ]
 
 
 def _killed(rows: Sequence[dict[str, Any]]) -> int:
