@@ -37,11 +37,12 @@ from marl.commands.export import export
 from marl.commands.instances import compare, inspect
 from marl.commands.judge import judge
 from marl.commands.output import console, counting, finish_run, line, print_plan, say
+from marl.commands.own_code import TRACEBACK, own_place
 from marl.commands.report import report
 from marl.commands.scenario_help import ScenarioCommand
 from marl.commands.tune import tune
 from marl.commands.watch import watch
-from marl.errors import UserError
+from marl.errors import UserError, nearest
 from marl.plugins import trust, trust_named_in
 
 app = typer.Typer(
@@ -105,7 +106,10 @@ def train(
     if resume is not None:
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:
-            raise UserError("--resume DIR continues a run as it is configured: leave the other words out")
+            raise UserError(
+                "--resume DIR continues a run as it is configured: leave the other words out; "
+                "a new run starts from its weights with --init DIR"
+            )
         finish_run(run.resume(resume, say))
         return
     name = named(scenario, "train")
@@ -265,6 +269,16 @@ def list_(
         line(f"{first:{width}}  {second}".rstrip())
 
 
+def _told(error: Any) -> str:
+    """A mistake in the words; where it is the command, with the commands that there are."""
+    message: str = error.format_message().rstrip(".")
+    if not message.startswith("No such command"):
+        return message
+    group: Any = typer.main.get_command(app)
+    wanted = message.split("'")[1]
+    return f"No such command '{wanted}'{nearest(wanted, sorted(group.commands))}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     # Before torch is loaded: on busy machines a second thread costs many times what it gains.
@@ -277,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         message = str(error)
     except _USAGE_ERROR as error:
-        message = error.format_message().rstrip(".")
+        message = _told(error)
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -286,5 +300,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone, such as `| head`; Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        # Code of the user's own that fails is theirs to mend, and its place is all they need. Other faults are ours.
+        place = own_place(error)
+        if place is None or os.environ.get(TRACEBACK):
+            raise
+        message = f"{place}; {TRACEBACK}=1 shows the way there"
     sys.stderr.write(f"marl: error: {' '.join(message.split())}\n")
     return 2

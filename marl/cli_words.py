@@ -100,7 +100,8 @@ def scenario_options(context: typer.Context, scenario: str, lists: bool = False)
         if not flag.startswith("-"):
             raise UserError(f"unexpected word '{word}': options come as --name VALUE")
         if flag not in flags:
-            raise UserError(f"'marl {context.info_name} {scenario}' has no option '{flag}'{nearest(flag, known)}")
+            hint = _set_instead(scenario, flag) or nearest(flag, known)
+            raise UserError(f"'marl {context.info_name} {scenario}' has no option '{flag}'{hint}")
         if not equals:
             if words and not words[0].startswith("--"):
                 value = words.pop(0)
@@ -124,6 +125,15 @@ def scenario_options(context: typer.Context, scenario: str, lists: bool = False)
             [parse_scalar(part, flag) for part in listed_words(value, flag)] if several else parse_scalar(value, flag)
         )
     return options
+
+
+def _set_instead(scenario: str, flag: str) -> str:
+    """Of a flag that is no option but the name of a key: how keys are set."""
+    from marl.explain import Explained
+
+    name = flag.removeprefix("--").replace("-", "_")
+    keys = [key.name for key in Explained(scenario).tree() if name in (key.name, key.name.rpartition(".")[2])]
+    return f"; write --set {keys[0]}=VALUE" if keys else ""
 
 
 def check_writable(*paths: Path | None) -> None:

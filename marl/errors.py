@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Sequence
 
 _LONGEST = 800
+#: Names are alike from here on: below it, ``ring`` would be taken for ``tracking``.
+_LIKENESS = 0.6
+#: Names that an error lists.
+_LISTED = 40
 
 
 class UserError(Exception):
@@ -34,8 +38,14 @@ class NotFiniteError(UserError):
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error sentence about an unknown name: '; did you mean ...?', or the list of what there is."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return "; known: " + ", ".join(known) if known else ""
+    """The end of an error sentence about an unknown name: '; did you mean ...?', or a list of what there is.
+
+    The last part of a name with dots counts too, so that ``epoch`` is near to ``algorithm.epochs``.
+    """
+    ends = {one.rpartition(".")[2]: one for one in reversed(known)}
+    for names in ({one: one for one in known}, ends):
+        close = difflib.get_close_matches(name, names, n=1, cutoff=_LIKENESS)
+        if close:
+            return f"; did you mean '{names[close[0]]}'?"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"; known: {', '.join(known[:_LISTED])}{more}" if known else ""

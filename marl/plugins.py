@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from marl.errors import UserError
+from marl.errors import UserError, nearest
 
 Kind = TypeVar("Kind")
 
@@ -52,6 +52,13 @@ def trust_named_in(words: Iterable[str]) -> None:
     for word in words:
         modules = [match[1] for match in _REFERENCE.finditer(_URL.sub("", word))]
         trust(*_URL.findall(word), *(name for name in modules if not name.endswith((".yaml", ".yml"))))
+
+
+def file_hint(name: str) -> str:
+    """The end of an error sentence about an unknown name, where a module of the present folder has that name."""
+    if not name.isidentifier() or not Path(f"{name}.py").is_file():
+        return ""
+    return f"; what {name}.py holds is named {name}:OBJECT, such as {name}:SCENARIO"
 
 
 def check_server(url: str, place: str) -> None:
@@ -109,6 +116,17 @@ def load_reference(reference: str, kind: type[Kind]) -> Kind:
     except (ValueError, TypeError):
         raise UserError(f"'{reference}' must have the form module:object") from None
     found = getattr(module, attribute, None)
+    if found is None:
+        fitting = [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, kind)
+            and name[0] != "_"
+            # Of any kind is all that stands in the module; what it imported is not meant.
+            and (kind is not object or getattr(value, "__module__", None) == module_name)
+        ]
+        kinds = "" if kind is object else f": define a {kind.__name__} of that name"
+        raise UserError(f"module '{module_name}' has no '{attribute}'{nearest(attribute, fitting) or kinds}")
     if not isinstance(found, kind):
         raise UserError(f"'{attribute}' in module '{module_name}' is not a {kind.__name__}: define one and name it")
     return found

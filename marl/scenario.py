@@ -26,7 +26,7 @@ from marl.envs.batched import BatchedEnv, TimeStep, Tree
 from marl.envs.chat import LanguageWorld
 from marl.envs.random_play import RandomPolicy
 from marl.errors import UserError, nearest
-from marl.plugins import is_reference, load_reference
+from marl.plugins import file_hint, is_reference, load_reference
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 
 GROUP = "marl.scenarios"
@@ -324,7 +324,7 @@ def load_scenario(name: str) -> Scenario:
         if point.name == name:
             scenario: Scenario = point.load()
             return scenario
-    raise UserError(f"scenario '{name}' does not exist{nearest(name, scenario_names())}")
+    raise UserError(f"scenario '{name}' does not exist{file_hint(name) or nearest(name, scenario_names())}")
 
 
 def baselines_of(scenario: Scenario) -> Mapping[str, Baseline]:

@@ -12,7 +12,7 @@ import typer
 from marl.cli_words import PresetOption, SetOption, TrustOption, scenario_options
 from marl.commands.output import line
 from marl.errors import UserError, nearest
-from marl.plugins import is_reference, trust
+from marl.plugins import file_hint, is_reference, trust
 
 #: Where the meanings of keys stand, at the most.
 _COLUMN = 44
@@ -86,7 +86,8 @@ def _told_apart(first: str | None, second: str | None) -> tuple[str | None, str 
     if is_reference(first) or first in scenario_names():
         return first, None
     known = [*scenario_names(), *sections]
-    raise UserError(f"'{first}' is neither a scenario nor a key of the configuration{nearest(first, known)}")
+    hint = file_hint(first) or nearest(first, known)
+    raise UserError(f"'{first}' is neither a scenario nor a key of the configuration{hint}")
 
 
 def _assignment(key: Key) -> str:

@@ -10,17 +10,17 @@ and the log-probability of the proposed action are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from marl.config import SafetyConfig
 from marl.coordination.module import Module
+from marl.coordination.safety_rule import made_rule
 from marl.envs.abilities import UNDECIDED, Resolves, ShowsCorrections, Supervised
 from marl.envs.batched import BatchedEnv, Metric, TimeStep, Tree
 from marl.errors import UserError
-from marl.plugins import load_reference
 
 __all__ = ["METRICS", "UNDECIDED", "Correction", "Resolves", "Safety", "ShowsCorrections", "Supervised"]
 
@@ -36,14 +36,6 @@ class Correction(NamedTuple):
     corrected: Tensor
 
 
-def _made(rule: str, env: BatchedEnv) -> object:
-    """The supervisor that ``module:function`` makes for a world."""
-    make: Any = load_reference(rule, object)
-    if not callable(make):
-        raise UserError(f"coordination.safety.rule={rule} is not a function that makes a supervisor of a world")
-    return make(env)
-
-
 class Safety(Module):
     """The supervisor of one world, with its account of interventions.
 
@@ -57,7 +49,7 @@ class Safety(Module):
     def __init__(self, env: BatchedEnv, options: SafetyConfig | None = None):
         self.metrics = METRICS
         self._options = options = options or SafetyConfig()
-        supervisor: object = env if options.rule is None else _made(options.rule, env)
+        supervisor: object = env if options.rule is None else made_rule(options.rule, env)
         if not isinstance(supervisor, Supervised | Resolves):
             raise UserError(
                 f"{type(supervisor).__name__} has no supervisor (priority, candidates and margin; or resolve): set "

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from marl.envs.without_main import check_guarded, needs_main, start_mend, without_main
 from marl.envs.worker_process import (
     ASK,
     CLOSE,
@@ -198,7 +199,7 @@ class WorkerPool:
                 self.close()
                 raise UserError(
                     f"simulator worker {worker.index} failed {worker.failures} times in a row, at last it {reason}"
-                    f" (next seeds {seeds}); mend the simulator, last lines of its log: {words}"
+                    f" (next seeds {seeds}); with workers=0 it fails where one can look; its log ends with: {words}"
                 )
             try:
                 worker.start(self._start_timeout_s)
@@ -216,8 +217,9 @@ class WorkerPool:
     # Start
 
     def _start_all(self, factory: Callable[[], Simulator], count: int) -> None:
+        check_guarded()
         try:
-            pickle.dumps(factory)
+            pickled = pickle.dumps(factory)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(
                 f"the factory cannot be sent to worker processes ({error}); define it in a module, or use workers=0"
@@ -238,9 +240,10 @@ class WorkerPool:
             for worker in self._held.workers:
                 worker.commands.send(self._attachment())
         except (_StartError, OSError) as error:
-            words = "; ".join(worker.last_words() for worker in self._held.workers[:1])
+            words = self._held.workers[0].last_words()
             self.close()
-            raise UserError(f"a simulator worker does not start: {error}; last lines of its log: {words}") from error
+            mend = start_mend(pickled)
+            raise UserError(f"a simulator worker does not start: {error}{mend}; its log ends with: {words}") from None
 
     def _allocate(self) -> None:
         blocks = blocks_of(self.layout, self.copies)
@@ -314,7 +317,8 @@ class _Worker:
         arguments = (told, telling, self._factory, self.first, self.count, str(self._log), limit_s)
         self.process = _context.Process(target=serve, args=arguments, daemon=True, name=f"marl-worker-{self.index}")
         try:
-            self.process.start()
+            with without_main(hidden=not needs_main(pickle.dumps(self._factory))):
+                self.process.start()
         except EOFError as error:
             raise _StartError("the fork server ended, its last words are above: can all of preload run?") from error
         told.close()

@@ -15,7 +15,7 @@ from marl import api
 from marl.envs.batched import BatchedEnv
 from marl.envs.factories import import_object
 from marl.errors import UserError, nearest
-from marl.plugins import is_reference, trust
+from marl.plugins import file_hint, is_reference, trust
 from marl.scenario import Scenario, load_scenario, scenario_names
 from marl.testing.aec import check_aec
 from marl.testing.batched import check_batched
@@ -47,9 +47,9 @@ def cli_check(
         sys.path.insert(0, here)
     if not is_reference(spec):
         if spec not in scenario_names():
+            hint = file_hint(spec) or nearest(spec, scenario_names())
             raise UserError(
-                f"'{spec[:80]}' is no scenario{nearest(spec, scenario_names())}, and names no factory: "
-                "write MODULE:FACTORY, such as my_package.world:parallel_env"
+                f"'{spec[:80]}' is no scenario, and names no factory, such as my_package.world:parallel_env{hint}"
             )
         return _check_scenario(spec, load_scenario(spec), steps, preset, options)
     factory = import_object(spec)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ MISTAKES = [
     (["train", SHOWN, "--set", "device=cuda:99"], "device=cuda:99, but torch sees no"),
     (["train", "--resume", "none"], "none is not a run folder"),
     (["train", SHOWN, "--resume", "none"], "--resume DIR continues a run as it is configured"),
-    (["evaluate", SHOWN], "Missing option '--policies'"),
+    (["evaluate", SHOWN], "which policies? For example: marl evaluate"),
     (["evaluate", SHOWN, "--policies", "wolk"], "policy 'wolk' is no baseline, shipped policy or run folder; did you"),
     (["evaluate", SHOWN, "--policies", "walk,walk"], "policy 'walk' is named twice"),
     (["evaluate", SHOWN, "--policies", "walk,,stay"], "--policies 'walk,,stay' has an empty name"),
@@ -150,7 +151,12 @@ MISTAKES = [
     (["watch", "walk"], "policy 'walk' does not say its scenario: add --scenario NAME"),
     (["watch", "run", "--scenario", SHOWN], "policy 'run' is no baseline"),
     (["list", "things"], "Invalid value for"),
-    (["no-such-command"], "No such command 'no-such-command'"),
+    (["no-such-command"], "No such command 'no-such-command'; known: bench, check,"),
+    (["explan"], "No such command 'explan'; did you mean 'explain'?"),
+    (["train", SHOWN, "--epochs", "3"], "has no option '--epochs'; write --set algorithm.epochs=VALUE"),
+    (["train", "cli_scenario:SHOWM"], "module 'cli_scenario' has no 'SHOWM'; did you mean 'SHOWN'?"),
+    (["train", SHOWN, "--system", "cli_scenario:MINE"], "module 'cli_scenario' has no 'MINE': define a System of that"),
+    (["explain", SHOWN, "epoch"], "there is no key 'epoch'; did you mean 'algorithm.epochs'?"),
 ]
 
 
@@ -160,6 +166,47 @@ def test_each_mistake_is_one_line_and_code_2(
 ) -> None:
     assert sentence in fails(capsys, *words)
     assert list(tmp_path.iterdir()) == []
+
+
+OWN = """
+def fails(): return {}["key"]
+def passes_on(): raise_in_python()
+def raise_in_python(): int("x")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [("fails", "line 2, in fails: KeyError: 'key'"), ("passes_on", "line 4, in raise_in_python: ValueError: invalid")],
+)
+def test_own_code_that_fails_is_named_with_its_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, call: str, sentence: str
+) -> None:
+    code: dict[str, Any] = {}
+    exec(compile(OWN, str(Path("own_code.py").resolve()), "exec"), code)
+    monkeypatch.setattr(cli, "parse_seeds", lambda _: code[call]())
+    assert f"own_code.py, {sentence}" in fails(capsys, "train", SHOWN, "--seeds", "0:1")
+    monkeypatch.setenv("MARL_TRACEBACK", "1")
+    with pytest.raises((KeyError, ValueError)):
+        main(["train", SHOWN, "--seeds", "0:1"])
+
+
+def test_a_module_of_the_folder_without_its_object_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("ring.py").touch()
+    for command in ("train", "explain", "check"):
+        assert "what ring.py holds is named ring:OBJECT" in fails(capsys, command, "ring")
+    assert "; did you mean" not in fails(capsys, "check", "square")
+
+
+def test_own_code_that_does_not_parse_is_named_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own_syntax.py").write_text("x = 1\ny = (\n")
+    assert "own_syntax.py, line 2: '(' was never closed" in fails(capsys, "train", "own_syntax:SCENARIO")
+
+
+def test_faults_of_the_platform_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "parse_seeds", int)
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["train", SHOWN, "--seeds", "0:1"])
 
 
 def test_a_config_file_is_named_in_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_a_trusted_module_is_run(capsys: pytest.CaptureFixture[str]) -> None:
     plant("planted_too")
     foreign_run(Path("run"), scenario="planted_too:THING")
     assert main(["train", "--resume", "run", "--trust", "planted_too"]) == 2
-    assert "'THING' in module 'planted_too' is not a Scenario" in capsys.readouterr().err
+    assert "module 'planted_too' has no 'THING': define a Scenario" in capsys.readouterr().err
     assert Path(MARK).exists()
 
 
