@@ -218,8 +218,24 @@ class JointPolicy(nn.Module):
     def _head(
         self, unit: Unit, observation: Tree, hidden: Tensor | None, mask: Tensor | None
     ) -> tuple[Head, Tensor | None]:
-        head, after = self.actor(unit)(observation, hidden, mask)
+        answer = self.actor(unit)(observation, hidden, mask)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise UserError(
+                f"{type(self.actor(unit)).__name__}.forward returned a {type(answer).__name__}: return two things, the "
+                "distribution over actions and the recurrent state, or None where there is none"
+            )
+        head, after = answer
         return head, after
+
+    def _check_width(self, unit: Unit, head: Head) -> None:
+        space = self.spec.action_space[unit.group]
+        if isinstance(head, Categorical) and isinstance(space, spaces.Discrete):
+            width = head.log_probs.shape[-1]
+            if width != space.n:
+                raise UserError(
+                    f"{type(self.actor(unit)).__name__}.forward scores {width} actions, and '{unit.group}' has "
+                    f"{int(space.n)}: give a score to each of them"
+                )
 
     def hidden_size(self, unit: Unit) -> int:
         """Width of the unit's recurrent state, 0 if feed-forward."""
@@ -271,6 +287,7 @@ class JointPolicy(nn.Module):
                 head, _ = actor.unroll(seen, hidden[unit.name], begins, mask)  # type: ignore[operator]  # has hidden_size
             else:
                 head, _ = actor(seen, None, mask)
+            self._check_width(unit, head)
             yield unit, head
 
 

@@ -49,7 +49,8 @@ def cli_check(
         if spec not in scenario_names():
             hint = file_hint(spec) or nearest(spec, scenario_names())
             raise UserError(
-                f"'{spec[:80]}' is no scenario, and names no factory, such as my_package.world:parallel_env{hint}"
+                f"'{spec[:80]}' is no scenario, and names no factory: write MODULE:FACTORY, such as "
+                f"my_package.world:parallel_env{hint}"
             )
         return _check_scenario(spec, load_scenario(spec), steps, preset, options)
     factory = import_object(spec)

@@ -135,6 +135,11 @@ class Trainer(Loop):
             reward = batch.mean_reward
             with self._clock.phase("update"):
                 learned = self.algorithm.update(batch, self._iteration, fraction)
+        if not isinstance(learned, dict):
+            raise UserError(
+                f"{type(self.algorithm).__name__}.update returned a {type(learned).__name__}: return its figures as a "
+                "dict of numbers, which may be empty"
+            )
         with self._clock.phase("update"):
             learned |= self._pipeline.learn(self._iteration)
         if still := self._watch.saw(reward):
