@@ -75,6 +75,31 @@ class Reward(_Model):
     )
 
 
+class Sensing(_Model):
+    """What automated cars sense by themselves; the central state and the supervisor see everything."""
+
+    range_m: float | None = Field(None, gt=0, description="how far, m; None: everything")
+    sight_m: float | None = Field(
+        None,
+        ge=0,
+        description="ramp and main road hide each other until both cars are this near to the acceleration lane, m; "
+        "None: they never do",
+    )
+    line_of_sight: bool = Field(False, description="on each lane the nearest car ahead and behind alone")
+    know_cavs: bool = Field(True, description="which cars are automated; else only those that they hear from")
+
+
+class Messages(_Model):
+    """What automated cars tell each other; it fills their own inputs for neighbours and gaps."""
+
+    content: Literal["none", "awareness", "perception"] = Field(
+        "none", description="nothing, one's own position and speed, or those of all that one senses as well"
+    )
+    range_m: float = Field(300.0, gt=0, description="how far a message reaches, m")
+    loss: float = Field(0.0, ge=0, le=1, description="share of messages lost, drawn for sender, listener and decision")
+    track_s: float = Field(0.0, ge=0, description="seconds that a car no longer known is taken to drive on as it did")
+
+
 #: Cars at the start of the easy mode, where a curriculum begins.
 EASY_CAVS, EASY_HUMANS = (1, 3), (0, 1)
 
@@ -115,6 +140,8 @@ class CavConfig(_Model):
     max_humans: int = Field(4, ge=0, le=200, description="slots for human-driven cars")
     horizon: int = Field(100, ge=1, description="decisions of 0.2 s until the episode is truncated")
     reward: Reward = Field(default_factory=Reward)
+    sensing: Sensing = Field(default_factory=Sensing, description="what automated cars sense")
+    messages: Messages = Field(default_factory=Messages, description="what they tell each other")
     curriculum_episodes: int = Field(
         0, ge=0, description="episodes in which each copy goes from the easy numbers of cars to those above"
     )
@@ -174,6 +201,11 @@ class CavConfig(_Model):
         if self.routes and self.net is None:
             raise ValueError("routes needs net, the network whose edges it names")
         return self
+
+    @property
+    def partial(self) -> bool:
+        """Automated cars do not see everything."""
+        return self.sensing != Sensing() or self.messages.content != "none" or self.messages.track_s > 0.0
 
     @property
     def vehicles(self) -> int:

@@ -6,6 +6,8 @@ each [presence, x, y, vx, vy], the others relative to the car. The other numbers
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -163,7 +165,7 @@ def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horiz
     order: slots by falling x, cars on the road first, ``[B, V]``. lead, follow: neighbour tables ``[B, V, L]``.
     """
     if not traffic.compiled:
-        return observe_reference(traffic, lead, follow, horizon)
+        return observe_reference(traffic, horizon)
     copies, agents = traffic.target.shape
     seen, state = torch.zeros(copies, agents, OBSERVATION), torch.zeros(copies, agents, STATE)
     _observe(
@@ -183,53 +185,70 @@ def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horiz
 
 def lateral(traffic: Traffic) -> tuple[Tensor, Tensor]:
     """y in metres (0: middle of the acceleration lane) and its rate in m/s, both ``[B, V]``."""
-    start, converge = traffic.road[:, R.MERGE_START, None], traffic.road[:, R.CONVERGE, None]
-    angle = torch.pi * ((start - traffic.x) / converge).clamp(0.0, 1.0)
-    on_ramp = traffic.lane == 0
-    y = torch.where(on_ramp, -RAMP_ASIDE * 0.5 * (1.0 - torch.cos(angle)), LANE_WIDTH * traffic.lane)
-    rate = traffic.v * RAMP_ASIDE * 0.5 * torch.pi / converge * torch.sin(angle)
+    return lateral_at(traffic.x, traffic.v, traffic.lane, traffic.road)
+
+
+def lateral_at(x: Tensor, v: Tensor, lane: Tensor, road: Tensor) -> tuple[Tensor, Tensor]:
+    """``lateral`` of places ``[B, *]`` on roads ``[B, 8]``."""
+    start, converge = (road[:, column].reshape(-1, *[1] * (x.dim() - 1)) for column in (R.MERGE_START, R.CONVERGE))
+    angle = torch.pi * ((start - x) / converge).clamp(0.0, 1.0)
+    on_ramp = lane == 0
+    y = torch.where(on_ramp, -RAMP_ASIDE * 0.5 * (1.0 - torch.cos(angle)), LANE_WIDTH * lane)
+    rate = v * RAMP_ASIDE * 0.5 * torch.pi / converge * torch.sin(angle)
     return y, torch.where(on_ramp, rate, 0.0)
 
 
-def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """``observe`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
+class Sight(NamedTuple):
+    """What each agent takes the other cars to do, ``[B, N, V]``: position, speed, lane.
+
+    there: it knows of the car. cav: it knows that the car is automated.
+    """
+
+    x: Tensor
+    v: Tensor
+    lane: Tensor
+    there: Tensor
+    cav: Tensor
+
+
+def full_sight(traffic: Traffic) -> Sight:
+    """Everybody knows everything, but itself as another car."""
+    copies, agents, slots = *traffic.target.shape, traffic.x.shape[1]
+    index = torch.arange(slots, device=traffic.x.device)
+    others = traffic.present[:, None] & (index[:agents, None] != index)
+    x, v, lane = (values[:, None].expand(copies, agents, slots) for values in (traffic.x, traffic.v, traffic.lane))
+    return Sight(x, v, lane, others, (index < agents).expand(copies, agents, slots))
+
+
+def own_view(traffic: Traffic, sight: Sight) -> Tensor:
+    """The observation of agents with that sight, float64 ``[B, N, 41]``; meaningless where no agent is."""
     t, agents = traffic, traffic.target.shape[1]
-    y, vy = lateral(t)
-    itself = torch.arange(t.x.shape[1], device=t.x.device)
-    dx = t.x[:, None, :] - t.x[:, :agents, None]
-    usable = t.present[:, None, :] & (itself[:agents, None] != itself)
-    distance, near = torch.where(usable, dx.abs(), torch.inf).sort(dim=2, stable=True)
-    near, distance = near[..., :STATE_NEIGHBOURS], distance[..., :STATE_NEIGHBOURS]
-
-    def of(values: Tensor) -> Tensor:
-        return values[:, None].expand(-1, agents, -1).gather(2, near)
-
+    y, vy = (values[:, :agents] for values in lateral(t))
     own_x, own_v, own_lane = t.x[:, :agents], t.v[:, :agents], t.lane[:, :agents]
-    there = distance < torch.inf
-    ahead = of(t.x) - own_x[..., None]
-    closing = ((of(t.v) - own_v[..., None]) / SPEED_MPS).clamp(-1, 1)
-    automated = (near < agents).double()
+    distance, near = torch.where(sight.there, (sight.x - own_x[..., None]).abs(), torch.inf).sort(dim=2, stable=True)
+    near, distance = near[..., :NEIGHBOURS], distance[..., :NEIGHBOURS]
+    their_y, their_vy = lateral_at(sight.x, sight.v, sight.lane, t.road)
     rows = torch.stack(
         (
-            torch.ones_like(ahead),
-            ahead / PERCEPTION_M,
-            ((of(y) - y[:, :agents, None]) / LATERAL_M).clamp(-1, 1),
-            closing,
-            (of(vy) - vy[:, :agents, None]) / SPEED_MPS,
+            torch.ones_like(distance),
+            (sight.x.gather(2, near) - own_x[..., None]) / PERCEPTION_M,
+            ((their_y.gather(2, near) - y[..., None]) / LATERAL_M).clamp(-1, 1),
+            ((sight.v.gather(2, near) - own_v[..., None]) / SPEED_MPS).clamp(-1, 1),
+            (their_vy.gather(2, near) - vy[..., None]) / SPEED_MPS,
         ),
         -1,
     )
-    visible = (there & (distance <= PERCEPTION_M))[..., :NEIGHBOURS]
-    rows = torch.where(visible[..., None], rows[:, :, :NEIGHBOURS], 0.0)
+    visible = distance <= PERCEPTION_M
+    rows = torch.where(visible[..., None], rows, 0.0)
     start, end = t.road[:, R.MERGE_START, None], t.road[:, R.MERGE_END, None]
     beside = (own_x >= start) & (own_x < end)
     own = torch.stack(
         (
             torch.ones_like(own_x),
             ((own_x - end) / PERCEPTION_M).clamp(-1, 1),
-            (y[:, :agents] / LATERAL_M).clamp(-1, 1),
+            (y / LATERAL_M).clamp(-1, 1),
             (own_v / SPEED_MPS).clamp(-1, 1),
-            vy[:, :agents] / SPEED_MPS,
+            vy / SPEED_MPS,
         ),
         -1,
     )
@@ -241,25 +260,58 @@ def observe_reference(traffic: Traffic, lead: Tensor, follow: Tensor, horizon: i
     ]
     other = torch.where(own_lane != 1, own_lane + 1, torch.where(own_x < end, 0, 2))
     for lane in (own_lane, other):
-        known = lane <= t.road[:, R.MAIN_LANES, None]
-        for table, forwards in ((lead, True), (follow, False)):
-            j = torch.where(known, reference.pick_lane(table[:, :agents], lane), -1)
-            if forwards:
-                gap = reference.pick(t.x, j) - reference.pick(t.drivers[..., P.LENGTH], j) - own_x
-            else:
-                gap = own_x - t.drivers[:, :agents, P.LENGTH] - reference.pick(t.x, j)
-            more.append(torch.where(j >= 0, (gap / PERCEPTION_M).clamp(-1, 1), 1.0))
-            faster = ((reference.pick(t.v, j) - own_v) / SPEED_MPS).clamp(-1, 1)
-            more.append(torch.where(j >= 0, faster, 0.0))
-    kinds = torch.where(visible, automated[..., :NEIGHBOURS], 0.0)
-    seen = torch.cat((own, rows.flatten(2), torch.stack(more, -1), kinds), -1)
+        more += _gaps(t, sight, lane)
+    kinds = (visible & sight.cav.gather(2, near)).double()
+    missing = NEIGHBOURS - rows.shape[2]
+    flat = torch.nn.functional.pad(rows.flatten(2), (0, missing * NEIGHBOUR_WIDTH))
+    kinds = torch.nn.functional.pad(kinds, (0, missing))
+    return torch.cat((own, flat, torch.stack(more, -1), kinds), -1)
+
+
+def _gaps(traffic: Traffic, sight: Sight, lane: Tensor) -> list[Tensor]:
+    """Gap and closing speed of the leader and of the follower on ``lane`` (``[B, N]``), as agents take them to be."""
+    agents = lane.shape[1]
+    own_x, own_v = traffic.x[:, :agents, None], traffic.v[:, :agents]
+    index = torch.arange(traffic.x.shape[1], device=own_x.device)
+    on_lane = sight.there & (sight.lane == lane[..., None]) & (lane <= traffic.road[:, R.MAIN_LANES, None])[..., None]
+    # Of two cars at the same x, the one with the smaller number counts as in front.
+    in_front = (sight.x > own_x) | ((sight.x == own_x) & (index < index[:agents, None]))
+    length = traffic.drivers[..., P.LENGTH]
+    found = []
+    for forwards in (True, False):
+        where = on_lane & (in_front if forwards else ~in_front)
+        far, who = torch.where(where, (sight.x - own_x).abs(), torch.inf).min(2)
+        their_x = sight.x.gather(2, who[..., None])[..., 0]
+        if forwards:
+            gap = their_x - reference.pick(length, who) - own_x[..., 0]
+        else:
+            gap = own_x[..., 0] - length[:, :agents] - their_x
+        there = far < torch.inf
+        faster = ((sight.v.gather(2, who[..., None])[..., 0] - own_v) / SPEED_MPS).clamp(-1, 1)
+        found += [torch.where(there, (gap / PERCEPTION_M).clamp(-1, 1), 1.0), torch.where(there, faster, 0.0)]
+    return found
+
+
+def observe_reference(traffic: Traffic, horizon: int) -> tuple[Tensor, Tensor]:
+    """``observe`` as plain tensor operations: the oracle of the numba form, and the form for a GPU."""
+    t, agents = traffic, traffic.target.shape[1]
+    sight = full_sight(t)
+    seen = own_view(t, sight)
+    own_x, own_lane = t.x[:, :agents], t.lane[:, :agents]
+    distance, near = torch.where(sight.there, (sight.x - own_x[..., None]).abs(), torch.inf).sort(dim=2, stable=True)
+    near, distance = near[..., :STATE_NEIGHBOURS], distance[..., :STATE_NEIGHBOURS]
+
+    def of(values: Tensor) -> Tensor:
+        return values[:, None].expand(-1, agents, -1).gather(2, near)
+
+    there, ahead = distance < torch.inf, of(t.x) - own_x[..., None]
     drivers = torch.stack(
         (
             torch.ones_like(ahead),
             (ahead / PERCEPTION_M).clamp(-1, 1),
             ((of(t.lane) - own_lane[..., None]) / 3.0).clamp(-1, 1),
             (of(t.v) / SPEED_MPS).clamp(-1, 1),
-            automated,
+            (near < agents).double(),
             (of(t.drivers[..., P.ASSERTIVE]) / 3.0).clamp(-1, 1),
             (of(t.drivers[..., P.TAU]) / TAU_S).clamp(-1, 1),
             (of(t.gained) / ACCEL_MPS2).clamp(-1, 1),

@@ -23,6 +23,7 @@ from scenarios.cav_merging.guidance import PLAN_SPACE, MergePlan, merge_plan, pl
 from scenarios.cav_merging.metrics import METRICS, Events, Tally
 from scenarios.cav_merging.observation import OBSERVATION, STATE, observe
 from scenarios.cav_merging.reward import Neighbours, own_rewards, shared_rewards
+from scenarios.cav_merging.sensing import Belief
 from scenarios.cav_merging.spawn import arrive, draw_roads, first_cars
 from scenarios.cav_merging.sumo.backend import LOST, SumoBackend
 from scenarios.cav_merging.sumo.set_up import resolve
@@ -33,7 +34,7 @@ from scenarios.cav_merging.twin.neighbours import neighbours
 
 logger = logging.getLogger(__name__)
 
-_TALLY = "tally/"
+_TALLY, _BELIEF = "tally/", "belief/"
 
 
 @cache
@@ -78,6 +79,9 @@ class CavMerging(BatchedEnv):
                 _warn(f"{config.net}: the twin leaves out {note}; judge with --backend sumo")
         self.traffic = Traffic.empty(copies, self.agents, self.slots, self.device)
         self._tally = Tally.empty(copies, self.device)
+        #: What agents know; None: everything.
+        told = (config.sensing, config.messages)
+        self._belief = Belief(copies, self.agents, self.slots, self.device, *told) if config.partial else None
         self._seed = torch.zeros(copies, dtype=torch.int64, device=self.device)
         self._episode = torch.zeros_like(self._seed)
         self._key = torch.zeros_like(self._seed)
@@ -233,6 +237,7 @@ class CavMerging(BatchedEnv):
         saved = {name: tensor.clone() for name, tensor in self.traffic.tensors().items()}
         saved |= {_TALLY + name: tensor.clone() for name, tensor in self._tally.tensors().items()}
         saved |= {"seed": self._seed.clone(), "episode": self._episode.clone()}
+        saved |= {_BELIEF + name: tensor.clone() for name, tensor in self._beliefs().items()}
         return saved | self.backend.snapshot()
 
     def restore(self, snapshot: dict[str, Tensor], source: Tensor | None = None, target: Tensor | None = None) -> None:
@@ -240,6 +245,7 @@ class CavMerging(BatchedEnv):
         into = everything if target is None else target.to(self.device)
         own = {**self.traffic.tensors(), "seed": self._seed, "episode": self._episode}
         own |= {_TALLY + name: tensor for name, tensor in self._tally.tensors().items()}
+        own |= {_BELIEF + name: tensor for name, tensor in self._beliefs().items()}
         for name, tensor in own.items():
             saved = snapshot[name] if source is None else snapshot[name][source]
             tensor[into] = saved.to(self.device)
@@ -249,6 +255,9 @@ class CavMerging(BatchedEnv):
         self._started = True
         self._reached[into] = False
         self._look_around()
+
+    def _beliefs(self) -> dict[str, Tensor]:
+        return self._belief.tensors() if self._belief is not None else {}
 
     def close(self) -> None:
         self.backend.close()
@@ -313,6 +322,8 @@ class CavMerging(BatchedEnv):
         self._take_the_wheel(fresh, fresh.present)
         self.traffic.put(fresh, rows)
         self._tally.begin(self.traffic, rows)
+        if self._belief is not None:
+            self._belief.forget(rows)
         if isinstance(self.backend, SumoBackend):
             self.backend.assertive = self._assertive
             self.backend.name(rows, self._seed[rows], self._episode[rows])
@@ -331,7 +342,10 @@ class CavMerging(BatchedEnv):
             self.lead, self.follow = reference.neighbours(t.x, t.lane, t.present, self._lanes)
 
     def _view(self) -> tuple[Tensor, Tensor]:
-        return observe(self.traffic, self._order, self.lead, self.follow, self.config.horizon)
+        seen, state = observe(self.traffic, self._order, self.lead, self.follow, self.config.horizon)
+        if self._belief is not None:
+            seen = self._belief.observe(self.traffic, self.lead, self.follow, fold(self._key, self.traffic.step))
+        return seen, state
 
     def _figures(self, lost: Tensor) -> dict[str, Tensor]:
         figures = self._tally.figures(self.traffic.step)

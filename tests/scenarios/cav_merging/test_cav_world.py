@@ -119,7 +119,7 @@ def test_observation_and_state_equal_the_tensor_form():
     timestep = env.reset(5)
     for step in range(60):
         timestep = env.step(random_actions(timestep, step))
-        seen, state = observe_reference(env.traffic, env.lead, env.follow, config.horizon)
+        seen, state = observe_reference(env.traffic, config.horizon)
         torch.testing.assert_close(timestep.observation, seen, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(timestep.state, state, rtol=1e-6, atol=1e-6)
         assert float(timestep.observation.abs().max()) <= 1.0 and float(timestep.state.abs().max()) <= 1.0
