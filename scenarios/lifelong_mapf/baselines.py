@@ -15,6 +15,7 @@ from marl.envs.batched import BatchedEnv, TimeStep
 from marl.errors import UserError
 from marl.policies.base import Baseline, BoundPolicy, TunableBaseline
 from marl.seeding import Stream, below, fold
+from scenarios.lifelong_mapf.chains.policy import Chains, ChainsConfig
 from scenarios.lifelong_mapf.guidance.base import GridWorld, GuidanceConfig, move_between
 from scenarios.lifelong_mapf.guidance.choose import make_guidance
 from scenarios.lifelong_mapf.guidance.shared import GoalFields
@@ -180,9 +181,14 @@ def _without_headings(env: BatchedEnv, policy: str) -> LifelongWorld:
     world = _world(env)
     if world.turning:
         raise UserError(
-            f"policy '{policy}' plans for robots that do not turn: use pibt or guided_pibt, or motion=moves"
+            f"policy '{policy}' plans for robots that do not turn: use pibt, guided_pibt or chains, or motion=moves"
         )
     return world
+
+
+def chains(env: BatchedEnv, options: ChainsConfig) -> BoundPolicy:
+    """Push chains over multi-step operations, and a search over them: for crowds."""
+    return Chains(_world(env), options)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -192,4 +198,5 @@ BASELINES: dict[str, Baseline] = {
     "guided_pibt": TunableBaseline(PibtConfig, guided_pibt),
     "windowed": TunableBaseline(WindowedConfig, windowed),
     "guided_search": TunableBaseline(GuidedSearchConfig, searching),
+    "chains": TunableBaseline(ChainsConfig, chains),
 }

@@ -112,9 +112,68 @@ def roll(
         plans.delay[n] = 0
         if ground.alive[n]:
             reserve(plans.table, plan[n], n)
-            plans.delay[n] = plan_delay(
-                ground.board.width, ground.cost, ground.field[n], ground.goal[n], ground.restart, plan[n]
-            )
+            plans.delay[n] = _delay(ground, n, plan[n])
+
+
+@njit
+def start_anew(
+    key: np.int64,
+    age: NDArray[np.int32],
+    order: NDArray[np.int32],
+    urgency: NDArray[np.int64],
+    scale: Scale,
+    ground: Ground,
+    ways: Ways,
+    plans: Plans,
+    other: NDArray[np.int32],
+    table: PibtTable,
+) -> bool:
+    """Put what the rule alone would do from here on in the place of the plans, if that is less delayed; whether it was.
+
+    Plans that roll may hold on to what was good once; so the search never starts worse off than the rule. Delays only
+    grow from step to step, so most of the time the first steps show that the plans are better.
+    Arguments as ``roll``, which is called before. other: int32 ``[N, window + 1]``, scratch.
+    """
+    plan = plans.plan
+    agents, length = plan.shape
+    bound, total = 0, 0
+    for n in range(agents):
+        bound += int(plans.delay[n])
+        other[n, 0] = plan[n, 0]
+        urgency[n] = scale.waited * age[n]
+        if scale.closer and ground.alive[n]:
+            urgency[n] -= scale.closer * np.int64(ground.field[n, plan[n, 0]])
+    sort_by_urgency(urgency, order)
+    for time in range(length - 1):
+        if total >= bound:
+            return False
+        ends = other[:, time]
+        joint_targets(key, ends, ground.alive, ground.board, ways, order, table)
+        for n in range(agents):
+            if ground.alive[n]:
+                other[n, time + 1] = table.target[n]
+        forget_targets(ends, ground.alive, table)
+        total = 0
+        for n in range(agents):
+            if ground.alive[n]:
+                total += _delay(ground, n, other[n, : time + 2])
+    if total >= bound:
+        return False
+    for n in range(agents):
+        if ground.alive[n]:
+            for time in range(length):
+                plans.table[time, plan[n, time]] = NONE
+    for n in range(agents):
+        if ground.alive[n]:
+            plan[n] = other[n]
+            reserve(plans.table, plan[n], n)
+            plans.delay[n] = _delay(ground, n, plan[n])
+    return True
+
+
+@njit(inline="always")
+def _delay(ground: Ground, n: int, plan: NDArray[np.int32]) -> int:
+    return plan_delay(ground.board.width, ground.cost, ground.field[n], ground.goal[n], ground.restart, plan)
 
 
 @njit

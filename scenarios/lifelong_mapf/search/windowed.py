@@ -30,9 +30,9 @@ from scenarios.lifelong_mapf.maps.fields import MOVES, Board
 from scenarios.lifelong_mapf.maps.kinds import Kind, kind_of_map
 from scenarios.lifelong_mapf.pibt.preferences import scale_of
 from scenarios.lifelong_mapf.pibt.rule import NOT_NEAR, pibt_table
-from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Ways
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap, Ways
 from scenarios.lifelong_mapf.search.neighbourhoods import FEATURES, Choice, Ground, Plans, improve, party
-from scenarios.lifelong_mapf.search.rolling import carry_out, roll, write_costs
+from scenarios.lifelong_mapf.search.rolling import carry_out, roll, start_anew, write_costs
 from scenarios.lifelong_mapf.search.space_time import MAX_WINDOW, search_scratch
 
 #: ``WindowedConfig.guidance``: as the world is configured, or by the kind of the map where that was left as it comes.
@@ -124,6 +124,8 @@ class Windowed:
         self._table = np.full((window + 1, cells), NONE, np.int16)
         self._fresh = np.zeros(agents + 2, np.int32)
         self._pibt = pibt_table(cells, agents)
+        self._swap = Swap(True, world.config.on_target == "nothing")
+        self._other = np.empty((agents, window + 1), np.int32)
         self._party = party(agents, min(options.neighbours, agents), window)
         self._search = search_scratch(window)
 
@@ -153,20 +155,11 @@ class Windowed:
                 fields.units,
             )
             plans = Plans(self._plan[b], self._delay, self._table, self._fresh, self._tried[b])
-            roll(
-                keys[b],
-                bool(begun[b]),
-                now.position[b],
-                self._goal[b],
-                self._age[b],
-                self._order[b],
-                self._urgency,
-                self._scale,
-                ground,
-                Ways(NO_SWAP, now.goal[b], fields.field[b], NOT_NEAR, b),
-                plans,
-                self._pibt,
-            )
+            age, order = self._age[b], self._order[b]
+            rule = (order, self._urgency, self._scale, ground)
+            ways = Ways(NO_SWAP, now.goal[b], fields.field[b], NOT_NEAR, b)
+            roll(keys[b], bool(begun[b]), now.position[b], self._goal[b], age, *rule, ways, plans, self._pibt)
+            start_anew(keys[b], age, *rule, ways._replace(swap=self._swap), plans, self._other, self._pibt)
             self._improve(keys[b], ground, plans)
             fault = carry_out(ground, plans, actions[b])
             if fault != NONE:

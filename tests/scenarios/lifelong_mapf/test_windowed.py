@@ -16,7 +16,7 @@ from scenarios.lifelong_mapf.config import MapfConfig
 from scenarios.lifelong_mapf.guidance.base import GuidanceConfig
 from scenarios.lifelong_mapf.maps.fields import UNREACHED, Board, open_moves, step_field
 from scenarios.lifelong_mapf.maps.generators import MazeMap, RandomMap, WarehouseMap
-from scenarios.lifelong_mapf.pibt.swap import NO_SWAP
+from scenarios.lifelong_mapf.pibt.swap import NO_SWAP, Swap
 from scenarios.lifelong_mapf.scenario import SCENARIO
 from scenarios.lifelong_mapf.search import windowed as module
 from scenarios.lifelong_mapf.search.space_time import NO_PLAN, find_plan, plan_delay, search_scratch
@@ -112,7 +112,7 @@ def test_a_step_is_that_of_the_oracle(guidance):
     world = world_of(1, guidance=guidance, generator=RandomMap(size=7, density=0.15), agents=16)
     policy = Windowed(world, options)
     timestep = world.reset(3)
-    plans, ages, known = None, [0] * 16, None
+    plans, ages, known, replaced = None, [0] * 16, None, 0
     for _ in range(12):
         actions = policy.act(timestep)
         oracle, exits, field = oracle_of(policy, world)
@@ -126,12 +126,19 @@ def test_a_step_is_that_of_the_oracle(guidance):
             ends = paper_pibt(field, exits, goal, world.width, [plan[-1] for plan in plans], order, key, NO_SWAP)
             plans = [[*plan, end] for plan, end in zip(plans, ends, strict=True)]
         before = sum(oracle.delay(n, plan) for n, plan in enumerate(plans))
+        anew = [[cell] for cell in position]
+        while len(anew[0]) <= options.window:
+            ends = paper_pibt(field, exits, goal, world.width, [p[-1] for p in anew], order, key, Swap(True, False))
+            anew = [[*plan, end] for plan, end in zip(anew, ends, strict=True)]
+        if sum(oracle.delay(n, plan) for n, plan in enumerate(anew)) < before:
+            plans, replaced = anew, replaced + 1
         plans = oracle.improve(key, plans, fresh, options.iterations, options.neighbours)
         assert sum(oracle.delay(n, plan) for n, plan in enumerate(plans)) <= before
         assert policy._plan[0].tolist() == plans
         known = goal
         timestep = world.step(actions)
         assert world.position[0].tolist() == [plan[1] for plan in plans]
+    assert replaced > 0
 
 
 @pytest.mark.parametrize("agents", [1, 20, 45, None])
