@@ -40,6 +40,7 @@ from marl.commands.output import console, counting, finish_run, line, print_plan
 from marl.commands.own_code import TRACEBACK, own_place
 from marl.commands.report import report
 from marl.commands.scenario_help import ScenarioCommand
+from marl.commands.status import status
 from marl.commands.tune import tune
 from marl.commands.watch import watch
 from marl.errors import UserError, nearest
@@ -249,6 +250,7 @@ def check(
 app.command()(export)
 app.command()(doctor)
 app.command()(report)
+app.command()(status)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(bench)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(explain)
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(inspect)

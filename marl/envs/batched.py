@@ -15,6 +15,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from marl.envs.pool_base import WorkerState
+
 #: One tensor ``[B, N, *]``, or a dict of such tensors; with several groups a dict by group first.
 Tree = Tensor | dict[str, "Tree"]
 
@@ -125,6 +127,10 @@ class BatchedEnv(ABC):
         several choices; D is the flat size of the space (dict by group with several groups). Entries of agents that
         are not alive are ignored.
         """
+
+    def workers(self) -> list[WorkerState]:
+        """The processes or actors in which this world is simulated, as they are; none where this one does it."""
+        return []
 
     def close(self) -> None:  # noqa: B027 - most worlds hold nothing that needs closing
         """Release processes and files; may be called twice."""

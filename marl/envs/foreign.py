@@ -14,7 +14,9 @@ from torch import Tensor
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Metric, TimeStep, Tree
 from marl.envs.foreign_coordination import with_abilities
 from marl.envs.foreign_simulator import ForeignSimulator, ForeignSpec
-from marl.envs.workers import Array, WorkerPool
+from marl.envs.pool_base import Pool, WorkerState
+from marl.envs.pools import make_pool
+from marl.envs.workers import Array
 from marl.errors import UserError
 from marl.seeding import Stream, fold, seeds_of
 
@@ -26,6 +28,7 @@ def from_parallel(
     copies: int,
     *,
     workers: int | None = None,
+    where: str = "processes",
     horizon: int | None = None,
     deterministic: bool = False,
     metrics: Mapping[str, Metric] | None = None,
@@ -42,6 +45,7 @@ def from_parallel(
         function of a module (or a ``partial`` of one), or its name as MODULE:FACTORY. The latter is the way for
         functions that cannot be pickled, as PettingZoo's ``parallel_env``.
     workers: processes; None: one per core, at most one per copy; 0: all in this process. The results are the same.
+    where: the workers are, as for ``marl.envs.pools.make_pool``: processes, or Ray actors on other machines.
     horizon: steps after which the agents alive are truncated; None: the environment's own ``max_cycles`` or the like.
     deterministic: an episode is a function of its seed and the actions; the world then gives snapshots, which are
         restored by replay (``marl.testing.check_parallel`` tests the claim).
@@ -68,7 +72,7 @@ def from_parallel(
     simulator = partial(
         ForeignSimulator, factory, horizon, tuple(metrics or ()), state, truncate_at_horizon, by_name, render
     )
-    pool = WorkerPool(simulator, copies, count, timeout_s=timeout_s)
+    pool = make_pool(simulator, copies, count, where, timeout_s=timeout_s)
     foreign: ForeignSpec = pool.layout.info
     kind = with_abilities(ReplayableForeignEnv if deterministic else ForeignEnv, foreign.abilities)
     return kind(pool, foreign, torch.device(device), metrics)  # type: ignore[call-arg]  # mixed of two classes
@@ -79,7 +83,7 @@ class ForeignEnv(BatchedEnv):
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         foreign: ForeignSpec,
         device: torch.device,
         metrics: Mapping[str, Metric] | None = None,
@@ -122,6 +126,9 @@ class ForeignEnv(BatchedEnv):
     def restarts(self) -> int:
         """Workers replaced so far."""
         return self.pool.restarts
+
+    def workers(self) -> list[WorkerState]:
+        return self.pool.states()
 
     def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
         chosen = torch.ones(self.copies, dtype=torch.bool) if mask is None else mask.cpu()

@@ -16,13 +16,13 @@ from torch import Tensor
 from marl.envs.abilities import Prediction, nearest
 from marl.envs.batched import BatchedEnv, EnvSpec, Plan
 from marl.envs.foreign_abilities import NO_ACTION, AbilitySpec
-from marl.envs.workers import WorkerPool
+from marl.envs.pool_base import Pool
 
 
 class _Ability:
     """What the classes below find in ``ForeignEnv``. ask: put a question to all copies."""
 
-    pool: WorkerPool
+    pool: Pool
     spec: EnvSpec
     copies: int
     device: torch.device

@@ -232,8 +232,13 @@ def extent(blocks: Mapping[str, Block]) -> int:
 
 def views(blocks: Mapping[str, Block], memory: SharedMemory) -> dict[str, Array]:
     """The blocks as arrays in shared memory, one behind the other."""
+    return placed(blocks, memory.buf)
+
+
+def placed(blocks: Mapping[str, Block], buffer: Any) -> dict[str, Array]:
+    """The blocks as arrays in a buffer of ``extent`` bytes, one behind the other."""
     found, offset = {}, 0
     for name, block in blocks.items():
-        found[name] = np.ndarray(block.shape, block.dtype, memory.buf, offset)
+        found[name] = np.ndarray(block.shape, block.dtype, buffer, offset)
         offset += _size(block)
     return found

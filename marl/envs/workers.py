@@ -27,13 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
+from marl.envs.pool_base import StartError, Worker, WorkersPool
 from marl.envs.without_main import check_guarded, needs_main, start_mend, without_main
 from marl.envs.worker_process import (
     ASK,
     CLOSE,
     DONE,
-    RESET,
-    STEP,
     Array,
     Block,
     Layout,
@@ -63,12 +62,9 @@ _KILL_PATIENCE_S = 10.0
 #: Times the owner's patience after which a worker that hangs ends by itself: its owner has been killed.
 _ORPHAN_FACTOR = 2.0
 _LOG_TAIL = 3
-#: Calls without a failure after which a worker's earlier failures are forgotten: more than an episode of most worlds,
-#: so that a simulator that breaks in every episode is found out.
-_STEADY = 1000
 
 
-class WorkerPool:
+class WorkerPool(WorkersPool):
     """B simulators behind shared arrays.
 
     factory: makes one simulator; for workers > 0 it is pickled, hence a function of a module or a ``partial`` of one.
@@ -79,9 +75,7 @@ class WorkerPool:
         decides, in place of what ``set_forkserver_preload`` was told. They must not start threads; one that is not
         found (``ImportError``) is passed over in silence.
 
-    seeds: int64 [B], the seed of the next episode of each copy, set by the owner before ``reset`` and ``step``.
-    actions: [B, *], set by the owner before ``step``. outputs: name -> [B, *], valid until the next call.
-    inputs: name -> [B, *], set by the owner before ``ask``. restarts: workers replaced so far.
+    A ``Pool`` (``marl.envs.pool_base``), whose members are named there.
     """
 
     def __init__(
@@ -97,8 +91,8 @@ class WorkerPool:
     ):
         if not 0 <= workers <= copies:
             raise UserError(f"workers is {workers}, but {copies} copies can be shared by 0 to {copies} workers")
-        self.copies, self.restarts = copies, 0
-        self._timeout_s, self._start_timeout_s, self._max_failures = timeout_s, start_timeout_s, max_failures
+        super().__init__(copies, start_timeout_s, max_failures)
+        self._timeout_s = timeout_s
         self._held = _Held()
         self._finalizer = weakref.finalize(self, self._held.release)
         if workers == 0:
@@ -112,30 +106,20 @@ class WorkerPool:
             if preload and sys.platform == "linux":
                 _context.set_forkserver_preload(["__main__", *preload])  # the first is Python's default
             self._start_all(factory, workers)
-        arrays = self._held.arrays
-        self.seeds, self.actions = arrays["seeds"], arrays["actions"]
-        self.outputs = {name: arrays["out/" + name] for name in self.layout.outputs}
-        self.inputs = {name: arrays["in/" + name] for name in self.layout.inputs}
+        self._name_arrays()
+
+    @property
+    def _arrays(self) -> dict[str, Array]:
+        return self._held.arrays
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return list(self._held.workers)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [worker.process.pid or 0 for worker in self._held.workers]
-
-    def reset(self, mask: Array | None = None) -> Array:
-        """Start the episodes of ``seeds`` in the copies of ``mask`` (bool [B], None: all); returns as ``step`` does."""
-        return self._do(RESET, mask)
-
-    def step(self, mask: Array | None = None) -> Array:
-        """Advance the copies of ``mask`` by ``actions``.
-
-        Returns bool [B]: the copies that lost their episode with a worker; they have started the one of ``seeds``.
-        """
-        return self._do(STEP, mask)
-
-    def ask(self, question: str) -> Array:
-        """Put a question to all copies; returns as ``step`` does."""
-        return self._do(ASK, None, question)
 
     def close(self) -> None:
         """Stop the workers and free the memory; may be called twice."""
@@ -146,29 +130,17 @@ class WorkerPool:
     # Commands
 
     def _do(self, command: bytes, mask: Array | None, question: str = "") -> Array:
-        if not self._held.arrays:
-            raise RuntimeError("the worker pool is closed")
-        chosen = np.ones(self.copies, dtype=bool) if mask is None else mask
-        self._held.arrays["mask"][:] = chosen
-        lost = np.zeros(self.copies, dtype=bool)
-        if self._held.local:
-            serve_command(command, self._held.local, self._held.arrays, question)
-            return lost
-        for worker in self._held.workers:
-            worker.steady += 1
-            if worker.steady > _STEADY:
-                worker.failures = 0
-        for worker, reason in self._ask(command, self._held.workers, question):
-            share = slice(worker.first, worker.first + worker.count)
-            lost[share] = True if command != RESET else ~chosen[share]
-            self._replace(worker, reason)
-        return lost
+        if not self._held.local:
+            return super()._do(command, mask, question)
+        self._arrays["mask"][:] = True if mask is None else mask
+        serve_command(command, self._held.local, self._held.arrays, question)
+        return np.zeros(self.copies, dtype=bool)
 
-    def _ask(self, command: bytes, workers: list[_Worker], question: str = "") -> list[tuple[_Worker, str]]:
-        """Send a command and wait for the answers; returns those that failed, and why."""
-        failed = []
+    def _ask(self, command: bytes, workers: list[Worker], question: str = "") -> list[tuple[Worker, str]]:
+        failed: list[tuple[Worker, str]] = []
         waiting = []
         for worker in workers:
+            assert isinstance(worker, _Worker)
             try:
                 os.write(worker.commands.fileno(), command)
                 if command == ASK:
@@ -184,35 +156,10 @@ class WorkerPool:
                 failed.append((worker, answer or f"gave no answer in {self._timeout_s:g} s"))
         return failed
 
-    def _replace(self, worker: _Worker, reason: str) -> None:
-        """Start the worker anew, with new episodes in all of its copies."""
-        chosen = self._held.arrays["mask"]
-        while True:
-            self.restarts += 1
-            worker.failures += 1
-            worker.steady = 0
-            seeds = self.seeds[worker.first : worker.first + worker.count].tolist()
-            logger.warning("worker %d %s; next seeds %s; restart %d", worker.index, reason, seeds, self.restarts)
-            worker.stop()
-            if worker.failures > self._max_failures:
-                words = worker.last_words()
-                self.close()
-                raise UserError(
-                    f"simulator worker {worker.index} failed {worker.failures} times in a row, at last it {reason}"
-                    f" (next seeds {seeds}); with workers=0 it fails where one can look; its log ends with: {words}"
-                )
-            try:
-                worker.start(self._start_timeout_s)
-                worker.commands.send(self._attachment())
-            except (_StartError, OSError) as error:
-                reason = str(error)
-                continue
-            chosen[:] = False
-            chosen[worker.first : worker.first + worker.count] = True
-            again = self._ask(RESET, [worker])
-            if not again:
-                return
-            reason = again[0][1]
+    def _restart(self, worker: Worker) -> None:
+        assert isinstance(worker, _Worker)
+        worker.start(self._start_timeout_s)
+        worker.commands.send(self._attachment())
 
     # Start
 
@@ -239,7 +186,7 @@ class WorkerPool:
             self._allocate()
             for worker in self._held.workers:
                 worker.commands.send(self._attachment())
-        except (_StartError, OSError) as error:
+        except (StartError, OSError) as error:
             words = self._held.workers[0].last_words()
             self.close()
             mend = start_mend(pickled)
@@ -251,7 +198,7 @@ class WorkerPool:
         shared = Path("/dev/shm")
         # A full /dev/shm kills the process that writes to it, without a word: refuse before that.
         if shared.is_dir() and shutil.disk_usage(shared).free < size:
-            raise _StartError(f"{size} bytes of shared memory are needed, more than /dev/shm has left")
+            raise StartError(f"{size} bytes of shared memory are needed, more than /dev/shm has left")
         self._held.memory = SharedMemory(create=True, size=size)
         self._held.arrays = views(blocks, self._held.memory)
 
@@ -290,11 +237,7 @@ class _Held:
         self.workers, self.memory, self.folder = [], None, None
 
 
-class _StartError(Exception):
-    """A worker does not start; the message says why."""
-
-
-class _Worker:
+class _Worker(Worker):
     """One process and the copies ``first`` to ``first + count - 1``."""
 
     process: BaseProcess
@@ -305,9 +248,12 @@ class _Worker:
     def __init__(
         self, index: int, factory: Callable[[], Simulator], first: int, count: int, log: Path, timeout_s: float
     ):
-        self.index, self.first, self.count = index, first, count
-        self.failures = self.steady = 0
+        super().__init__(index, first, count)
         self._factory, self._log, self._timeout_s = factory, log, timeout_s
+
+    @property
+    def place(self) -> str:
+        return f"process {self.process.pid}"
 
     def launch(self) -> None:
         # Two pipes of one way each: a byte through them takes half the time of one through a socket both ways.
@@ -320,7 +266,7 @@ class _Worker:
             with without_main(hidden=not needs_main(pickle.dumps(self._factory))):
                 self.process.start()
         except EOFError as error:
-            raise _StartError("the fork server ended, its last words are above: can all of preload run?") from error
+            raise StartError("the fork server ended, its last words are above: can all of preload run?") from error
         told.close()
         telling.close()
         self._poll = select.poll()
@@ -329,14 +275,14 @@ class _Worker:
     def greet(self, timeout_s: float) -> Layout:
         """Wait until the worker has made its simulators."""
         if not self.answers.poll(timeout_s):
-            raise _StartError(f"worker {self.index} was not ready in {timeout_s:g} s")
+            raise StartError(f"worker {self.index} was not ready in {timeout_s:g} s")
         try:
             answer = self.answers.recv()
         except (EOFError, OSError) as error:
-            raise _StartError(f"worker {self.index} {_ended(self.process)}") from error
+            raise StartError(f"worker {self.index} {_ended(self.process)}") from error
         if isinstance(answer, Layout):
             return answer
-        raise _StartError(f"worker {self.index} {answer}")
+        raise StartError(f"worker {self.index} {answer}")
 
     def start(self, timeout_s: float) -> None:
         self.launch()

@@ -18,11 +18,13 @@ from typing import Any
 from torch import Tensor
 
 from marl.config import AnyRunConfig
+from marl.envs.pool_base import WorkerState
 from marl.errors import NotFiniteError, UserError
 from marl.rollout.finite import MEND_LEARNING, peak
 from marl.training.checkpoint import CheckpointStore
 from marl.training.progress import PhaseClock, Progress
 from marl.training.run_folder import RunFolder
+from marl.training.status import note_workers
 from marl.training.stopping import stop_signals
 from marl.training.tracking import Tracker
 
@@ -99,6 +101,10 @@ class Loop(ABC):
     @abstractmethod
     def _networks(self) -> Iterator[tuple[str, Iterable[Tensor]]]:
         """What learns, by name: its parameters, of which every number has to be finite."""
+
+    def _workers(self) -> list[WorkerState]:
+        """The workers of the run's world, for who looks on."""
+        return []
 
     def _counters(self) -> dict[str, Any]:
         """Counters of the trainer's own, for a checkpoint."""
@@ -177,6 +183,8 @@ class Loop(ABC):
                 if not figures:
                     continue
                 tracker.log(figures)
+                if workers := self._workers():
+                    note_workers(self._folder.path, workers, sum(worker.replaced for worker in workers))
                 progress.update(figures, self._clock)
                 if self._iteration % every == 0 or self._complete:
                     with self._clock.phase("save"):

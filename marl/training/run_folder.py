@@ -25,7 +25,7 @@ from marl.training.provenance import provenance
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.csv"
-_LOCK = ".lock"
+LOCK = ".lock"
 _MAX_PROVENANCE = 10_000_000
 
 
@@ -74,7 +74,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = locked(path)
-            if any(entry.name != _LOCK for entry in path.iterdir()):
+            if any(entry.name != LOCK for entry in path.iterdir()):
                 lock.close()
                 resumable = f"continue it with 'marl train --resume {path}' or " if (path / CONFIG).exists() else ""
                 raise UserError(f"folder {path} is not empty: {resumable}choose another --out")
@@ -106,7 +106,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Take back what ``create`` has written: nothing was begun, and the name is free for another try."""
-        for name in (CONFIG, PROVENANCE, _LOCK):
+        for name in (CONFIG, PROVENANCE, LOCK):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # what somebody else has put there stays
             self.path.rmdir()
@@ -152,7 +152,7 @@ def unused(path: Path) -> Path:
 
 def locked(path: Path) -> TextIO:
     """The open lock file of a folder, locked until it is closed or the process ends."""
-    lock = (path / _LOCK).open("a+", encoding="ascii")
+    lock = (path / LOCK).open("a+", encoding="ascii")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,6 +12,7 @@ from torch import Tensor
 from marl.config import AnyRunConfig
 from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv, Snapshots
+from marl.envs.pool_base import WorkerState
 from marl.errors import UserError, nearest
 from marl.evaluation.runner import run_policy
 from marl.learning.evolution import check_scores
@@ -185,6 +186,9 @@ class Trainer(Loop):
         finally:
             env.close()
         return {name: float(values.mean()) for name, values in played.metrics.items()}
+
+    def _workers(self) -> list[WorkerState]:
+        return self._env.workers()
 
     def close(self) -> None:
         self._env.close()

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from marl.envs.pools import APART
+
 #: Decision steps per second and simulation steps per decision: SUMO steps 0.1 s, the policy decides each 0.2 s.
 SIM_STEP_S = 0.1
 SUBSTEPS = 2
@@ -108,6 +110,9 @@ class CavConfig(_Model):
     """An on-ramp merge of automated (CAV) and human-driven cars (HDV)."""
 
     backend: Literal["twin", "sumo"] = Field("twin", description="tensors, or SUMO itself in worker processes")
+    workers: str = Field(
+        "processes", pattern=APART, description="where SUMO runs (sumo backend): processes, ray, ray://HOST:PORT"
+    )
     net: str | None = Field(None, description="a shipped network's name or a .net.xml file; None: built from geometry")
     edges: dict[str, str] = Field(
         default_factory=dict, description="role -> edge of the user's network: ramp, main, merge, after"

@@ -103,6 +103,7 @@ SCENARIO = Scenario(
     extras={"sumo": "the backend sumo and networks of your own"},
     options=(
         Option("--backend", "world.backend", "twin (tensors) or sumo (libsumo in worker processes)"),
+        Option("--workers", "world.workers", "where SUMO runs: processes, ray or ray://HOST:PORT"),
         Option("--drivers", "world.drivers", "human drivers: timid (SUMO's defaults), assertive or mixed"),
         Option("--net", "world.net", "a SUMO network (.net.xml), a set-up (.sumocfg) or a shipped network"),
         Option("--edges", "world.edges", "its edges: ramp=A,main=B,merge=C,after=D; else the merge is looked for"),

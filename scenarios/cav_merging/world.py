@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marl.envs.abilities import Prediction
 from marl.envs.batched import BatchedEnv, EnvSpec, Final, Plan, TimeStep, Tree
+from marl.envs.pool_base import WorkerState
 from marl.seeding import Stream, fold, seeds_of
 from scenarios.cav_merging import actions as act
 from scenarios.cav_merging import intent, safety
@@ -258,6 +259,9 @@ class CavMerging(BatchedEnv):
 
     def _beliefs(self) -> dict[str, Tensor]:
         return self._belief.tensors() if self._belief is not None else {}
+
+    def workers(self) -> list[WorkerState]:
+        return self.backend.pool.states() if isinstance(self.backend, SumoBackend) else []
 
     def close(self) -> None:
         self.backend.close()

@@ -33,7 +33,8 @@ def _make(config: PettingZooConfig, copies: int, device: torch.device) -> Batche
     return from_parallel(
         _factory(config),
         copies,
-        workers=_workers(config, copies),
+        workers=None if config.worker_count is None else min(config.worker_count, copies),
+        where=config.workers,
         horizon=config.horizon,
         deterministic=config.deterministic,
         state=config.state,
@@ -43,12 +44,6 @@ def _make(config: PettingZooConfig, copies: int, device: torch.device) -> Batche
         device=device,
         timeout_s=config.timeout_s,
     )
-
-
-def _workers(config: PettingZooConfig, copies: int) -> int | None:
-    if config.workers == "none":
-        return 0
-    return None if config.worker_count is None else min(config.worker_count, copies)
 
 
 def _instance(config: PettingZooConfig) -> dict[str, Any]:
@@ -79,7 +74,7 @@ SCENARIO = Scenario(
         Option("--common-reward", "world.common_reward", "sum or mean: one reward for all, until all have ended"),
         Option("--groups", "world.groups", "names: agents of unlike names are in groups of their own"),
         Option("--image-size", "world.image_size", "pixels to which larger images are scaled down"),
-        Option("--workers", "world.workers", "processes, or none: environments are stepped by the run itself"),
+        Option("--workers", "world.workers", "processes, ray or ray://HOST:PORT (actors of a cluster), none"),
         Option(
             "--truncate-at-horizon",
             "world.truncate_at_horizon",

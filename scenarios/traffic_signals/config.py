@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from marl.envs.pools import APART
+
 Reward = Literal["diff-waiting-time", "average-speed", "queue", "pressure"]
 
 
@@ -26,6 +28,8 @@ class SignalConfig(BaseModel):
     yellow_s: int = Field(2, ge=1, description="seconds of yellow between two greens")
     min_green_s: int = Field(5, ge=1, description="seconds for which a green is kept at the least")
     reward: Reward = Field("diff-waiting-time", description="sumo-rl's reward of a light")
+
+    workers: str = Field("processes", pattern=APART, description="where SUMO runs: processes, ray, ray://HOST:PORT")
 
     @model_validator(mode="after")
     def _whole_decisions(self) -> SignalConfig:

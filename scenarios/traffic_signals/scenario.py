@@ -38,6 +38,7 @@ SCENARIO = Scenario(
         Option("--routes", "world.routes", "the demand, a .rou.xml file (.gz as well)"),
         Option("--begin", "world.begin_s", "second of the demand at which an episode begins"),
         Option("--seconds", "world.seconds", "simulated seconds of an episode"),
+        Option("--workers", "world.workers", "where SUMO runs: processes, ray or ray://HOST:PORT"),
     ),
     system="mappo",
     maps=lambda: sorted(NETWORKS),

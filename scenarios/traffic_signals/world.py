@@ -15,7 +15,7 @@ from torch import Tensor
 from marl.envs.batched import Metric
 from marl.envs.foreign import ReplayableForeignEnv
 from marl.envs.foreign_simulator import ForeignSimulator
-from marl.envs.workers import WorkerPool
+from marl.envs.pools import make_pool
 from scenarios.traffic_signals.config import SignalConfig
 from scenarios.traffic_signals.networks import find_network, static_copy
 from scenarios.traffic_signals.simulator import SignalGrid, light_name
@@ -41,7 +41,7 @@ class TrafficSignals(ReplayableForeignEnv):
         if network.switching:
             network = static_copy(network, Path(self._folder.name))
         simulator = partial(ForeignSimulator, partial(SignalGrid, config, network), None, tuple(METRICS))
-        pool = WorkerPool(simulator, copies, workers=copies, preload=("marl.envs.sumo.library",))
+        pool = make_pool(simulator, copies, copies, config.workers, preload=("marl.envs.sumo.library",))
         super().__init__(pool, pool.layout.info, torch.device(device), METRICS)
         #: Decisions that the network's own program gives to each green of each light, in the order of the agents.
         self.programs = tuple(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from marl.envs.batched import Metric
+from marl.envs.pools import make_pool
 from marl.envs.sumo.install import sumo_home
-from marl.envs.workers import Array, Simulator, WorkerPool
+from marl.envs.workers import Array, Simulator
 from marl.errors import NotFiniteError, UserError
 from scenarios.cav_merging.config import SIM_STEP_S, CavConfig, Geometry
 from scenarios.cav_merging.drivers import ASSERTIVE, STYLES, P
@@ -96,7 +97,7 @@ class SumoBackend:
         )
         if config.gui:
             factory = partial(GuiSimulator, network, self._slots, config.car_following, screen(), demand, additional)
-        self.pool = WorkerPool(factory, copies, workers=copies, timeout_s=30.0, preload=PRELOAD)
+        self.pool = make_pool(factory, copies, copies, config.workers, timeout_s=30.0, preload=PRELOAD)
         self._marks = np.zeros((copies, self._agents), dtype=bool) if config.gui else None
         self._exact = config.exact_reset and not config.gui
         self._pending = np.zeros((copies, self._slots), dtype=bool)

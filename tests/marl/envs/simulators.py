@@ -64,6 +64,15 @@ class NeverStarts(Counter):
         raise RuntimeError("no licence")
 
 
+class Asked(Counter):
+    """Answers a question with its length and what came with it."""
+
+    layout = Layout(Counter.layout.actions, Counter.layout.outputs, None, {"x": Block((), "int64")})
+
+    def answer(self, question: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        outputs["sum"][...] = float(inputs["x"]) + len(question)
+
+
 class Herd(ParallelEnv):
     """Two cows and a dog in [0, 10]: unlike spaces, masks for the cows, a cow may leave, the dog comes in at step 2."""
 
