@@ -99,6 +99,7 @@ def test_who_dies_or_hangs_is_replaced(cluster: Any, fault: int) -> None:
 def test_a_dead_node_costs_the_episodes_on_it_once(cluster: Any) -> None:
     """The second worker's node is removed in mid-episode; a new actor on the other node goes on with new episodes."""
     node = cluster.add_node(num_cpus=8)
+    cluster.wait_for_nodes()
     pools: list[RayPool] = []
     try:
         pool = RayPool(Counter, 4, 2)
