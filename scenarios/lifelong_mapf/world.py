@@ -310,6 +310,10 @@ class LifelongMapf(BatchedEnv):
             state.latency,
         ):
             tensor[copies] = 0
+        if not self._lifelong:
+            # Who begins on its only goal has been there for good since before the first step: it costs nothing.
+            home = (start == goal) & (self._goals.task_count[map_index] <= 1)
+            state.last_off[copies] = -home.int()
         state.key[copies] = key
         state.map_index[copies] = map_index
         state.position[copies] = start

@@ -22,7 +22,7 @@ ROWS = (".E.S.", ".@.T.", ".....")
 
 def problem(folder: Path, starts: list[Any], tasks: list[Any], **header: Any) -> Path:
     """Write a problem on the map of ``ROWS``; a header's key of None is left out."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "hall.map").write_text("type octile\nheight 3\nwidth 5\nmap\n" + "\n".join(ROWS) + "\n")
     for name, values in (("hall.agents", starts), ("hall.tasks", tasks)):
         (folder / name).write_text("\n".join(map(str, ["# a comment", len(values), *values])) + "\n")

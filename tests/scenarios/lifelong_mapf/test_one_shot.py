@@ -145,3 +145,15 @@ def test_the_supervisor_lets_agents_swap_where_they_stay(tmp_path):
         shares[asked] = home(world, lambda world: Supervised("follow_path", world))
     assert shares[None] == shares[True] > shares[False]
     assert shares[True] > 0.9
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("on_target", ["nothing", "finish"])
+def test_who_begins_on_its_goal_costs_nothing(compiled: bool, on_target: str) -> None:
+    tasks = [((0, 0), (0, 0)), ((1, 0), (1, 2))]
+    world = LifelongMapf(MapfConfig(map=["...", "..."], tasks=tasks, on_target=on_target), 1, compiled=compiled)
+    world.reset(0)
+    for action in (4, 4):
+        timestep = world.step(torch.tensor([[0, action]]))
+    assert timestep.done.all()
+    assert (float(timestep.metrics["sum_of_costs"]), float(timestep.metrics["makespan"])) == (2, 2)
