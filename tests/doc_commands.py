@@ -19,6 +19,8 @@ REPO = Path(__file__).parent.parent
 #: Pages whose blocks another test runs as they stand.
 ELSEWHERE = {
     "docs/export.md": "tests/marl/training/test_export.py",
+    "docs/guides/own_model.md": "tests/test_guides.py",
+    "docs/guides/own_task.md": "tests/test_guides.py",
     "docs/two_algorithms.md": "tests/test_docs.py",
     "docs/your_own.md": "tests/test_docs.py",
     "docs/your_own_modules.md": "tests/test_docs.py",
@@ -27,6 +29,8 @@ ELSEWHERE = {
 LISTED = {
     "README.md": 14,
     "docs/export.md": 1,
+    "docs/guides/own_model.md": 2,
+    "docs/guides/own_task.md": 3,
     "docs/two_algorithms.md": 3,
     "docs/your_own.md": 7,
     "docs/your_own_modules.md": 7,

@@ -7,6 +7,7 @@ choice that depends on the word just said far sooner than one that depends on a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ Grammar = Literal["compact", "json"]
 RELATION = "relation"
 #: Characters of a text with its thoughts, and calls of one text.
 _MAX_THOUGHT, _MAX_CALLS = 1 << 20, 16
+#: What calls are written with and answers in plain words are not.
+_MAY_CALL = re.compile(r"[{}<>|`=]|^\s*Action\b", re.MULTILINE)
 
 
 class Call(NamedTuple):
@@ -73,6 +76,25 @@ def parse(text: Any, tools: Mapping[str, Tool]) -> Call | Fault:
     if isinstance(found, Fault):
         return found
     return found[0] if len(found) == 1 else Fault(f"{len(found)} calls at once")
+
+
+def plain_answer(text: Any, tools: Mapping[str, Tool]) -> str | None:
+    """The answer that a text without any call is; None if it is empty, or may hold a call in whatever form.
+
+    Args:
+        text: whatever an agent said.
+        tools: those that its role has, by name.
+    """
+    if not isinstance(text, str):
+        return None
+    try:
+        said = unthought(text)
+        if written_calls(said, tools) or _MAY_CALL.search(said):
+            return None
+    except UnreadableError:
+        return None
+    named = set(re.findall(r"[\w.-]+", said)) & (set(tools) - {"answer", "ask"})
+    return said if said and not named and len(said) <= MAX_TEXT else None
 
 
 def _known(written: Written, tools: Mapping[str, Tool]) -> Call | Fault:

@@ -35,6 +35,8 @@ class RoleConfig(_Frozen):
     """Its answer goes to the user and ends the episode."""
     budget: int | None = Field(None, ge=0, le=10_000)
     """Calls that it may make in an episode, in all its conversations together; null: no limit of its own."""
+    prompt: str = Field("", max_length=20_000)
+    """What it is told at the top of each of its conversations, after its name and its tools (``grammar: json``)."""
 
 
 class McpConfig(_Frozen):
@@ -141,6 +143,9 @@ class HierarchyConfig(_Frozen):
     """Delegations and tool calls of an episode; more are refused."""
     context: int = Field(96, ge=16, le=1_000_000)
     """Words (compact) or tokens that a conversation may take before it is closed."""
+    plain_answers: bool = False
+    """A text without any call is the answer, as models give it that were made for chats (``grammar: json``); false: an
+    agent must use a tool, ``answer`` among them, in every turn."""
     tool_seconds: float = Field(1.0, gt=0.0, le=600.0)
     """Time after which a tool of your own is given up."""
     tool_characters: int = Field(500, ge=1, le=1_000_000)

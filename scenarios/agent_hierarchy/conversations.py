@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from marl.envs.chat import ConversationResult, Message
 from scenarios.agent_hierarchy.calls import Call
+from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.hierarchy import Role
 from scenarios.agent_hierarchy.tasks import spoken_task
 
@@ -72,6 +73,17 @@ class OpenCall:
         if self.answering is not None:
             message["tool_call_id"], message["name"] = self.answering
         return message
+
+
+def instruction(role: Role, config: HierarchyConfig) -> str:
+    """What a role is told at the top of its conversations."""
+    if config.grammar == "compact":
+        return role.name
+    tools = ", ".join(role.tools)
+    how = f"Every message of yours is one call of a tool: {tools}."
+    if config.plain_answers:
+        how = f"Call a tool ({tools}), or answer in plain words."
+    return f"You are {role.name}. {how} {role.options.prompt}".rstrip()
 
 
 def answered(messages: Sequence[Message]) -> list[tuple[Call, str]]:

@@ -54,6 +54,8 @@ class Hierarchy:
         servers = ToolServers(self.graph.servers, config.tool_seconds)
         self.roles = {name: _role(name, self.graph.roles[name], servers) for name in self.levels}
         self.entry = self.graph.entry
+        if config.grammar == "compact":
+            _check_compact(config, self.roles)
         if config.tasks.stale and max(config.tasks.stale) >= config.tasks.relations:
             raise UserError(f"world.tasks.stale names relation {max(config.tasks.stale)} of {config.tasks.relations}")
         self._calls = call_graph(self.graph)
@@ -138,6 +140,15 @@ class Hierarchy:
             texts.append(render(Call("ask", {"task": "e1 r0", "agent": name}), grammar))
         texts.append(render(Call("cache", {"relation": "r0", "entity": "e1"}), grammar))
         return tuple(texts)
+
+
+def _check_compact(config: HierarchyConfig, roles: Mapping[str, Role]) -> None:
+    """Raise ``UserError`` for what has words of its own, which the compact grammar has not."""
+    prompted = next((role.name for role in roles.values() if role.options.prompt), None)
+    if prompted is not None:
+        raise UserError(f"the prompt of role '{prompted}' has words of its own: choose world.grammar=json")
+    if config.plain_answers:
+        raise UserError("world.plain_answers=true is for texts in plain words: choose world.grammar=json")
 
 
 def _role(name: str, options: RoleConfig, servers: ToolServers) -> Role:

@@ -16,8 +16,8 @@ from marl.envs.chat import (
     TurnResult,
 )
 from marl.seeding import Stream, fold_int
-from scenarios.agent_hierarchy.calls import Call, Fault, read, render
-from scenarios.agent_hierarchy.conversations import Conversation, OpenCall, chance, intended, text_number
+from scenarios.agent_hierarchy.calls import Call, Fault, plain_answer, read, render
+from scenarios.agent_hierarchy.conversations import Conversation, OpenCall, chance, instruction, intended, text_number
 from scenarios.agent_hierarchy.guard import guarded
 from scenarios.agent_hierarchy.hierarchy import Hierarchy, Role
 from scenarios.agent_hierarchy.tasks import MAX_TEXT, NOTHING, Task, generate, spelt, spoken_task
@@ -140,7 +140,8 @@ class HierarchyEnv(LanguageEnv):
         text = action if isinstance(action, str) else ""
         if isinstance(calls, Fault):
             self._add(top, top.said(text[:MAX_TEXT], ()))
-            call = self._corrected(top, action, calls)
+            plain = plain_answer(text, top.role.tools) if self.hierarchy.config.plain_answers else None
+            call = Call("answer", {"text": plain}) if plain else self._corrected(top, action, calls)
             if isinstance(call, Call):
                 self._execute(top, call)
         else:
@@ -279,13 +280,8 @@ class HierarchyEnv(LanguageEnv):
         self.said.append(Conversation(role.name, level, new.messages))
         self._stack.append(new)
         self.agent_selection = role.name
-        self._add(new, {"role": "system", "content": self._instruction(role)})
+        self._add(new, {"role": "system", "content": instruction(role, self.hierarchy.config)})
         self._add(new, {"role": "user", "content": self._request(new, caller, task)})
-
-    def _instruction(self, role: Role) -> str:
-        if self._compact:
-            return role.name
-        return f"You are {role.name}. Every message of yours is one call of a tool: {', '.join(role.tools)}."
 
     def _request(self, new: OpenCall, caller: OpenCall | None, task: str) -> str:
         """What a role sees of its task, of the question, and of what its caller has seen."""

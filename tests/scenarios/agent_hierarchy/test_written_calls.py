@@ -98,6 +98,28 @@ def test_thoughts_stay_with_the_one_who_thinks() -> None:
     assert results(env.observe("lead")) == {"1": "e7"}
 
 
+def test_a_role_is_told_its_prompt_and_may_answer_in_plain_words() -> None:
+    roles = {**GRAPH["roles"], "lead": {**GRAPH["roles"]["lead"], "prompt": "Be brief.", "turns": 12}}  # type: ignore[dict-item]
+    graph = {**GRAPH, "roles": roles}
+    env = make(graph=graph, plain_answers=True)
+    told = env.observe("lead")[0]["content"]
+    assert told == "You are lead. Call a tool (echo, ask, answer), or answer in plain words. Be brief."
+    env.step(calls(("ask", {"task": "e1 r1", "agent": "desk"})))
+    env.step("<think>secret</think>It is e7.")
+    assert results(env.observe("lead")) == {"1": "It is e7."} and not env.turn_result().invalid
+    for text in ("Action: echo\nAction Input: hi", "I shall echo it", '{"name": "echo"', "", "<tool_call>e7"):
+        env.step(text)
+        assert env.turn_result().invalid and env.agent_selection == "lead"
+    env.step("e7")
+    assert env.turn() is None and env.outcome().conversations[0].closed
+    must = make(graph=graph)
+    must.step("It is e7.")
+    assert must.turn_result().invalid
+    for options, word in (({"graph": graph}, "prompt of role 'lead'"), ({"plain_answers": True}, "plain_answers")):
+        with pytest.raises(UserError, match=f"{word}.*choose world.grammar=json"):
+            make(grammar="compact", **options)
+
+
 class Place(BaseModel):
     city: str
     country: str | None = None
