@@ -11,11 +11,13 @@ from marl import api
 from marl.errors import UserError
 from marl.rollout.batch import Batch
 from marl.systems.registry import load_system
+from scenarios.miniatures.scenario import SCENARIO
 
 NAME = "scenarios.miniatures.scenario:SCENARIO"
 
 
 def learner(*overrides: str) -> Any:
+    assert SCENARIO.default_preset == "coverage"  # loaded, so that it may be named
     config = api.configure(NAME, system="subpo", overrides=["world.coverage.horizon=5", *overrides])
     env = api.make(NAME, copies=2, coverage={"horizon": 5})
     system = load_system("subpo")
