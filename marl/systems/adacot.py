@@ -78,7 +78,7 @@ ADACOT = language_system(
     formula="r = success - a [calls < needed] - b [calls > needed] - c [malformed]; A_0 = 0 for the deciding token",
     check=Check(
         command="scripts/reproduce systems adacot",
-        figure="rate of looks over a 3 x 3 grid of penalties, where half the questions take a look, five seeds",
+        figure="looks over a 2 x 2 grid of penalties, where half the questions take a look",
         bound="rising with the price of a miss, falling with that of too many",
         verdict="not decidable here",
         why="not measured yet",

@@ -103,7 +103,7 @@ INFOPO = language_system(
     ),
     check=Check(
         command="scripts/reproduce systems infopo",
-        figure="sampled success minus GRPO's at equal tokens where half the questions hide a letter, five seeds",
+        figure="sampled success minus GRPO's at equal tokens where half the questions hide a letter",
         bound="above 0 with its 95 % interval",
         verdict="not decidable here",
         why="not measured yet",

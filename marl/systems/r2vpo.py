@@ -59,7 +59,7 @@ R2VPO = language_system(
     ),
     check=Check(
         command="scripts/reproduce systems r2vpo",
-        figure="sampled success minus that of the clip with eight epochs, at equal rollouts, five seeds",
+        figure="sampled success minus that of the clip with eight epochs, at equal rollouts",
         bound="above 0 with its 95 % interval, while the bound binds",
         verdict="not decidable here",
         why="not measured yet",

@@ -83,10 +83,14 @@ REMAX = language_system(
         command="scripts/reproduce systems remax",
         figure=(
             "sampled success minus that of plain REINFORCE at equal generated tokens, greedy ones counted, where "
-            "every question pays an amount of its own; five seeds"
+            "every question pays an amount of its own"
         ),
         bound="above 0 with its 95 % interval",
-        verdict="not decidable here",
-        why="not measured yet",
+        verdict="does not hold here",
+        why=(
+            "-.056 ± .056 sampled and -.101 ± .063 greedy on five seeds: the amounts hardly hurt REINFORCE at "
+            "rewards of this size, and greedy episodes take a ninth of the tokens. Unbiased and of a tenth of the "
+            "variance it is, in the unit test"
+        ),
     ),
 )

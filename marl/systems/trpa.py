@@ -75,9 +75,12 @@ TRPA = language_system(
     ),
     check=Check(
         command="scripts/reproduce systems trpa",
-        figure="sampled success where one wrong answer is paid three times a right one, minus GRPO's, five seeds",
+        figure="sampled success where one wrong answer is paid three times a right one, minus GRPO's",
         bound="above 0 with its 95 % interval",
-        verdict="not decidable here",
-        why="not measured yet",
+        verdict="holds",
+        why=(
+            "+.341 ± .116 sampled and +.557 ± .147 greedy on five seeds: GRPO goes for the bait on every seed (9 % "
+            "right)"
+        ),
     ),
 )

@@ -16,6 +16,7 @@ from marl.systems.registry import SYSTEMS
 from marl.systems.system import System
 from scripts.benchmarks import page
 from scripts.benchmarks.runner import PAGES, REPO, read_figures
+from scripts.benchmarks.systems.trials import COLUMNS, TRIALS
 
 FOLDER = REPO / "docs" / "systems"
 FIGURES = PAGES / "systems.json"
@@ -145,7 +146,28 @@ def index() -> list[str]:
         "",
         *page.table(("system", "what it does", "paper", "claim, here"), rows),
         "",
+        "Critic-free systems side by side: [at equal generated tokens](equal_tokens.md).",
+        "",
         f"Letters: {_LETTERS}",
+    ]
+
+
+def equal_tokens(figures: dict[str, Any]) -> list[str]:
+    """The runs of words of all checks that are made in the same world, side by side."""
+    rows: dict[str, list[str]] = {}
+    columns: list[str] = []
+    for name, trial in TRIALS.items():
+        for number, (label, arm) in enumerate(trial.arms.items()):
+            if name in figures and arm.preset == "words" and not any("world." in key for key in arm.settings):
+                columns = list(COLUMNS)
+                rows[label] = figures[name]["table"][number][1 : len(columns) + 1]
+    return [
+        "# Critic-free systems at equal generated tokens",
+        "",
+        "The world of words as its preset has it, after the same imitation of each seed; means and 95 % intervals over",
+        "seeds. Written by `scripts/reproduce systems`. In the hierarchy: [its table](../benchmarks/hierarchy.md).",
+        "",
+        *page.table(["system", *columns], [[label, *cells] for label, cells in rows.items()]),
     ]
 
 
@@ -153,7 +175,7 @@ def pages() -> dict[str, list[str]]:
     """All pages by file name."""
     figures = read_figures(FIGURES, {"systems": {}})["systems"]
     found = {f"{name}.md": lines_of(system, figures.get(name)) for name, system in SYSTEMS.items()}
-    return {"index.md": index(), **found}
+    return {"index.md": index(), "equal_tokens.md": equal_tokens(figures), **found}
 
 
 def write() -> None:

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.runner import CONFIG, METRICS, finished, prepare, read_figures, write_figures
+from scripts.benchmarks.runner import CONFIG, METRICS, prepare, read_figures, write_figures
 from scripts.benchmarks.systems.trials import TRIALS, Arm, Trial
 
 RUNS = Path("runs/systems")
@@ -27,6 +27,18 @@ def folder_of(out: Path, arm: Arm, seed: int) -> Path:
         "algorithm.", ""
     )
     return out / words[:180] / f"seed-{seed}"
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has made all its steps, and was evaluated after the last one."""
+    from marl.training.run_folder import read_config
+    from marl.training.tracking import read_metrics
+
+    if not (folder / METRICS).is_file():
+        return False
+    last = read_metrics(folder / METRICS)[-1:]
+    judged = any(name.startswith("evaluation/") for row in last for name in row)
+    return judged and last[0]["agent_steps"] >= read_config(folder).total_steps
 
 
 def run(arm: Arm, seed: int, folder: Path) -> None:

@@ -25,10 +25,12 @@ class Trial(NamedTuple):
 
 
 _TWO = "world.coverage.agents=2"
-_SHIFT, _BAIT, _LOOK = "world.words.shift=1", "world.words.bait=3", "world.words.look=0.5"
+_SHIFT, _BAIT = "world.words.shift=1", "world.words.bait=3"
+#: Two words, the first of which half the questions hide, and a demonstrator who is mostly right.
+_LOOK = ("world.words.look=0.5", "world.words.lengths=[1,1]", "world.words.skill=0.8")
 _EPOCHS = "algorithm.epochs=8"
 _TOKENS = "total_steps=20_000"
-_WORDS = {
+COLUMNS = {
     "sampled": "evaluation/success_sampled",
     "greedy": "evaluation/success_greedy",
     "entropy": "learn/entropy_level_0",
@@ -36,7 +38,7 @@ _WORDS = {
     "tokens": "agent_steps",
     "CPU s": "cpu_seconds",
 }
-PRICES = (0.0, 0.3, 0.6)
+PRICES = (0.0, 0.6)
 
 
 def words(system: str, *settings: str) -> Arm:
@@ -52,7 +54,7 @@ def against(name: str, other: str) -> tuple[tuple[str, str, str], ...]:
 def grid() -> dict[str, Arm]:
     """AdaCoT's penalties."""
     return {
-        f"miss {miss}, over {over}": words("adacot", _LOOK, f"algorithm.miss={miss}", f"algorithm.over={over}")
+        f"miss {miss}, over {over}": words("adacot", *_LOOK, f"algorithm.miss={miss}", f"algorithm.over={over}")
         for miss in PRICES
         for over in PRICES
     }
@@ -76,7 +78,7 @@ TRIALS: dict[str, Trial] = {
     ),
     "remax": Trial(
         arms={"ReMax": words("remax", _SHIFT), "REINFORCE": words("remax", _SHIFT, "algorithm.baseline=none")},
-        columns=_WORDS,
+        columns=COLUMNS,
         paired=against("ReMax", "REINFORCE"),
     ),
     "mathforge": Trial(
@@ -85,11 +87,11 @@ TRIALS: dict[str, Trial] = {
             "DGPO": words("mathforge"),
             "DGPO, reworded": words("mathforge", "world.words.reworded=true"),
         },
-        columns=_WORDS,
+        columns=COLUMNS,
         paired=(*against("DGPO", "GRPO"), *against("DGPO, reworded", "GRPO")),
     ),
     "riskpo": Trial(
-        arms={"GRPO": words("grpo"), "RiskPO": words("riskpo")}, columns=_WORDS, paired=against("RiskPO", "GRPO")
+        arms={"GRPO": words("grpo"), "RiskPO": words("riskpo")}, columns=COLUMNS, paired=against("RiskPO", "GRPO")
     ),
     "p3o": Trial(
         arms={
@@ -97,27 +99,32 @@ TRIALS: dict[str, Trial] = {
             "REINFORCE": words("remax", _SHIFT, "algorithm.baseline=none"),
             "P3O, no amounts": words("p3o"),
         },
-        columns=_WORDS,
+        columns=COLUMNS,
         paired=(*against("P3O", "REINFORCE"), *against("P3O", "P3O, no amounts")),
     ),
     "trpa": Trial(
         arms={"TRPA": words("trpa", _BAIT), "GRPO": words("grpo", _BAIT)},
-        columns=_WORDS,
+        columns=COLUMNS,
         paired=against("TRPA", "GRPO"),
     ),
     "r2vpo": Trial(
         arms={"R2VPO": words("r2vpo"), "clip, 8 epochs": words("grpo", _EPOCHS)},
-        columns={**_WORDS, "price": "learn/price_level_0", "would clip": "learn/would_clip_level_0"},
+        columns={**COLUMNS, "price": "learn/price_level_0", "would clip": "learn/would_clip_level_0"},
         paired=against("R2VPO", "clip, 8 epochs"),
     ),
     "infopo": Trial(
-        arms={"InfoPO": words("infopo", _LOOK), "GRPO": words("grpo", _LOOK)},
-        columns={**_WORDS, "looks": "evaluation/calls_sampled"},
+        arms={"InfoPO": words("infopo", *_LOOK), "GRPO": words("grpo", *_LOOK)},
+        columns={**COLUMNS, "looks": "evaluation/calls_sampled"},
         paired=against("InfoPO", "GRPO"),
     ),
     "adacot": Trial(
         arms=grid(),
-        columns={"looks": "evaluation/calls_sampled", **_WORDS, "missed": "learn/missed", "overdone": "learn/overdone"},
+        columns={
+            "looks": "evaluation/calls_sampled",
+            **COLUMNS,
+            "missed": "learn/missed",
+            "overdone": "learn/overdone",
+        },
         paired=(
             ("miss 0.6, over 0.0", "miss 0.0, over 0.0", "looks"),
             ("miss 0.0, over 0.6", "miss 0.0, over 0.0", "looks"),
