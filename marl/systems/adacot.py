@@ -81,6 +81,10 @@ ADACOT = language_system(
         figure="looks over a 2 x 2 grid of penalties, where half the questions take a look",
         bound="rising with the price of a miss, falling with that of too many",
         verdict="not decidable here",
-        why="not measured yet",
+        why=(
+            "two seeds were made: looks rise from .42 to .57 with the price of a miss and fall to .20 with that of "
+            "too many, as claimed, but intervals of two seeds are wider than that. The second stage, with the "
+            "decision masked, was not trained"
+        ),
     ),
 )
