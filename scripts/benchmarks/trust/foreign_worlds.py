@@ -108,7 +108,7 @@ WORLDS = [
     Foreign("gymnasium", "gymnasium:make", {"id": "Pendulum-v1"}),
     Foreign("gymnasium", "gymnasium:make", {"id": "Taxi-v4"}),
     Foreign("gymnasium", "gymnasium:make", {"id": "Blackjack-v1"}, {"horizon": 30}),
-    Foreign("pettingzoo", "pettingzoo.classic.hanabi_v5:env"),
+    _turns("hanabi_v5", 100),
     Foreign("pogema", "pogema:pogema_v0"),
 ]
 
