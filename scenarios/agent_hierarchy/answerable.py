@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from marl.errors import UserError
 from scenarios.agent_hierarchy.calls import Fault, tool_step
+from scenarios.agent_hierarchy.config import HierarchyConfig
+from scenarios.agent_hierarchy.hierarchy import Hierarchy
 from scenarios.agent_hierarchy.tasks import NOTHING, Step, Task, TaskFile, generate
-
-if TYPE_CHECKING:
-    from scenarios.agent_hierarchy.hierarchy import Hierarchy
 
 #: Generated questions of which at least one has to have an answer.
 _TRIED = 64
+
+
+def hierarchy_of(config: HierarchyConfig) -> Hierarchy:
+    """A configuration, resolved. Raises ``UserError`` if it cannot work, or none of its questions could be answered."""
+    hierarchy = Hierarchy(config)
+    check_answerable(hierarchy)
+    return hierarchy
 
 
 def check_answerable(hierarchy: Hierarchy) -> None:

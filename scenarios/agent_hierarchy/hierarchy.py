@@ -10,7 +10,6 @@ from typing import Any
 import networkx as nx
 
 from marl.errors import UserError
-from scenarios.agent_hierarchy.answerable import check_answerable
 from scenarios.agent_hierarchy.calls import Call, render
 from scenarios.agent_hierarchy.config import GraphConfig, HierarchyConfig, RoleConfig
 from scenarios.agent_hierarchy.graph import call_graph, levels, load_graph
@@ -45,7 +44,7 @@ class Role:
 
 
 class Hierarchy:
-    """A configuration, resolved. Raises ``UserError`` if it cannot work."""
+    """A configuration, resolved. Raises ``UserError`` if it contradicts itself; see ``answerable.hierarchy_of``."""
 
     def __init__(self, config: HierarchyConfig):
         self.config = config
@@ -64,7 +63,6 @@ class Hierarchy:
         self.tasks: TaskFile | None = read_tasks(config.tasks.file) if config.tasks.file else None
         #: Relations that the cache has wrong, at least in part.
         self.stale = frozenset(f"r{n}" for n in config.tasks.stale) if self.tasks is None else self.tasks.stale
-        check_answerable(self)
 
     @property
     def asked(self) -> tuple[Task, ...]:

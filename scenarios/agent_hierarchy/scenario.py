@@ -12,13 +12,12 @@ from marl.envs.batched import BatchedEnv
 from marl.envs.chat import LanguageWorld
 from marl.errors import UserError
 from marl.scenario import Axis, Benchmark, Option, Recorder, Scenario
-from scenarios.agent_hierarchy.answerable import cautions, unplanned
+from scenarios.agent_hierarchy.answerable import cautions, hierarchy_of, unplanned
 from scenarios.agent_hierarchy.baselines import BASELINES
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.discrete import DiscreteHierarchy
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.graph import graph_names
-from scenarios.agent_hierarchy.hierarchy import Hierarchy
 from scenarios.agent_hierarchy.render import HierarchyRecorder
 from scenarios.agent_hierarchy.spoken import SpokenHierarchy
 from scenarios.agent_hierarchy.world import HierarchyEnv
@@ -28,12 +27,12 @@ _CORPUS_EPISODES = 200
 
 
 def _make(config: HierarchyConfig, copies: int, device: torch.device) -> BatchedEnv:
-    hierarchy = Hierarchy(config)
+    hierarchy = hierarchy_of(config)
     return (DiscreteHierarchy if hierarchy.tasks is None else SpokenHierarchy)(hierarchy, copies, device)
 
 
 def _language(config: HierarchyConfig) -> LanguageWorld:
-    hierarchy = Hierarchy(config)
+    hierarchy = hierarchy_of(config)
     expert = Expert(hierarchy)
     untaught = unplanned(hierarchy)
 

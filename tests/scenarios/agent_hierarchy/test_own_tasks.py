@@ -15,6 +15,7 @@ from marl.cli import main
 from marl.errors import UserError
 from marl.plugins import trust
 from marl.training.run import train
+from scenarios.agent_hierarchy.answerable import hierarchy_of
 from scenarios.agent_hierarchy.config import HierarchyConfig
 from scenarios.agent_hierarchy.expert import Expert
 from scenarios.agent_hierarchy.hierarchy import Hierarchy
@@ -66,7 +67,7 @@ def write(folder: Path, *tasks: dict[str, Any], knowledge: Sequence[Sequence[str
 
 def hierarchy(path: Path, **options: Any) -> Hierarchy:
     given = {"graph": GRAPH, "tasks": {"file": str(path)}, **options}
-    return Hierarchy(HierarchyConfig.model_validate(given))
+    return hierarchy_of(HierarchyConfig.model_validate(given))
 
 
 def play(found: Hierarchy, flawless: bool = False) -> tuple[bool, list[str]]:
@@ -164,7 +165,7 @@ def test_files_that_lead_to_nothing_are_refused(tasks: list[dict[str, Any]], wor
 )
 def test_graphs_that_can_answer_no_question_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=f"no question can be answered: .*{word}"):
-        Hierarchy(HierarchyConfig.model_validate(options))
+        hierarchy_of(HierarchyConfig.model_validate(options))
 
 
 def test_knowledge_that_no_role_covers_is_refused_and_names_of_relations_cover_it(tmp_path: Path) -> None:
