@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 
 import torch
 
-from marl.config import AnyRunConfig, nested
+from marl.config import nested
 from marl.configuration import bound_layers, configure, is_served, said_layers, shipped
 from marl.coordination.face import coordinated_face
-from marl.coordination.pipeline import Pipeline
 from marl.envs.batched import BatchedEnv
 from marl.envs.pettingzoo import ParallelFace
 from marl.errors import UserError, nearest
@@ -28,14 +26,12 @@ from marl.evaluation.runner import PolicyBuilder, Progress
 from marl.evaluation.runner import evaluate as evaluate_policies
 from marl.plugins import trust_named_in
 from marl.scenario import PlanRecorder, Replayed, Scenario, baselines_of, find_baseline, load_scenario, scenario_names
-from marl.systems.registry import load_system
 from marl.training import run, tuning
+from marl.training.dry_run import Plan, device_of, plan
 from marl.training.export import OPSET, Graph, export_onnx
 from marl.training.language_policy import LearnedSpeakers, ServedSpeakers
-from marl.training.language_trainer import language_plan
 from marl.training.policy import LearnedPolicy, load_policy, supervise
 from marl.training.run_folder import CONFIG, read_config
-from marl.training.tensor_trainer import collector_of, steps_of
 
 __all__ = [
     "OPSET",
@@ -139,8 +135,10 @@ def train(
 ) -> Path:
     """Train, and return the run's folder. Raises ``UserError``.
 
-    preset, config: a preset's name, a configuration file, or both; see ``configure``. out: the folder, new or empty.
-    live: show progress.
+    Args:
+        preset, config: a preset's name, a configuration file, or both; see ``configure``.
+        out: the folder, new or empty.
+        live: show progress.
     """
     trust_named_in([scenario, system or "", *overrides, *_texts(options)])
     resolved = configure(scenario, preset=preset, config=config, system=system, options=options, overrides=overrides)
@@ -150,7 +148,10 @@ def train(
 def load(name: str, echo: Echo = lambda _: None) -> LearnedPolicy | LearnedSpeakers:
     """The learned policy that a run folder holds, or a shipped one (``scenario/name``).
 
-    echo: told of broken checkpoints that are passed over. Raises ``UserError``.
+    Args:
+        echo: told of broken checkpoints that are passed over.
+
+    Raises ``UserError``.
     """
     if (Path(name) / CONFIG).is_file():
         return load_policy(Path(name), echo)
@@ -240,7 +241,8 @@ def replay(
 ) -> Replayed:
     """Validate and count a plan file, of any policy or tool, on the instance that options name. Raises ``UserError``.
 
-    options, overrides: as ``evaluate`` takes them; no lists of values.
+    Args:
+        options, overrides: as ``evaluate`` takes them; no lists of values.
     """
     trust_named_in([scenario, *overrides])
     found = load_scenario(scenario)
@@ -265,7 +267,9 @@ def tune(
 ) -> tuning.Tuned:
     """Choose numbers of a scenario for one kind of instances (``marl list tunables``). Raises ``UserError``.
 
-    search: how long, see ``tuning.SearchConfig``. out: the folder, new or empty.
+    Args:
+        search: how long, see ``tuning.SearchConfig``.
+        out: the folder, new or empty.
     """
     trust_named_in([scenario, *overrides, *_texts(options)])
     config = configure(scenario, preset=preset, options=options, overrides=overrides)
@@ -343,61 +347,6 @@ def scenario_of(policy: str) -> str:
     if separator and name in scenario_names():
         return name
     raise UserError(f"policy '{policy}' does not say its scenario: add --scenario NAME")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training run would do.
-
-    agent_steps_per_iteration: worlds x agents x rollout. parameters: of networks, by role. warnings: what will not be
-    learned, or not as it seems.
-    """
-
-    agents: int
-    iterations: int
-    agent_steps_per_iteration: int
-    parameters: Mapping[str, int]
-    warnings: Sequence[str] = ()
-
-
-def plan(config: AnyRunConfig, init: bool = False) -> Plan:
-    """Build everything that a run needs, start nothing, and say what it would do. Raises ``UserError``.
-
-    Args:
-        config: of the run.
-        init: it begins with the weights of another one.
-    """
-    device = device_of(config)
-    if load_system(config.system).kind == "language":
-        return Plan(**language_plan(config, imitates=not init))
-    env = load_scenario(config.scenario).make(config.world, config.copies, device)
-    try:
-        pipeline = Pipeline(env, config.coordination)
-        system = load_system(config.system)
-        algorithm = system.algorithm(env.spec, pipeline.observation_space, config.algorithm, config.seed, device)
-        collector = collector_of(pipeline, algorithm)
-        each = steps_of(collector, config) * config.copies * env.spec.n_agents
-        networks = {name: getattr(algorithm, name, None) for name in ("policy", "critic")}
-        return Plan(
-            agents=env.spec.n_agents,
-            iterations=max(1, -(-config.total_steps // each)),
-            agent_steps_per_iteration=each,
-            parameters={
-                name: sum(p.numel() for p in network.parameters())
-                for name, network in networks.items()
-                if isinstance(network, torch.nn.Module)
-            },
-        )
-    finally:
-        env.close()
-
-
-def device_of(config: AnyRunConfig) -> torch.device:
-    """Where a run computes. Raises ``UserError`` for a GPU that is not there."""
-    device = torch.device(config.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={config.device}, but torch sees no such GPU here: set device=cpu")
-    return device
 
 
 def _combinations(scenario: Scenario, options: Mapping[str, Any]) -> list[dict[str, Any]]:

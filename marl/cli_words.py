@@ -80,7 +80,9 @@ def named(scenario: str | None, command: str) -> str:
 def scenario_options(context: typer.Context, scenario: str, lists: bool = False) -> dict[str, Any]:
     """The words that the command did not know, as options of the scenario by their Python names.
 
-    lists: a value with commas is a list of values, unless one value of that option is a list or mapping by itself.
+    Args:
+        lists: a value with commas is a list of values, unless one value of that option is a list or mapping by
+            itself.
     """
     from marl.scenario import load_scenario
     from marl.yaml_io import parse_scalar

@@ -194,9 +194,11 @@ def resolve(
 ) -> RunConfig[World, Algorithm]:
     """The run configuration that the layers make together.
 
-    layers: partial configurations, later ones winning key by key. Lists are replaced whole, and so are mappings whose
-        ``kind`` changes, because the keys of another kind mean nothing to it.
-    overrides: ``key=value`` assignments that win over all layers.
+    Args:
+        layers: partial configurations, later ones winning key by key. Lists are replaced whole, and so are mappings
+            whose ``kind`` changes, because the keys of another kind mean nothing to it.
+        overrides: ``key=value`` assignments that win over all layers.
+
     Raises ``UserError`` in one sentence for whatever is wrong.
     """
     named = [layer if isinstance(layer, Layer) else Layer("the configuration", layer) for layer in layers]
@@ -231,7 +233,8 @@ def laid(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[tuple[str, ...],
 def read_options(model: type[Options], texts: Iterable[str], source: str) -> Options:
     """The model that ``key=value`` texts describe; what they leave out keeps its default. Raises ``UserError``.
 
-    source: what errors call the place, such as the name of the policy whose options these are.
+    Args:
+        source: what errors call the place, such as the name of the policy whose options these are.
     """
     values: dict[str, Any] = {}
     for text in texts:

@@ -100,7 +100,8 @@ class Intent(Module):
     def negotiate(self, timestep: TimeStep, draft: Callable[[TimeStep], Tree]) -> TimeStep:
         """R rounds of drafts; none if messages are late, which leaves no time to answer.
 
-        draft: the policy's most probable actions, int64 ``[B, N]``, at a time step.
+        Args:
+            draft: the policy's most probable actions, int64 ``[B, N]``, at a time step.
         """
         rounds = self.rounds if not self._channel.delay else 0
         if self.predictor is not None and not rounds:

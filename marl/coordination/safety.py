@@ -101,7 +101,9 @@ class Safety(Module):
     def correct(self, timestep: TimeStep, proposed: Tensor, scores: Tensor | None = None) -> Correction:
         """Replace conflicting actions.
 
-        proposed: int64 ``[B, N]``. scores: ``[B, N, A]``, decide between replacements of equal margin; None: the first.
+        Args:
+            proposed: int64 ``[B, N]``.
+            scores: ``[B, N, A]``, decide between replacements of equal margin; None: the first.
         """
         if isinstance(self._supervisor, Resolves):
             executed = self._supervisor.resolve(proposed, scores)

@@ -54,7 +54,8 @@ class Supervised(Protocol):
     def margin(self, candidates: Tensor, agent: Tensor, committed: Tensor) -> Tensor:
         """float ``[B, C]``: room that each candidate leaves, negative if a conflict is predicted.
 
-        committed: int64 ``[B, N]``, the actions decided so far, ``UNDECIDED`` for the agents that come later.
+        Args:
+            committed: int64 ``[B, N]``, the actions decided so far, ``UNDECIDED`` for the agents that come later.
         """
 
 
@@ -69,7 +70,8 @@ class Resolves(Protocol):
     def resolve(self, proposed: Tensor, scores: Tensor | None) -> Tensor:
         """int64 ``[B, N]``: actions that conflict with no other, ``proposed`` (int64 ``[B, N]``) where that does.
 
-        scores: ``[B, N, A]``, which of the others an agent would rather have; None: it does not care.
+        Args:
+            scores: ``[B, N, A]``, which of the others an agent would rather have; None: it does not care.
         """
 
 
@@ -95,7 +97,10 @@ class ShowsCorrections(Protocol):
 def nearest(distance: Tensor, reach: float, count: int) -> Tensor:
     """Companions by distance: int64 ``[B, N, K]``, the K nearest within ``reach``, -1 filling up.
 
-    distance: ``[B, N, N]`` of each agent to every other, infinite where it cannot hear it (itself, for example).
+    Args:
+        distance: ``[B, N, N]`` of each agent to every other, infinite where it cannot hear it (itself, for
+            example).
+
     Equal distances: the lower index first.
     """
     near, who = distance.sort(dim=2, stable=True)

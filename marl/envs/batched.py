@@ -115,8 +115,9 @@ class BatchedEnv(ABC):
     def reset(self, seed: int | Tensor, mask: Tensor | None = None) -> TimeStep:
         """Start episodes.
 
-        seed: int s (copy i gets s + i) or int64 ``[B]``. Copy i with seed x equals the B = 1 world with seed x.
-        mask: bool ``[B]``, the copies to reset; the others stay as they are. None: all.
+        Args:
+            seed: int s (copy i gets s + i) or int64 ``[B]``. Copy i with seed x equals the B = 1 world with seed x.
+            mask: bool ``[B]``, the copies to reset; the others stay as they are. None: all.
         """
 
     @abstractmethod

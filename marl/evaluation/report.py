@@ -33,12 +33,15 @@ def write_report(
 ) -> None:
     """Write the page.
 
-    summary: what the reader sees first; a value that is a mapping becomes a folded section of its own, such as
-        "configuration" or "provenance".
-    animation: an HTML fragment of a scenario's ``Recorder``, put in as it is, or several by title, which stand side by
-        side; everything else is escaped. It comes first.
-    reference: the policy that the others are compared with; None is the first.
-    headline: one table of what matters, with ``reading`` as sentences below it; all others are then folded away.
+    Args:
+        summary: what the reader sees first; a value that is a mapping becomes a folded section of its own, such as
+            "configuration" or "provenance".
+        animation: an HTML fragment of a scenario's ``Recorder``, put in as it is, or several by title, which stand
+            side by side; everything else is escaped. It comes first.
+        reference: the policy that the others are compared with; None is the first.
+        headline: one table of what matters, with ``reading`` as sentences below it; all others are then folded
+            away.
+
     Raises ``UserError`` if the file cannot be written.
     """
     parts = [f"<header><h1>{escape(title)}</h1>{_cards(summary)}</header>"]

@@ -44,7 +44,10 @@ class Table:
 def tables_of(results: Results, reference: str | None = None) -> list[Table]:
     """Per set of instances, the table of figures and, with two policies or more, that of differences to ``reference``.
 
-    reference: the policy to compare with; None is the first. Raises ``UserError`` if it was not evaluated.
+    Args:
+        reference: the policy to compare with; None is the first.
+
+    Raises ``UserError`` if it was not evaluated.
     """
     policies = results.policies
     if reference is not None and reference not in policies:

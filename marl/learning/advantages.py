@@ -16,14 +16,16 @@ def gae(
 
     The return that the critic learns is ``gae(...) + value``.
 
-    reward: float ``[T, *]``, earned by step t.
-    value: float ``[T, *]``, V of the state that step t started from.
-    next_value: float ``[T, *]``, V of the state that step t led to: the final one where an episode was truncated, never
-        that of the episode which follows.
-    terminated: bool ``[T, *]``, the task ended in step t: nothing comes after it, whatever ``next_value`` says.
-    cut: bool ``[T, *]``, step t + 1 does not continue step t: terminated, truncated, or the slot changed its agent.
-        Step T - 1 has no successor and needs no flag.
-    gamma: discount per step. lam: decay of the trace, 0 for one-step differences, 1 for Monte-Carlo returns.
+    Args:
+        reward: float ``[T, *]``, earned by step t.
+        value: float ``[T, *]``, V of the state that step t started from.
+        next_value: float ``[T, *]``, V of the state that step t led to: the final one where an episode was
+            truncated, never that of the episode which follows.
+        terminated: bool ``[T, *]``, the task ended in step t: nothing comes after it, whatever ``next_value`` says.
+        cut: bool ``[T, *]``, step t + 1 does not continue step t: terminated, truncated, or the slot changed its
+            agent. Step T - 1 has no successor and needs no flag.
+        gamma: discount per step.
+        lam: decay of the trace, 0 for one-step differences, 1 for Monte-Carlo returns.
     """
     advantage = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     decay = (gamma * lam) * (~cut).to(advantage.dtype)
@@ -36,7 +38,8 @@ def gae(
 def normalize(advantage: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
     """Advantages with mean 0 and standard deviation 1 where ``mask`` (bool, same shape), and 0 elsewhere.
 
-    eps: added to the deviation, so that the rounding errors of equal advantages are not blown up to order one.
+    Args:
+        eps: added to the deviation, so that the rounding errors of equal advantages are not blown up to order one.
     """
     centred = advantage - masked_mean(advantage, mask)
     deviation = masked_mean(centred.square(), mask).sqrt()

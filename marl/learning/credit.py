@@ -62,8 +62,11 @@ def m_grpo(
 ) -> Aligned:
     """Levels apart, rollouts aligned to equally many samples below the first level (arXiv 2511.13288).
 
-    rollout: which one a sample comes from. first: the key of the level that is not aligned. target: samples D per
-    rollout, None for the mean of the rollouts that have any. key: of what is duplicated and dropped.
+    Args:
+        rollout: which one a sample comes from.
+        first: the key of the level that is not aligned.
+        target: samples D per rollout, None for the mean of the rollouts that have any.
+        key: of what is duplicated and dropped.
     """
     levels, source = _key(level), _key(rollout)
     weight = torch.ones(len(source))
@@ -102,8 +105,12 @@ def gigpo(
 ) -> Array:
     """Per turn: the trajectory's advantage and that among turns in the same state (arXiv 2505.10978).
 
-    reward: of each turn. final: of each row, added to its last turn. row: int, which one a turn belongs to, in order.
-    question: of each row. anchor: of each turn.
+    Args:
+        reward: of each turn.
+        final: of each row, added to its last turn.
+        row: int, which one a turn belongs to, in order.
+        question: of each row.
+        anchor: of each turn.
     """
     place, questions = torch.as_tensor(np.asarray(row)), _key(question)
     whole = group_norm(_float(final), questions, scale=scale).advantage
@@ -127,8 +134,10 @@ def hgpo(
 ) -> Array:
     """Per turn: advantages among turns that share their last 1 to ``depth`` observations (arXiv 2602.22817).
 
-    number: of each turn in its row, from 0. padded: contexts that reach before a row's begin have the begin as a part
-    of them; the published code leaves them out. The rest as in ``gigpo``.
+    Args:
+        number: of each turn in its row, from 0.
+        padded: contexts that reach before a row's begin have the begin as a part of them; the published code leaves
+            them out. The rest as in ``gigpo``.
     """
     place = torch.as_tensor(np.asarray(row))
     numbers = torch.as_tensor(np.asarray(number))

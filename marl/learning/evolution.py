@@ -97,7 +97,9 @@ def mirrored(noise: Tensor) -> Tensor:
 def evolution_gradient(scores: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """Estimate ``[D]`` of the gradient of the score's mean over perturbations, which points uphill.
 
-    scores: ``[P]``, of the weights plus ``sigma * mirrored(noise)``. noise: standard normal ``[P / 2, D]``.
+    Args:
+        scores: ``[P]``, of the weights plus ``sigma * mirrored(noise)``.
+        noise: standard normal ``[P / 2, D]``.
     """
     plus, minus = scores.to(noise.dtype).chunk(2)
     return (plus - minus) @ noise / (len(scores) * sigma)

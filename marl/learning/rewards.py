@@ -16,9 +16,11 @@ def outcome_reward(success: Tensor, cost: Tensor, weight: float) -> Tensor:
 def tool_efficiency(calls: Tensor, success: Tensor, group: Tensor, smooth: float = 1.0) -> Tensor:
     """The factor of OTC for each rollout of a group, float ``[M]`` (Wang et al., arXiv 2504.14870, GRPO form).
 
-    calls: tool calls m of each rollout. success, group: ``[M]``. With n the fewest calls of the group's correct
-    rollouts: 1 where m = n = 0, ``cos(m pi / (2 m + smooth))`` where n = 0, else ``sin(f pi / (2 n))`` with
-    ``f = 2 n m / (m + n)``, which is 1 exactly at m = n. Groups without a correct rollout get 1.
+    Args:
+        calls: tool calls m of each rollout.
+        success, group: ``[M]``. With n the fewest calls of the group's correct rollouts: 1 where m = n = 0, ``cos(m
+            pi / (2 m + smooth))`` where n = 0, else ``sin(f pi / (2 n))`` with ``f = 2 n m / (m + n)``, which is 1
+            exactly at m = n. Groups without a correct rollout get 1.
     """
     factor = torch.ones_like(calls, dtype=torch.float32)
     for g in set(group.tolist()):

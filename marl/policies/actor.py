@@ -87,8 +87,11 @@ class Actor(nn.Module):
     ) -> tuple[Head, Tensor | None]:
         """One step: the distributions ``[*]`` and the next hidden state ``[*, H]``.
 
-        observation: ``[*, ...]``, or a dict of such. action_mask: bool ``[*, A]``, True where legal.
-        hidden: ``[*, H]``, zeros at the start of an episode (None: zeros everywhere). Without memory it is handed back.
+        Args:
+            observation: ``[*, ...]``, or a dict of such.
+            action_mask: bool ``[*, A]``, True where legal.
+            hidden: ``[*, H]``, zeros at the start of an episode (None: zeros everywhere). Without memory it is
+                handed back.
         """
         output, hidden = self.outputs(observation, hidden)
         return self.head(output, action_mask), hidden
@@ -105,8 +108,11 @@ class Actor(nn.Module):
     ) -> tuple[Head, Tensor | None]:
         """T steps at once: the distributions ``[T, *]`` and the hidden state ``[*, H]`` after the last.
 
-        observation: ``[T, *, ...]``. action_mask: ``[T, *, A]``. hidden: ``[*, H]`` before the first (None: zeros).
-        start: bool ``[T, *]``, step t is the first of an episode or an agent, so that the memory is empty.
+        Args:
+            observation: ``[T, *, ...]``.
+            action_mask: ``[T, *, A]``.
+            hidden: ``[*, H]`` before the first (None: zeros).
+            start: bool ``[T, *]``, step t is the first of an episode or an agent, so that the memory is empty.
         """
         features = self.encoder(observation)
         if self.memory is not None:
@@ -131,7 +137,8 @@ class Actor(nn.Module):
     def head(self, output: Tensor, action_mask: Tensor | None, log_std: Tensor | None = None) -> Head:
         """The distributions ``[*]`` that outputs ``[*, O]`` stand for.
 
-        log_std: ``[*, D]`` or what broadcasts to it, for a Box; None: the actor's own.
+        Args:
+            log_std: ``[*, D]`` or what broadcasts to it, for a Box; None: the actor's own.
         """
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(output / self._temperature, action_mask)

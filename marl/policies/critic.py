@@ -69,7 +69,9 @@ class Critic(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """One step: values as the class describes, and the next hidden state (of their shape, with H behind).
 
-        hidden: None: zeros; without memory it is handed back. alive: bool ``[*, N]``, for the mixer; None: all are.
+        Args:
+            hidden: None: zeros; without memory it is handed back.
+            alive: bool ``[*, N]``, for the mixer; None: all are.
         """
         features = self._mixed(state, alive)
         if self.memory is not None:

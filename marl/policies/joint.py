@@ -184,7 +184,9 @@ class JointPolicy(nn.Module):
     ) -> Drawn:
         """Decide at a time step; ``greedy`` takes the likeliest actions instead of sampling.
 
-        head_of: makes a unit's heads of what it sees; None: the unit's actor.
+        Args:
+            head_of: makes a unit's heads of what it sees; None: the unit's actor.
+
         The random numbers come from the copies' keys, so they depend neither on B nor on the neighbours.
         """
         n_agents = self.spec.n_agents
@@ -251,7 +253,10 @@ class JointPolicy(nn.Module):
     ) -> tuple[Head, Tensor | None]:
         """The head over n agents of a unit, given by name, and their next recurrent state ``[n, H]``.
 
-        observation: a tree of ``[n, *]`` in the order of ``agents``. action_mask: bool ``[n, A]``; None: all is legal.
+        Args:
+            observation: a tree of ``[n, *]`` in the order of ``agents``.
+            action_mask: bool ``[n, A]``; None: all is legal.
+
         Raises ``UserError`` for agents that training did not have, where it matters who they are.
         """
         if self.agent_index:
@@ -275,8 +280,11 @@ class JointPolicy(nn.Module):
     ) -> Iterator[tuple[Unit, Head]]:
         """Re-evaluate a stretch of L steps, time first: per unit the head over ``[L, R, N_u]``.
 
-        observation: ``[L, R, N, *]``; hidden: at the stretch's beginning, ``[R, N_u, H]``; start: bool ``[L, R, N]``.
-        units: None: all.
+        Args:
+            observation: ``[L, R, N, *]``.
+            hidden: at the stretch's beginning, ``[R, N_u, H]``.
+            start: bool ``[L, R, N]``.
+            units: None: all.
         """
         for unit in self.units if units is None else units:
             seen = self._observation(unit, observation, 2)

@@ -80,7 +80,9 @@ class Memory(nn.Module):
     def unroll(self, features: Tensor, hidden: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
         """T steps: features ``[T, *, F]``, hidden ``[*, H]`` (None: zeros) -> outputs ``[T, *, H]``, hidden ``[*, H]``.
 
-        start: bool ``[T, *]``, step t is the first of an episode or an agent: what was remembered before is dropped.
+        Args:
+            start: bool ``[T, *]``, step t is the first of an episode or an agent: what was remembered before is
+                dropped.
         """
         steps = []
         for t in range(features.shape[0]):

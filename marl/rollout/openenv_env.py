@@ -51,7 +51,11 @@ def openenv_environment(
 ) -> Callable[[], Any]:
     """What OpenEnv's ``create_app(env, action_class(), observation_class())`` takes: makes an environment a session.
 
-    role: who is played from outside. others: role -> who speaks for it. Raises ``UserError`` as ``OneSpeaker`` does.
+    Args:
+        role: who is played from outside.
+        others: role -> who speaks for it.
+
+    Raises ``UserError`` as ``OneSpeaker`` does.
     """
     core, heard = _core(), observation_class()
 

@@ -28,7 +28,9 @@ class Rows(Decisions):
     ) -> Rows:
         """Cut a batch into stretches of ``length`` steps.
 
-        exchangeable: agents may change places, so that the living can be moved together and the dead cost nothing.
+        Args:
+            exchangeable: agents may change places, so that the living can be moved together and the dead cost
+                nothing.
         """
         living = None
         if exchangeable and bool(batch.mask.any()) and not bool(batch.mask.all()):

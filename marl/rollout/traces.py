@@ -25,7 +25,9 @@ MAX_BYTES = 1 << 30
 def trace_rows(batch: TokenBatch, reward: Tensor, advantage: Sequence[Tensor]) -> Iterator[dict[str, Any]]:
     """The rows of a batch as JSON data.
 
-    reward: float ``[R]``. advantage: of each row's own tokens.
+    Args:
+        reward: float ``[R]``.
+        advantage: of each row's own tokens.
     """
     for number, row in enumerate(batch.rows):
         length = len(row.transcript.ids)

@@ -29,7 +29,10 @@ _OVER = "the episode is over"
 def environment_factory(make: Callable[[], LanguageEnv], others: Mapping[str, LanguagePolicy]) -> type[LanguageTools]:
     """The class to give to TRL.
 
-    make: the world; its first role is the one that is trained. others: role -> who speaks for it.
+    Args:
+        make: the world; its first role is the one that is trained.
+        others: role -> who speaks for it.
+
     Rows of the data set may have a column ``seed`` that chooses the task.
     """
     env = make()

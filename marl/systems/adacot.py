@@ -19,7 +19,8 @@ from marl.learning.language.group_norm import group_norm
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.needs import GroupConfig
-from marl.systems.language.options import Advantages, Context, LanguageConfig, legal, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import legal, row_reward
 from marl.systems.system import Check
 
 Price = Annotated[float, Field(ge=0.0)]

@@ -24,16 +24,8 @@ from marl.rollout.language.token_batch import TokenBatch
 from marl.rollout.language.trees import TreePlayer
 from marl.rollout.language.turns import TurnRecord
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import (
-    Advantages,
-    Context,
-    LanguageConfig,
-    Player,
-    final_reward,
-    rollouts,
-    row_reward,
-    turn_reward,
-)
+from marl.systems.language.options import Advantages, Context, LanguageConfig, Player, rollouts
+from marl.systems.language.rewards import final_reward, row_reward, turn_reward
 from marl.systems.system import Check
 
 

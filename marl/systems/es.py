@@ -97,7 +97,9 @@ class Es:
     def update(self, generation: Generation, number: int, fraction: float) -> dict[str, float]:
         """One step along the estimated gradient; returns figures of the generation.
 
-        number: of the generation, as ``members`` was told. fraction: the part of the run that is done.
+        Args:
+            number: of the generation, as ``members`` was told.
+            fraction: the part of the run that is done.
         """
         fitness = generation.fitness
         ranks = centred_ranks(fitness)

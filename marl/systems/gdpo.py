@@ -11,7 +11,8 @@ import torch
 from marl.learning.language.turn_advantages import gdpo
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, legal
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import legal
 from marl.systems.system import Check
 
 

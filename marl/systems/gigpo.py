@@ -17,14 +17,8 @@ from marl.learning.language.group_norm import group_norm
 from marl.learning.language.turn_advantages import alone, gigpo, turn_returns
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import (
-    Advantages,
-    Context,
-    LanguageConfig,
-    final_reward,
-    row_reward,
-    turn_reward,
-)
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import final_reward, row_reward, turn_reward
 from marl.systems.system import Check
 
 

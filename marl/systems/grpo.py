@@ -11,7 +11,8 @@ import torch
 from marl.learning.language.group_norm import group_norm
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import row_reward
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:

@@ -23,7 +23,8 @@ from marl.learning.language.token_trees import TokenRow
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.needs import GroupConfig
-from marl.systems.language.options import Advantages, Context, LanguageConfig, Scoring, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig, Scoring
+from marl.systems.language.rewards import row_reward
 from marl.systems.system import Check
 
 

@@ -16,7 +16,8 @@ from marl.learning.language.group_norm import group_norm, groups
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.needs import GroupConfig
-from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import row_reward
 from marl.systems.system import Check
 
 

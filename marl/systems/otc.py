@@ -16,7 +16,8 @@ from marl.learning.language.group_norm import group_norm
 from marl.learning.rewards import tool_efficiency
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, earned_in_turns
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import earned_in_turns
 from marl.systems.system import Check
 
 

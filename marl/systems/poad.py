@@ -17,7 +17,8 @@ from marl.policies.joint_critic import CriticInput
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.critic import CriticConfig
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, final_reward, turn_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import final_reward, turn_reward
 from marl.systems.system import Check
 
 

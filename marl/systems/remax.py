@@ -19,7 +19,8 @@ from marl.policies.language.base import LanguagePolicy
 from marl.rollout.language.token_batch import TokenBatch
 from marl.rollout.language.turns import Ask, Episode, TurnPlayer
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import row_reward
 from marl.systems.system import Check
 
 

@@ -20,7 +20,8 @@ from marl.learning.language.group_norm import groups
 from marl.learning.rewards import risk_advantage
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
-from marl.systems.language.options import Advantages, Context, LanguageConfig, row_reward
+from marl.systems.language.options import Advantages, Context, LanguageConfig
+from marl.systems.language.rewards import row_reward
 from marl.systems.system import Check
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -20,7 +20,8 @@ from marl.learning.language.token_losses import Tokens
 from marl.rollout.language.token_batch import TokenBatch
 from marl.systems.language.learner import language_system
 from marl.systems.language.needs import GroupConfig
-from marl.systems.language.options import Advantages, Context, LanguageConfig, Memory, legal
+from marl.systems.language.options import Advantages, Context, LanguageConfig, Memory
+from marl.systems.language.rewards import legal
 from marl.systems.system import Check
 
 #: The best level: right and well-formed.

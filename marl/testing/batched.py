@@ -45,9 +45,12 @@ def check_batched(
 ) -> Report:
     """Everything that can be found out about a batched world by playing it with random legal actions.
 
-    make: number of copies -> world. batches: sizes in which copy i has to be the same, in rising order.
-    make_on: (copies, device) -> world; given and with a GPU there, CPU and GPU are compared.
-    spec: MODULE:FACTORY, where a new process finds ``make`` if its own name does not tell.
+    Args:
+        make: number of copies -> world.
+        batches: sizes in which copy i has to be the same, in rising order.
+        make_on: (copies, device) -> world; given and with a GPU there, CPU and GPU are compared.
+        spec: MODULE:FACTORY, where a new process finds ``make`` if its own name does not tell.
+
     Checked: fields and spaces at every step, flags, masks, metrics, keys; independence of batch size and neighbours;
     reset of some copies; that other worlds in the process change nothing; that returned tensors are the caller's;
     snapshots where the world has them; and that its PettingZoo face is the same world and passes ``check_parallel``.

@@ -54,8 +54,11 @@ class Survival:
 def survive_kills(words: Sequence[str], folder: Path, kills: int, seed: int = 0, timeout_s: float = 300.0) -> Survival:
     """Kill ``marl train WORDS`` at ``kills`` random moments and compare its end with that of an undisturbed run.
 
-    words: after ``train``, without ``--out``; a short run with many iterations. folder: new or empty, for the runs.
-    seed: of the moments. timeout_s: the longest that one process may take.
+    Args:
+        words: after ``train``, without ``--out``; a short run with many iterations.
+        folder: new or empty, for the runs.
+        seed: of the moments.
+        timeout_s: the longest that one process may take.
     """
     dice = random.Random(seed)
     survival = Survival()

@@ -53,9 +53,13 @@ def check_parallel(
 ) -> Report:
     """Everything that can be found out about a ``ParallelEnv`` by playing it with random legal actions.
 
-    factory: makes a new environment at each call; where it is a function of a module, determinism is also checked
-    against a new process. steps: of each play, over as many episodes as fit. seeds: every value is looked at in the
-    plays of these. spec: MODULE:FACTORY, where the new process finds it if its own name does not tell.
+    Args:
+        factory: makes a new environment at each call; where it is a function of a module, determinism is also
+            checked against a new process.
+        steps: of each play, over as many episodes as fit.
+        seeds: every value is looked at in the plays of these.
+        spec: MODULE:FACTORY, where the new process finds it if its own name does not tell.
+
     The names of the faults are in ``marl.testing.report.FAULTS``.
     """
     report = Report(spec or name_of(factory))

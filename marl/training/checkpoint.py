@@ -43,7 +43,10 @@ Tree = Any
 def save(folder: Path, tree: Tree, info: dict[str, Any]) -> None:
     """Write a checkpoint folder; it appears complete under its name or not at all, even if the power fails.
 
-    tree: what is saved; see the module. info: JSON data about it, such as counters.
+    Args:
+        tree: what is saved; see the module.
+        info: JSON data about it, such as counters.
+
     Raises ``UserError`` if the disk is full or may not be written to; what was there before stays as it was.
     """
     tensors: dict[str, Tensor] = {}

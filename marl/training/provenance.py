@@ -22,7 +22,8 @@ _PACKAGES = ("marl-platform", "torch", "numpy", "numba", "gymnasium", "pettingzo
 def provenance(config: AnyRunConfig, arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """JSON data about the process that is about to run ``config``.
 
-    arguments: the command line, by default this process's own; the home folder in it is written ``~``.
+    Args:
+        arguments: the command line, by default this process's own; the home folder in it is written ``~``.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

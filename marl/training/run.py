@@ -30,8 +30,11 @@ def train(
 ) -> Path:
     """Run a training from the beginning; returns the run's folder.
 
-    out: the folder, new or empty; by default one below ``runs/``. live: show progress.
-    init: the folder of a run whose weights this one starts from.
+    Args:
+        out: the folder, new or empty; by default one below ``runs/``.
+        live: show progress.
+        init: the folder of a run whose weights this one starts from.
+
     A run that Ctrl-C or SIGTERM stopped is saved, and raises ``KeyboardInterrupt``.
     """
     prepare_process()

@@ -26,8 +26,10 @@ _ORIGIN = ("started", "config_sha256", "git", "versions")
 def ship(run: Path, target: Path, half: bool = False, supervised: bool = False) -> Path:
     """Write ``target`` (replaced if it is there) from the newest whole checkpoint of a run, and return it.
 
-    supervised: with the world's supervisor on, whether the run was trained under it or not.
-    half: keep floating-point weights in half precision, for folders half the size.
+    Args:
+        supervised: with the world's supervisor on, whether the run was trained under it or not.
+        half: keep floating-point weights in half precision, for folders half the size.
+
     Raises ``UserError`` if the run has no checkpoint or holds no weights.
     """
     tree, info, source = CheckpointStore(run).latest(lambda _: None)

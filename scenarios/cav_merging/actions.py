@@ -60,7 +60,8 @@ def lanes_turned(actions: Tensor) -> Tensor:
 def commands(traffic: Traffic, actions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Acceleration float64 and lanes to the left int64, ``[B, V]``, of int64 ``[B, N]``; sets ``traffic.target``.
 
-    mask: as ``legal`` gives it; an illegal lane change is not made.
+    Args:
+        mask: as ``legal`` gives it; an illegal lane change is not made.
     """
     if not traffic.compiled:
         return commands_reference(traffic, actions, mask)

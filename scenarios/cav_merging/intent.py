@@ -19,7 +19,8 @@ SCALE = (PERCEPTION_M, 3.0, SPEED_MPS)
 def rollout(traffic: Traffic, actions: Tensor | None, horizon: int) -> Tensor:
     """[x, lane, v] of the automated cars after 0.2, 0.4, ... s, float64 ``[B, N, H, 3]``.
 
-    actions: int64 ``[B, N]``; None: all keep their target speeds. The road is taken to be free.
+    Args:
+        actions: int64 ``[B, N]``; None: all keep their target speeds. The road is taken to be free.
     """
     t, agents = traffic, traffic.target.shape[1]
     x, v, lane = t.x[:, :agents], t.v[:, :agents], t.lane[:, :agents]

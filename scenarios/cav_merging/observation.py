@@ -162,7 +162,9 @@ def total_speed(traffic: Traffic) -> Tensor:
 def observe(traffic: Traffic, order: Tensor, lead: Tensor, follow: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     """Observation ``[B, N, 41]`` and state ``[B, N, 132]``, float32 in [-1, 1]; zeros where no agent is.
 
-    order: slots by falling x, cars on the road first, ``[B, V]``. lead, follow: neighbour tables ``[B, V, L]``.
+    Args:
+        order: slots by falling x, cars on the road first, ``[B, V]``.
+        lead, follow: neighbour tables ``[B, V, L]``.
     """
     if not traffic.compiled:
         return observe_reference(traffic, horizon)

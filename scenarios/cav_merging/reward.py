@@ -39,7 +39,9 @@ class Neighbours(NamedTuple):
 def own_rewards(config: Reward, traffic: Traffic, crashed: Tensor, lead: Tensor) -> Tensor:
     """float64 ``[B, V]``, what each car earned by itself, human-driven ones by the same formula; 0 where none drives.
 
-    crashed: bool ``[B, V]``. lead: the neighbour table after the step, ``[B, V, L]``.
+    Args:
+        crashed: bool ``[B, V]``.
+        lead: the neighbour table after the step, ``[B, V, L]``.
     """
     if not traffic.compiled:
         return own_rewards_reference(config, traffic, crashed, lead)
@@ -102,8 +104,10 @@ def own_rewards_reference(config: Reward, traffic: Traffic, crashed: Tensor, lea
 def shared_rewards(config: Reward, own: Tensor, acted: Tensor, agents: int, neighbours: Neighbours) -> Tensor:
     """The agents' rewards, float32 ``[B, N]``.
 
-    own: ``own_rewards``. acted: bool ``[B, V]``, who drove in this step. A human driver counts ``config.humans`` times
-    what an automated car counts.
+    Args:
+        own: ``own_rewards``.
+        acted: bool ``[B, V]``, who drove in this step. A human driver counts ``config.humans`` times what an
+            automated car counts.
     """
     driving = acted[:, :agents]
     if config.sharing == "own":

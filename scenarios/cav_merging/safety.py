@@ -202,7 +202,9 @@ def margin_reference(
 ) -> Tensor:
     """The margins as plain tensor operations: the oracle of the numba form, and the form for a GPU.
 
-    own, goal: acceleration and lane of each candidate, ``[B, C]``. lane, accel, known: as ``plans_of`` gives them.
+    Args:
+        own, goal: acceleration and lane of each candidate, ``[B, C]``.
+        lane, accel, known: as ``plans_of`` gives them.
     """
     t, place = traffic, agent[:, None]
     x, v, now = t.x.gather(1, place), t.v.gather(1, place), t.lane.gather(1, place)

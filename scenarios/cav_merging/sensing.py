@@ -82,7 +82,8 @@ class Belief:
     def observe(self, traffic: Traffic, lead: Tensor, follow: Tensor, key: Tensor) -> Tensor:
         """The observation ``[B, N, 41]``, float32, zeros where no agent is; twice in one moment gives the same.
 
-        key: of this moment, int64 ``[B]``; losses are drawn by it.
+        Args:
+            key: of this moment, int64 ``[B]``; losses are drawn by it.
         """
         agents = traffic.target.shape[1]
         seen = sensed(traffic, self._sensing, lead, follow)

@@ -137,8 +137,12 @@ def observe(
 ) -> None:
     """Write the observations of the given ``copies`` (int64 [K]).
 
-    obstacle_rows: int16 [M, W, H + 2 R]: for each cell's column and padded row the row of a window centred there.
-    words: scratch. window: int16 [B, N, 2, D]. goal: float32 [B, N, 3].
+    Args:
+        obstacle_rows: int16 [M, W, H + 2 R]: for each cell's column and padded row the row of a window centred
+            there.
+        words: scratch.
+        window: int16 [B, N, 2, D].
+        goal: float32 [B, N, 3].
     """
     # Arrays are indexed in full: a view costs more here than what is read through it.
     side = 2 * radius + 1

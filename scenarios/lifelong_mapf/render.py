@@ -140,7 +140,8 @@ class MapfRecorder:
 def frame(env: GridWorld, copy: int = 0, cell: int = 12) -> NDArray[np.uint8]:
     """A picture of one copy: uint8 ``[height * cell, width * cell, 3]``; agents are discs, their goals rings.
 
-    cell: side of a cell in pixels, at least 4.
+    Args:
+        cell: side of a cell in pixels, at least 4.
     """
     blocked, positions, goals, alive = _read(env, copy)
     across = (np.arange(cell) - (cell - 1) / 2) / cell

@@ -80,10 +80,11 @@ class Resolver:
     ) -> Tensor:
         """Actions int64 ``[B, N]`` without conflict; see ``marl.envs.abilities.Resolves``.
 
-        key: int64 ``[B]``, decides between moves that an agent likes equally well. urgency: int64 ``[B, N]``, who goes
-        first; by default the steps since the goal was given. guided: the fields that agents follow, by which they swap;
-        by default plain distances. heading: int8 ``[B, N]``, of robots that drive ahead only; nobody swaps then, for
-        that takes turns.
+        Args:
+            key: int64 ``[B]``, decides between moves that an agent likes equally well.
+            urgency: int64 ``[B, N]``, who goes first; by default the steps since the goal was given.
+            guided: the fields that agents follow, by which they swap; by default plain distances.
+            heading: int8 ``[B, N]``, of robots that drive ahead only; nobody swaps then, for that takes turns.
         """
         world = self._world
         executed = proposed.cpu().numpy().astype(np.int64)

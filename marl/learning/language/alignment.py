@@ -27,9 +27,11 @@ class Alignment(NamedTuple):
 def align(rollout: Tensor, rollouts: int, target: int | None, key: int) -> Alignment:
     """How often each sub-agent sample is used.
 
-    rollout: int64 ``[M]``, the rollout that each sample comes from. rollouts: their number, those without samples
-    included. target: D, or None for the mean number of calls of the rollouts that made any, rounded up. key: of the
-    random choices.
+    Args:
+        rollout: int64 ``[M]``, the rollout that each sample comes from.
+        rollouts: their number, those without samples included.
+        target: D, or None for the mean number of calls of the rollouts that made any, rounded up.
+        key: of the random choices.
     """
     count = torch.bincount(rollout, minlength=rollouts)
     called = int((count > 0).sum())

@@ -54,13 +54,16 @@ def group_norm(
 ) -> GroupNorm:
     """``(value - mean) / (sd + eps)`` within groups; exactly 0 for a group of one.
 
-    value: float ``[M]``. keys: int64 ``[M]`` each; entries that agree in all of them form a group.
-    weight: float ``[M]``, how often each entry counts for mean and sd (0: not at all, and its advantage is 0).
-    scale: divide by this constant instead of the group's own standard deviation, which blows a small remaining
-        difference (a cost among successes) up to unit size; 1 is Dr. GRPO (Liu et al., arXiv 2503.20783).
-    leave_one_out: compare with the mean of the others (RLOO, Ahmadian et al., arXiv 2402.14740).
-    deviation: divide by the standard deviation; or by the mean absolute one, so that the absolute advantages of every
-        group add up to its number of members, whatever its share of successes (DGPO, MathForge).
+    Args:
+        value: float ``[M]``.
+        keys: int64 ``[M]`` each; entries that agree in all of them form a group.
+        weight: float ``[M]``, how often each entry counts for mean and sd (0: not at all, and its advantage is 0).
+        scale: divide by this constant instead of the group's own standard deviation, which blows a small remaining
+            difference (a cost among successes) up to unit size; 1 is Dr. GRPO (Liu et al., arXiv 2503.20783).
+        leave_one_out: compare with the mean of the others (RLOO, Ahmadian et al., arXiv 2402.14740).
+        deviation: divide by the standard deviation; or by the mean absolute one, so that the absolute advantages of
+            every group add up to its number of members, whatever its share of successes (DGPO, MathForge).
+
     The standard deviation is that of the population, so that the mean square of a group's advantages is 1.
     """
     value = value.to(torch.float32)

@@ -22,7 +22,9 @@ class Pairs(NamedTuple):
 def pairs(group: Tensor, value: Tensor) -> Pairs:
     """All pairs of a group's rows with unequal values.
 
-    group: int64 ``[R]``. value: float ``[R]``, higher is better.
+    Args:
+        group: int64 ``[R]``.
+        value: float ``[R]``, higher is better.
     """
     together = group.unsqueeze(1) == group.unsqueeze(0)
     better = value.unsqueeze(1) > value.unsqueeze(0)

@@ -55,9 +55,12 @@ def gigpo(
 ) -> Tensor:
     """``A_E + w A_S``: whole trajectories, and turns in the same state, float ``[U]`` (GiGPO, arXiv 2505.10978, eq. 8).
 
-    episode_advantage: float ``[U]``, of the turn's trajectory. returns: float ``[U]`` from the turn on. group, anchor:
-    int64 ``[U]``; turns of a group with equal anchors are compared, one that has its anchor for itself gets A_S = 0.
-    scale: 1 for differences from the mean (the published default), None for the standard deviation.
+    Args:
+        episode_advantage: float ``[U]``, of the turn's trajectory.
+        returns: float ``[U]`` from the turn on.
+        group, anchor: int64 ``[U]``; turns of a group with equal anchors are compared, one that has its anchor for
+            itself gets A_S = 0.
+        scale: 1 for differences from the mean (the published default), None for the standard deviation.
     """
     return episode_advantage + weight * group_norm(returns, group, anchor, scale=scale).advantage
 
@@ -140,8 +143,10 @@ def token_gae(value: Tensor, reward: Tensor, ends: Tensor, gamma: float, lam: fl
     Between the tokens of a turn nothing is discounted and nothing is earned; ``gamma`` and ``reward`` belong to the
     last token of a turn, which bootstraps from the value before the first token of the next one.
 
-    value: float ``[L]``, of the state before each own token of one row. reward: float ``[L]``, at the last tokens of
-    turns. ends: bool ``[L]``, which tokens these are.
+    Args:
+        value: float ``[L]``, of the state before each own token of one row.
+        reward: float ``[L]``, at the last tokens of turns.
+        ends: bool ``[L]``, which tokens these are.
     """
     advantage = torch.zeros_like(value)
     later, trace = 0.0, 0.0

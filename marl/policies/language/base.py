@@ -103,5 +103,7 @@ class TokenModel(Protocol):
     def logits_at(self, role: str, token: Tensor, position: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """Next-token logits ``[M, vocabulary]`` at the flat places ``at`` (int64 ``[M]``) of ``[B, L]`` tokens.
 
-        token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, what each token sees.
+        Args:
+            token, position: int64 ``[B, L]``.
+            mask: bool ``[B, L, L]``, what each token sees.
         """

@@ -13,7 +13,9 @@ from marl.seeding import uniform
 def draw(log_prob: Tensor, keys: Tensor) -> Tensor:
     """A token per row, int64 ``[B]``, by inversion: each takes one random number of its own key.
 
-    log_prob: float ``[B, vocabulary]``. keys: int64 ``[B]``.
+    Args:
+        log_prob: float ``[B, vocabulary]``.
+        keys: int64 ``[B]``.
     """
     return invert(log_prob, uniform(keys))
 

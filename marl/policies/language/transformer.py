@@ -216,8 +216,10 @@ class Transformer(nn.Module):
     def forward(self, token: Tensor, position: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
         """Hidden states of all tokens at once; with ``at`` those at these flat places alone, ``[M, width]``.
 
-        token, position: int64 ``[B, L]``. mask: bool ``[B, L, L]``, which tokens (last) each one sees, itself included.
-        at: int64 ``[M]``, batch * L + place.
+        Args:
+            token, position: int64 ``[B, L]``.
+            mask: bool ``[B, L, L]``, which tokens (last) each one sees, itself included.
+            at: int64 ``[M]``, batch * L + place.
         """
         cos, sin = self.rotation(position)
         tiles = _Tiles(mask) if mask.shape[2] >= _LARGE else None
@@ -250,8 +252,9 @@ class Transformer(nn.Module):
     def extend(self, token: Tensor, count: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Hidden states of each sequence's last new token ``[B, width]``, and the cache with the new tokens in it.
 
-        token: int64 ``[B, L]``, left-aligned, ``count[b]`` of them real (at least one). The cache is written in place,
-        and must have room for L more tokens in every sequence.
+        Args:
+            token: int64 ``[B, L]``, left-aligned, ``count[b]`` of them real (at least one). The cache is written in
+                place, and must have room for L more tokens in every sequence.
         """
         batch, new = token.shape
         offset = torch.arange(new, device=token.device)

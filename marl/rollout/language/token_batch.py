@@ -95,7 +95,8 @@ class TokenBatch:
 def token_batch(episodes: Sequence[Episode], roles: Mapping[str, int], trained: Collection[str]) -> TokenBatch:
     """The rows of finished episodes that were written by ``trained`` roles; dropped episodes are left out.
 
-    roles: role -> number.
+    Args:
+        roles: role -> number.
     """
     beside = [replace(episode, learn=True) for episode in episodes if not episode.learn]
     finished = [(one, one.outcome) for one in episodes if one.outcome is not None and one.learn]

@@ -99,7 +99,9 @@ class TurnPlayer:
     ) -> list[Episode]:
         """Play one episode per seed to its end. Dropped ones are among those returned, with no outcome.
 
-        key: episode i samples from ``fold(key, i)``. groups: by default every episode is a group of its own.
+        Args:
+            key: episode i samples from ``fold(key, i)``.
+            groups: by default every episode is a group of its own.
         """
         groups = range(len(seeds)) if groups is None else groups
         return self.ask([Ask(seed, group, greedy) for seed, group in zip(seeds, groups, strict=True)], key)

@@ -36,7 +36,8 @@ class Decoupled:
     def update(self, shown: Sequence[Episode], replayed: float) -> dict[str, float]:
         """Learn from a store of this process, or take over what the other process has learned. Returns figures.
 
-        shown: demonstrations to imitate in the same gradient step, with the weight ``replayed``.
+        Args:
+            shown: demonstrations to imitate in the same gradient step, with the weight ``replayed``.
         """
         exchange = self._exchange
         figures: dict[str, float] = {}

@@ -67,7 +67,8 @@ class Imitation:
 def demonstrated(episodes: Sequence[Episode], unit: Unit, weight: float, least_level: int = 0) -> list[TokenRow]:
     """What a demonstrator said for a unit's roles, as rows whose tokens share ``weight``; none if it is 0.
 
-    least_level: conversations above it in the hierarchy are left out.
+    Args:
+        least_level: conversations above it in the hierarchy are left out.
     """
     written = [
         c for episode in episodes for c in episode.conversations if c.agent in unit.taught and c.level >= least_level

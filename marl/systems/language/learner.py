@@ -39,9 +39,9 @@ from marl.systems.language.options import (
     PlayerFactory,
     RecipeLoss,
     rollouts,
-    row_reward,
 )
 from marl.systems.language.reference import Reference
+from marl.systems.language.rewards import row_reward
 from marl.systems.language.rows import per_token, token_row, unit_rows
 from marl.systems.language.scores import Scores
 from marl.systems.language.speakers import Speakers, Unit, build_speakers

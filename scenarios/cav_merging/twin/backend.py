@@ -37,7 +37,9 @@ class Backend(Protocol):
     def advance(self, traffic: Traffic, accel: Tensor, turn: Tensor) -> Outcome:
         """One decision.
 
-        accel: m/s^2, float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``. Both are of automated cars.
+        Args:
+            accel: m/s^2, float64 ``[B, V]``.
+            turn: lanes to the left, int64 ``[B, V]``. Both are of automated cars.
         """
 
     def snapshot(self) -> dict[str, Tensor]:

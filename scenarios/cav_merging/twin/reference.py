@@ -296,8 +296,11 @@ def _change_lanes(traffic: Traffic, turn: Tensor | None, leftwards: Tensor, lane
 def advance(traffic: Traffic, accel: Tensor, turn: Tensor, lanes: int) -> tuple[Tensor, Tensor, Tensor]:
     """One decision of all copies, ``traffic`` in place.
 
-    accel: m/s^2, float64 ``[B, V]``. turn: lanes to the left, int64 ``[B, V]``. lanes: of the widest road, the ramp
-    included. Returns crashed and left, bool ``[B, V]``, and the number of collisions, int64 ``[B]``.
+    Args:
+        accel: m/s^2, float64 ``[B, V]``.
+        turn: lanes to the left, int64 ``[B, V]``.
+        lanes: of the widest road, the ramp included. Returns crashed and left, bool ``[B, V]``, and the number of
+            collisions, int64 ``[B]``.
     """
     crashed, left = torch.zeros_like(traffic.present), torch.zeros_like(traffic.present)
     hits = torch.zeros_like(traffic.step)

@@ -74,8 +74,10 @@ def write_operation_costs(
     """What every operation costs every robot: prices until the goal or the end, and the cost to go there, less that
     now.
 
-    cost: int32 ``[S, A]``. stay: robots stay where they arrive, and pay nothing there as long as they wait; otherwise
-    they get another goal, which nobody knows yet.
+    Args:
+        cost: int32 ``[S, A]``.
+        stay: robots stay where they arrive, and pay nothing there as long as they wait; otherwise they get another
+            goal, which nobody knows yet.
     """
     steps = moves.state.shape[1]
     for n in range(team.state.size):
@@ -117,7 +119,8 @@ def begin_step(
 ) -> None:
     """Let every plan lose its first step and wait one longer, reserve it, and say what it costs.
 
-    fresh: make plans that wait instead. So it is, too, if a robot is not where its plan led.
+    Args:
+        fresh: make plans that wait instead. So it is, too, if a robot is not where its plan led.
     """
     plan = team.plan
     robots, length = plan.shape

@@ -85,7 +85,10 @@ def cheapest_path(
 ) -> None:
     """A* from ``start`` to ``goal``, which can be reached: writes ``parent`` along the cheapest path and its ``cost``.
 
-    static, field, counts: ``[cells]``, lanes: ``[4 * cells]`` or ``[0]``, share: of one agent (``Costs``, ``Private``).
+    Args:
+        static, field, counts: ``[cells]``, lanes: ``[4 * cells]`` or ``[0]``, share: of one agent (``Costs``,
+            ``Private``).
+
     A cell's heuristic is ``field[c] - static[c] + static[goal]``: the field counts the cell and leaves out the goal.
     """
     cost, parent, closed, keys, cells = search

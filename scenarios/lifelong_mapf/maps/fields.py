@@ -101,7 +101,9 @@ def weighted_field(
 ) -> None:
     """Write the cheapest cost to ``goal`` into ``field``.
 
-    cost: ``[cells]``, of entering a cell, 1 to ``BUCKETS`` - 1.
+    Args:
+        cost: ``[cells]``, of entering a cell, 1 to ``BUCKETS`` - 1.
+
     heads ``[BUCKETS]``, all -1 on entry and on return, and links ``[cells]`` are scratch: the waiting cells whose value
     falls into one bucket (value modulo ``BUCKETS``) form a linked list.
     """
@@ -142,10 +144,13 @@ def directed_field(
 ) -> None:
     """``weighted_field`` where a move's price also depends on its direction.
 
-    extra: ``[4 * cells]``, at least 0; entry 4 * c + k - 1 is what the move INTO c from its neighbour at move k costs
-    besides. cost + extra counts as ``BUCKETS`` - 1 where it is more. From u the cheapest way goes over the neighbour v
-    with the smallest ``field[v] + extra`` of the move u -> v; ``field[u]`` is that and ``cost[u]``.
-    links: ``[4 * cells]``. A cell may wait in several buckets, once for each neighbour, and counts from the first.
+    Args:
+        extra: ``[4 * cells]``, at least 0; entry 4 * c + k - 1 is what the move INTO c from its neighbour at move k
+            costs besides. cost + extra counts as ``BUCKETS`` - 1 where it is more. From u the cheapest way goes
+            over the neighbour v with the smallest ``field[v] + extra`` of the move u -> v; ``field[u]`` is that and
+            ``cost[u]``.
+        links: ``[4 * cells]``. A cell may wait in several buckets, once for each neighbour, and counts from the
+            first.
     """
     field[:] = UNREACHED
     field[goal] = 0

@@ -45,7 +45,8 @@ def turned(heading: Tensor, actions: Tensor) -> Tensor:
 def actions_towards(heading: Tensor, moves: Tensor) -> Tensor:
     """What robots do that want to make ``moves``: turn the shorter way until they face it, then drive.
 
-    heading, moves: integer ``[B, N]``; returns int64 ``[B, N]``. Half a turn begins to the right.
+    Args:
+        heading, moves: integer ``[B, N]``; returns int64 ``[B, N]``. Half a turn begins to the right.
     """
     wanted = torch.tensor(HEADING_OF, device=moves.device)[moves.long()]
     quarter = (wanted - heading.long()) % 4

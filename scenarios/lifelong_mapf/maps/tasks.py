@@ -169,11 +169,13 @@ def load_equal_tasks(
 def load_tasks(spec: str, grid: GridMap | None = None, n_agents: int | None = None, horizon: int = 1) -> Tasks:
     """Tasks from a file.
 
-    spec: a task file (``.json``) or the text of one, a problem of the League of Robot Runners (``.json``), a MovingAI
-        ``.scen``, a map with letters (``FILE.yaml`` or ``FILE.yaml:NAME``), or another tool's instance (``foreign``).
-    grid: the map; None: the one that the file names.
-    n_agents: how many of its agents to take, the first ones; None: all.
-    horizon: steps for which there must be goals, where a file has goals without end.
+    Args:
+        spec: a task file (``.json``) or the text of one, a problem of the League of Robot Runners (``.json``), a
+            MovingAI ``.scen``, a map with letters (``FILE.yaml`` or ``FILE.yaml:NAME``), or another tool's instance
+            (``foreign``).
+        grid: the map; None: the one that the file names.
+        n_agents: how many of its agents to take, the first ones; None: all.
+        horizon: steps for which there must be goals, where a file has goals without end.
     """
     lower = spec.lower()
     if is_text(spec):

@@ -81,7 +81,8 @@ class NearScratch(NamedTuple):
 def near_fields(world: GridWorld, units: int, slack: int = SLACK, trust: float = TRUST) -> NearFields:
     """Empty fields. ``UserError`` if the memory does not suffice.
 
-    trust: how much of what an average cell costs beyond a step the search counts on for the rest of the way.
+    Args:
+        trust: how much of what an average cell costs beyond a step the search counts on for the rest of the way.
     """
     copies, agents = world.position.shape
     down, across = (-(-side // (1 << SIDE)) for side in (world.height, world.width))

@@ -62,7 +62,9 @@ def write_urgency(
 ) -> None:
     """How much it matters to the agents of one copy to go first: steps since the goal was given, less the distance.
 
-    position, age, urgency: ``[N]``; field: ``[N, cells]``.
+    Args:
+        position, age, urgency: ``[N]``.
+        field: ``[N, cells]``.
     """
     for n in range(position.size):
         urgency[n] = scale.waited * age[n]
@@ -110,8 +112,11 @@ def write_preferences(
 ) -> None:
     """Write the scores ``[N, 5]`` of the agents of copy b, which is on map m.
 
-    position, alive: ``[N]``; field: ``[N, cells]``; here: ``[cells]``, who stands where. wanted: ``[cells]``, scratch,
-    0 on entry and on return.
+    Args:
+        position, alive: ``[N]``.
+        field: ``[N, cells]``.
+        here: ``[cells]``, who stands where.
+        wanted: ``[cells]``, scratch, 0 on entry and on return.
     """
     for n in range(position.size):
         if alive[n]:

@@ -218,7 +218,9 @@ def joint_targets(
 ) -> None:
     """Write into ``table.target`` where the agents of one copy go on plain fields, asked in the ``order`` given.
 
-    position, alive, order: ``[N]``; exits: ``[cells]``; field: ``[N, cells]``. Call ``forget_targets`` after reading.
+    Args:
+        position, alive, order: ``[N]``; exits: ``[cells]``; field: ``[N, cells]``. Call ``forget_targets`` after
+            reading.
     """
     put_agents(position, alive, table)
     for n in range(order.size):

@@ -73,7 +73,9 @@ def swap_partner(
 ) -> int:
     """The agent with which agent i, on ``cell`` and going to ``wanted``, has to change places and can; or ``NONE``.
 
-    here: int32 ``[cells]``, who stands on a cell; target: int32 ``[N]``, where agents go, ``NONE`` if not settled.
+    Args:
+        here: int32 ``[cells]``, who stands on a cell.
+        target: int32 ``[N]``, where agents go, ``NONE`` if not settled.
     """
     if wanted == cell:
         return NONE

@@ -12,7 +12,8 @@ from marl.config import AnyRunConfig
 from marl.rollout.language.token_batch import TokenBatch, token_batch
 from marl.rollout.language.turns import Episode, TurnPlayer
 from marl.scenario import load_scenario
-from marl.systems.language.options import Context, row_reward, turn_reward
+from marl.systems.language.options import Context
+from marl.systems.language.rewards import row_reward, turn_reward
 from marl.systems.registry import SYSTEMS
 
 pytest.importorskip("tokenizers")

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from marl.systems.language.options import LanguageConfig, final_reward, row_reward, turn_reward
+from marl.systems.language.options import LanguageConfig
+from marl.systems.language.rewards import final_reward, row_reward, turn_reward
 
 BATCH = SimpleNamespace(
     # a planner; its sub-agents: right, wrong, of unknown worth; a planner that failed
