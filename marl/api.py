@@ -220,20 +220,27 @@ def evaluate(
         worlds.append(({**instances, "preset": config.preset} if config.preset else instances, world))
     if save_plan is None:
         return evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress)
-    if found.plans is None:
-        raise UserError(f"{found.name} has no plan files: leave --save-plan out")
     if len(builders) * len(worlds) * len(seeds) * episodes != 1:
         raise UserError("--save-plan writes one episode: name one policy, and one instance with --seeds 0:1")
-    recorders: list[PlanRecorder] = []
-    declared = found.plans
-
-    def watch(env: BatchedEnv) -> PlanRecorder:
-        recorders.append(declared.recorder(env))
-        return recorders[-1]
-
+    watch = _Kept(found)
     results = evaluate_policies(found, builders, worlds, seeds, episodes, device=device, progress=progress, watch=watch)
-    recorders[-1].write(Path(save_plan))
+    watch.recorder.write(Path(save_plan))
     return results
+
+
+class _Kept:
+    """Makes the recorder of a plan, and keeps it until the episode is over. Raises ``UserError`` without plan files."""
+
+    recorder: PlanRecorder
+
+    def __init__(self, scenario: Scenario):
+        if scenario.plans is None:
+            raise UserError(f"{scenario.name} has no plan files: leave --save-plan out")
+        self._make = scenario.plans.recorder
+
+    def __call__(self, env: BatchedEnv) -> PlanRecorder:
+        self.recorder = self._make(env)
+        return self.recorder
 
 
 def replay(

@@ -36,7 +36,7 @@ from marl.commands.explain import explain
 from marl.commands.export import export
 from marl.commands.instances import compare, inspect
 from marl.commands.judge import judge
-from marl.commands.output import console, counting, finish_run, line, print_plan, say
+from marl.commands.output import console, counting, finish_run, line, print_plan, say, write_results
 from marl.commands.own_code import TRACEBACK, own_place
 from marl.commands.report import report
 from marl.commands.scenario_help import ScenarioCommand
@@ -56,6 +56,12 @@ app = typer.Typer(
 
 #: Typer has its own copy of click, or click itself, by version; the base class of its errors has no public name.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
+_RESUME_ALONE = (
+    "--resume DIR continues a run as it is configured: leave the other words out; a new run starts from its weights "
+    "with --init DIR"
+)
 
 
 class Listed(StrEnum):
@@ -107,10 +113,7 @@ def train(
     if resume is not None:
         others = [scenario, system, preset, config, set_, seeds, out, init, *context.args]
         if any(other is not None for other in others) or dry_run:
-            raise UserError(
-                "--resume DIR continues a run as it is configured: leave the other words out; "
-                "a new run starts from its weights with --init DIR"
-            )
+            raise UserError(_RESUME_ALONE)
         finish_run(run.resume(resume, say))
         return
     name = named(scenario, "train")
@@ -166,11 +169,9 @@ def evaluate(
 ) -> None:
     """Compare policies on the same instances. An option of the scenario may list values: --agents 32,64."""
     from marl import api
-    from marl.evaluation.report import write_report
     from marl.evaluation.tables import show
 
     trust(*(trusted or []))
-
     if replay is not None:
         if any(word is not None for word in (policies, csv, html, save_plan)):
             raise UserError("--replay FILE judges a file: leave --policies, --csv, --html and --save-plan out")
@@ -197,14 +198,8 @@ def evaluate(
     show(results, console(), form=form.value)
     if save_plan is not None:
         say(f"wrote {save_plan}")
-    if json is not None:
-        results.write_json(json)
-    if csv is not None:
-        results.write_csv(csv)
-    if html is not None:
-        summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
-        write_report(html, title=f"{scenario}: evaluation", summary=summary, results=results)
-        say(f"wrote {html}")
+    summary = {"scenario": scenario, "policies": ", ".join(names), "seeds": seeds, "episodes per seed": episodes}
+    write_results(results, summary, json, csv, html)
 
 
 app.command(cls=ScenarioCommand, context_settings=WITH_SCENARIO_OPTIONS)(tune)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from marl.config import AnyRunConfig
+    from marl.evaluation.results import Results
     from marl.evaluation.runner import Progress as OnProgress
     from marl.training.tuning import OnGeneration
 
@@ -92,3 +93,24 @@ def counting_generations() -> Iterator[OnGeneration]:
                 say(f"generation {done}/{total}: score {score:+.4f}")
 
         yield advance
+
+
+def write_results(
+    results: Results, summary: Mapping[str, Any], json: Path | None, csv: Path | None, html: Path | None
+) -> None:
+    """The files of an evaluation that were asked for.
+
+    Args:
+        results: what is written.
+        summary: what stands first on the page.
+        json, csv, html: where to; None: not at all.
+    """
+    from marl.evaluation.report import write_report
+
+    if json is not None:
+        results.write_json(json)
+    if csv is not None:
+        results.write_csv(csv)
+    if html is not None:
+        write_report(html, title=f"{results.scenario}: evaluation", summary=summary, results=results)
+        say(f"wrote {html}")

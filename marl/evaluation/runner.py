@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -83,10 +84,8 @@ def run_policy(
     where it is not defined.
     """
     clock = _Clock(env.device)
-    names = [*env.spec.metrics, *_own_metrics(policy)]
-    figures = {name: np.full((env.copies, episodes), np.nan) for name in names}
-    counts = np.zeros(env.copies, np.int64)
-    steps, began = 0, time.perf_counter()
+    figures = {name: np.full((env.copies, episodes), np.nan) for name in (*env.spec.metrics, *_own_metrics(policy))}
+    counts, steps, began = np.zeros(env.copies, np.int64), 0, time.perf_counter()
     watch = Watch(env.spec, lambda copy: f"the instance of seed {int(seeds[copy])}")
     with torch.no_grad():
         timestep = env.reset(seeds)
@@ -105,8 +104,8 @@ def run_policy(
                 check_form(env, timestep)
             steps += 1
             watch.see(timestep)
-            accounted = clock.timed(policy.account, timestep) if isinstance(policy, Accounts) else timestep
-            ended = _note(accounted, figures, counts, episodes)
+            shown = clock.timed(policy.account, timestep) if isinstance(policy, Accounts) else timestep
+            ended = _note(shown, figures, counts, episodes)
             if ended and on_finished is not None:
                 on_finished(ended)
     watch.check()
@@ -156,26 +155,18 @@ def evaluate(
     Raises ``UserError`` if there is nothing to play.
     """
     _check(policies, world_configs, seeds, episodes, batch)
-    total = len(policies) * len(world_configs) * len(seeds) * episodes
-    finished = 0
+    counted = _Counted(progress, len(policies) * len(world_configs) * len(seeds) * episodes)
     rows, paired = list[Row](), list[Pair]()
     figures: dict[tuple[int, str], EpisodeFigures] = {}
     meanings: dict[str, Metric] = {}
     for index, (instances, config) in enumerate(world_configs):
         for name, build in policies.items():
-
-            def on_finished(count: int, name: str = name) -> None:
-                nonlocal finished
-                finished += count
-                if progress is not None:
-                    progress(name, finished, total)
-
             parts = []
             for first in range(0, len(seeds), batch):
                 chunk = torch.tensor(seeds[first : first + batch], dtype=torch.int64, device=device)
                 env = scenario.make(scenario.judged(config, name), len(chunk), torch.device(device))
                 spec = env.spec
-                parts.append(_play(env, build, chunk, episodes, on_finished, meanings, watch))
+                parts.append(_play(env, build, chunk, episodes, partial(counted, name), meanings, watch))
             figures[index, name] = EpisodeFigures.concatenate(parts)
             rows += _rows(name, instances, figures[index, name], spec)
         for a, b in combinations(policies, 2):
@@ -218,6 +209,18 @@ def _check_metrics(figures: Mapping[str, Array], seeds: Tensor) -> None:
         if len(copies):
             seed = int(seeds[copies[0]])
             raise NotFiniteError(f"the metric '{name}' of the instance of seed {seed} is infinite", MEND_WORLD)
+
+
+class _Counted:
+    """Tells ``progress`` how many episodes of all are over."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self._progress, self._total, self._finished = progress, total, 0
+
+    def __call__(self, policy: str, count: int) -> None:
+        self._finished += count
+        if self._progress is not None:
+            self._progress(policy, self._finished, self._total)
 
 
 class _Clock:

@@ -241,16 +241,12 @@ def arrive(config: CavConfig, key: Tensor, traffic: Traffic, free: Tensor) -> Te
         enters = (time >= traffic.arrival_time[:, entrance]) & room & right_kind.any(1)
         slot = right_kind.to(torch.int8).argmax(1)
         put = enters[:, None] & (slots == slot[:, None])
-        for tensor, value in (
-            (traffic.x, front),
-            (traffic.v, speed),
-            (traffic.gained, 0.0),
-            (traffic.look, 0.0),
-            (traffic.lane, lane),
-            (traffic.number, number),
-            (traffic.from_ramp, entrance == 1),
-            (traffic.merged, False),
-        ):
+        began: list[tuple[Tensor, Tensor | float]] = [
+            *((traffic.x, front), (traffic.v, speed), (traffic.gained, 0.0), (traffic.look, 0.0)),
+            *((traffic.lane, lane), (traffic.number, number)),
+            *((traffic.from_ramp, entrance == 1), (traffic.merged, False)),
+        ]
+        for tensor, value in began:
             tensor[:] = torch.where(put, value[:, None] if isinstance(value, Tensor) else value, tensor)
         traffic.drivers[:] = torch.where(put[..., None], drivers[:, None], traffic.drivers)
         traffic.target[:] = torch.where(put[:, : config.max_cavs], speed[:, None], traffic.target)

@@ -83,6 +83,12 @@ def _members(world: LanguageWorld, config: LanguageConfig) -> dict[str, list[str
     return members
 
 
+_NOBODY_LEARNS = (
+    "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (scripts cannot be "
+    "trained, servers only with the weights that they serve: algorithm.policy.weights and publish)"
+)
+
+
 def build_speakers(
     world: LanguageWorld, config: LanguageConfig, seed: int, device: str = "cpu", entry_only: bool = False
 ) -> Speakers:
@@ -130,10 +136,7 @@ def build_speakers(
         elif isinstance(model, TinyPolicy) and not isinstance(model, AdaptedPolicy):
             frozen.append(Unit(unit, (), tuple(roles), model))
     if not units:
-        raise UserError(
-            "no role learns: leave one out of algorithm.frozen, and play it by a policy of kind tiny or hf (scripts "
-            "cannot be trained, servers only with the weights that they serve: algorithm.policy.weights and publish)"
-        )
+        raise UserError(_NOBODY_LEARNS)
     return Speakers(policies, tuple(units), tuple(frozen), tokenizer)
 
 

@@ -166,22 +166,18 @@ def advance(
         hits[b] = 0
         count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
         for s in range(substeps):
-            _move(
-                order[b], count, x[b], v[b], gained[b], look[b], lane[b], controlled[b], drivers[b], road[b], accel[b],
-                lead, follow, advice, dt,
-            )  # fmt: skip
-            count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
-            hit, gone = _collide(
-                order[b], count, x[b], lane[b], drivers[b], road[b], lead, present[b], crashed[b], left[b]
-            )
-            hits[b] += hit
-            if gone:
-                count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
             leftwards = (step[b] * substeps + s) % 2 == 0
-            if change_lanes(
-                order[b], count, x[b], v[b], lane[b], controlled[b], drivers[b], road[b], turn[b],
-                lead, follow, target, s == 0, leftwards, dt,
-            ):  # fmt: skip
+            for sideways in (False, True):
+                if not sideways:
+                    _move(
+                        order[b], count, x[b], v[b], gained[b], look[b], lane[b], controlled[b], drivers[b], road[b],
+                        accel[b], lead, follow, advice, dt,
+                    )  # fmt: skip
+                elif not change_lanes(
+                    order[b], count, x[b], v[b], lane[b], controlled[b], drivers[b], road[b], turn[b],
+                    lead, follow, target, s == 0, leftwards, dt,
+                ):  # fmt: skip
+                    break
                 count = neighbours_copy(x[b], lane[b], present[b], order[b], last, lead, follow)
                 hit, gone = _collide(
                     order[b], count, x[b], lane[b], drivers[b], road[b], lead, present[b], crashed[b], left[b]

@@ -90,6 +90,18 @@ def is_problem_file(spec: str) -> bool:
         return False
 
 
+def _check_apart(path: Path, grid: GridMap, starts: NDArray[np.int32], lines: NDArray[np.int64]) -> None:
+    """Raise ``UserError`` for two robots that start on one cell; lines: of the file, by robot."""
+    order = np.argsort(starts, kind="stable")
+    twice = np.flatnonzero(np.diff(starts[order]) == 0)
+    if twice.size:
+        one, other = order[twice[0]], order[twice[0] + 1]
+        raise UserError(
+            f"{path}, line {lines[other]}: robot {other} starts on {_show(grid, starts[other])} as robot {one} does, "
+            "move one of them"
+        )
+
+
 def load_problem(path: Path, grid: GridMap | None = None, n_agents: int | None = None) -> Problem:
     """A problem file. Raises ``UserError``.
 
@@ -117,14 +129,7 @@ def load_problem(path: Path, grid: GridMap | None = None, n_agents: int | None =
         raise UserError(f"{path}: map '{grid.name}' has {free} free cells, too few for a team of {team} robots")
     starts, _, lines = _read_cells(path.parent / header.agentFile, grid, header.teamSize, "starts")
     starts = starts[:team]
-    order = np.argsort(starts, kind="stable")
-    twice = np.flatnonzero(np.diff(starts[order]) == 0)
-    if twice.size:
-        one, other = order[twice[0]], order[twice[0] + 1]
-        raise UserError(
-            f"{path.parent / header.agentFile}, line {lines[other]}: robot {other} starts on "
-            f"{_show(grid, starts[other])} as robot {one} does, move one of them"
-        )
+    _check_apart(path.parent / header.agentFile, grid, starts, lines)
     stops, first, _ = _read_cells(path.parent / header.taskFile, grid, None, "tasks")
     errands = header.version >= "2024" or bool((np.diff(first) > 1).any())
     revealed = int(header.numTasksReveal * team)

@@ -159,16 +159,23 @@ def start_anew(
                 total += _delay(ground, n, other[n, : time + 2])
     if total >= bound:
         return False
+    _take(ground, plans, other)
+    return True
+
+
+@njit
+def _take(ground: Ground, plans: Plans, other: NDArray[np.int32]) -> None:
+    """Put ``other`` (int32 ``[N, window + 1]``) in the place of all plans."""
+    agents, length = plans.plan.shape
     for n in range(agents):
         if ground.alive[n]:
             for time in range(length):
-                plans.table[time, plan[n, time]] = NONE
+                plans.table[time, plans.plan[n, time]] = NONE
     for n in range(agents):
         if ground.alive[n]:
-            plan[n] = other[n]
-            reserve(plans.table, plan[n], n)
-            plans.delay[n] = _delay(ground, n, plan[n])
-    return True
+            plans.plan[n] = other[n]
+            reserve(plans.table, plans.plan[n], n)
+            plans.delay[n] = _delay(ground, n, plans.plan[n])
 
 
 @njit(inline="always")

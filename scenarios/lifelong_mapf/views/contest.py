@@ -40,10 +40,7 @@ def write_contest(
     age: NDArray[np.int32],
     contest: NDArray[np.float32],
 ) -> None:
-    """Write ``contest`` (``[B, N, 25]``) of all copies.
-
-    subgoal, age: ``[B, N]``.
-    """
+    """Write ``contest`` (``[B, N, 25]``) of all copies; subgoal, age: ``[B, N]``."""
     position, alive = now.position, now.alive
     copies, agents = position.shape
     here = np.full(now.exits.shape[1], _NOBODY, np.int32)

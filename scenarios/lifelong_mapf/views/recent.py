@@ -94,8 +94,7 @@ def _write(
     past: NDArray[np.float32],
 ) -> None:
     """occupied: int32 ``[2, cells]``, all ``NONE`` on entry and on return: who stood and who stands on a cell."""
-    height, width = shape
-    radius = before.shape[3] // 2
+    (height, width), radius = shape, before.shape[3] // 2
     then, here = occupied
     for b in range(now.shape[0]):
         for n in range(now.shape[1]):
