@@ -1,4 +1,4 @@
-"""The demo keeps its promise: its policy is better than the rule it began as, on maps that training never met."""
+"""The demo keeps its promise: its policy is better than the rule it is made after, on maps that training never met."""
 
 from __future__ import annotations
 
