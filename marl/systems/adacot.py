@@ -83,9 +83,9 @@ ADACOT = language_system(
         bound="rising with the price of a miss, falling with that of too many",
         verdict="not decidable here",
         why=(
-            "two seeds were made: looks rise from .42 to .57 with the price of a miss and fall to .20 with that of "
-            "too many, as claimed, but intervals of two seeds are wider than that. The second stage, with the "
-            "decision masked, was not trained"
+            "on five seeds looks go from .29 to .53 with the price of a miss (+.24 ± .25) and to .10 with that of too "
+            "many (-.19 ± .35), as claimed, but both intervals hold 0. The second stage, with the decision masked, "
+            "was not trained"
         ),
     ),
 )

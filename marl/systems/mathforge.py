@@ -62,8 +62,8 @@ DGPO = language_system(
         bound="above 0 with its 95 % interval",
         verdict="does not hold here",
         why=(
-            "-.002 ± .051, and -.144 ± .171 where training is reworded and evaluation is not, on four seeds; groups "
-            "do weigh the same, and pass@8 is +.17 ± .27"
+            "-.013 ± .047, and -.134 ± .118 where training is reworded and evaluation is not, on five seeds; groups "
+            "do weigh the same, and pass@8 is +.09 ± .30"
         ),
     ),
 )
