@@ -21,6 +21,7 @@ EXTRAS = {
     "tracking": "tracking.tensorboard: events for TensorBoard",
     "video": "marl watch --mp4: films",
     "onnx": "marl export: policies as ONNX graphs",
+    "ray": "--workers ray: simulators on other machines",
 }
 
 State = Literal["ok", "missing", "old", "broken"]

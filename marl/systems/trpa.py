@@ -3,7 +3,8 @@
 Su et al., "Trust Region Preference Approximation", arXiv 2504.04524. An answer is right, wrong but well-formed, or
 neither; all pairs of a question from different levels are compared by the mean log-ratio of their tokens to the policy
 that reinforcement began with. Reading taken: a group of one level is pushed up if it is the best one and down if not,
-``-log sigma(+-log-ratio)``; the released code does so for a whole batch without a pair.
+``-log sigma(+-log-ratio)``; the released code does so for a whole batch without a pair. Where corrections have a price
+(``coordination.safety.penalty``), a row that paid one is not well-formed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class TrpaConfig(GroupConfig):
 
 
 def advantages(batch: TokenBatch, config: LanguageConfig, context: Context) -> Advantages:
-    level = batch.success + legal(batch)
+    # A row that paid for a correction is not well-formed: levels have no room for the size of a price.
+    formed = legal(batch) * (batch.of_rows(batch.turn_reward) >= 0)
+    level = batch.success + formed
     of = groups(batch.group, batch.agent).of
     mean = torch.zeros(int(of.max()) + 1).index_add_(0, of, level) / torch.bincount(of)
     return Advantages((level - mean[of])[batch.turn_row], torch.ones(len(batch.rows)), {}, row=level)

@@ -83,6 +83,7 @@ SCENARIO = Scenario(
         ),
     ),
     system="mappo",
+    extras={"worlds": "mpe2, whose worlds the examples name"},
     recorder=FrameRecorder,
     shown=lambda config: config.model_copy(update={"render": True, "workers": "none"}),
     bound=tuple(f"world.{name}" for name in PettingZooConfig.model_fields if name not in _OF_THE_MACHINE),

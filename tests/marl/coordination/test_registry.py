@@ -160,7 +160,7 @@ def test_an_own_safety_rule_judges_in_the_place_of_the_world(tmp_path: Path) -> 
     assert read_metrics(run / METRICS)[-1]["episode/interventions_per_step"] > 0
     for rule, word in (
         ("test_registry:NOTHING", "is not a function"),
-        ("test_registry:nobody", "str has no supervisor"),
+        ("test_registry:nobody", "makes a str, which has neither resolve"),
     ):
         with pytest.raises(UserError, match=word):
             Pipeline(env, shy(modules={}, safety={"enabled": True, "rule": rule}).coordination)

@@ -60,7 +60,7 @@ def played(config: AnyRunConfig) -> tuple[Any, list[Episode], TokenBatch]:
 
 
 def advantages(learner: Any, batch: TokenBatch) -> torch.Tensor:
-    found = learner._recipe.advantages(batch, learner.config, Context(0.0, 0, learner._critic))
+    found = learner._recipe.advantages(batch, learner.config, Context(0.0, 0, learner._critic, models=learner._scores))
     return found.turn if found.token is None else torch.cat(list(found.token))
 
 

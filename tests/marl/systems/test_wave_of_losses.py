@@ -91,9 +91,11 @@ def test_trpa_is_the_logistic_loss_of_levels() -> None:
 
 
 def test_trpa_sees_levels_and_no_reward() -> None:
+    """The size of a reward is not seen; having paid for a correction is, as being ill-formed is."""
     from recipe_batches import CONTEXT, case
 
     made = case(0)
+    made.batch.turn_reward.abs_()
     before = trpa.advantages(made.batch, trpa.TrpaConfig(), CONTEXT)
     assert before.row is not None
     assert before.row.tolist() == [row.success + row.legal for row in made.rows]
@@ -101,6 +103,9 @@ def test_trpa_sees_levels_and_no_reward() -> None:
     made.batch.cost[:] = 5.0
     after = trpa.advantages(made.batch, trpa.TrpaConfig(), CONTEXT)
     assert after.row is not None and torch.equal(before.row, after.row)
+    made.batch.turn_reward[:] = -0.001
+    paid = trpa.advantages(made.batch, trpa.TrpaConfig(), CONTEXT)
+    assert paid.row is not None and paid.row.tolist() == [row.success for row in made.rows]
 
 
 # R2VPO

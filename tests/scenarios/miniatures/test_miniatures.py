@@ -188,7 +188,7 @@ def test_nobody_talks_in_coverage_and_numbers_spell_words() -> None:
         SCENARIO.language(MiniatureConfig())  # type: ignore[misc]  # it has one
     env = api.make(NAME, preset="spelt", copies=2)
     env.reset(0)
-    step = env.step(torch.tensor([[[1, 0, 2, 2]], [[5, 0, 0, 0]]]))
+    step = env.step(torch.tensor([[[1, 0, 2]], [[5, 0, 0]]]))
     assert step.done.tolist() == [True, False]  # "a" answers; "look" is refused where there is nothing to look at
 
 
