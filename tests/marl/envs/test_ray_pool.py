@@ -36,8 +36,8 @@ def cluster() -> Iterator[Any]:
     """A head, and nodes that tests add and remove."""
     from ray.cluster_utils import Cluster
 
-    # A node that is gone is noticed after two missed beats instead of half a minute.
-    beats = {"health_check_period_ms": 300, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+    # A node that is gone is noticed after three missed beats, and a busy one is not taken for it.
+    beats = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": beats}
     made = Cluster(initialize_head=True, head_node_args=head)
     ray.init(made.address, log_to_driver=False, logging_level="ERROR")
