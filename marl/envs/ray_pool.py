@@ -12,9 +12,10 @@ import os
 import pickle
 import platform
 import socket
+import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,12 @@ def _split(layout: Layout, count: int) -> tuple[dict[str, Block], dict[str, Bloc
 class Seats:
     """The actor: ``count`` simulators and their arrays.
 
-    factory: makes one simulator, pickled by the owner.
+    factory: makes one simulator, pickled by the owner. path: where the owner finds modules, which lie at the same
+    places on all nodes.
     """
 
-    def __init__(self, factory: bytes, count: int):
+    def __init__(self, factory: bytes, count: int, path: Sequence[str] = ()):
+        sys.path += [folder for folder in path if folder not in sys.path]
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         np.random.seed()
         OwnRandomness.take_process()
@@ -252,7 +255,7 @@ class _RayWorker(Worker):
     def launch(self) -> None:
         # An actor that Ray restarts by itself would have lost its episodes without a word: that is the pool's to do.
         options = {"scheduling_strategy": "SPREAD", "max_restarts": 0}
-        self._actor = self._ray.remote(Seats).options(**options).remote(self._factory, self.count)
+        self._actor = self._ray.remote(Seats).options(**options).remote(self._factory, self.count, sys.path)
 
     def greet(self, timeout_s: float) -> Layout:
         """Wait until the actor has made its simulators."""
@@ -312,7 +315,9 @@ class _RayWorker(Worker):
             self._words = " | ".join(line.strip() for line in str(error).splitlines()[-3:])
             return f"raised {type(cause).__name__}: {str(cause)[:2000]}"
         self._words = " ".join(str(error).split())[:500]
-        return f"was lost ({type(error).__name__})"
+        # What an actor died of while it was made stands in the last line.
+        last = str(error).strip().rpartition("\n")[2].strip()
+        return f"was lost ({type(error).__name__}{f': {last[:200]}' if 'Error' in last else ''})"
 
 
 def _release(workers: list[_RayWorker]) -> None:

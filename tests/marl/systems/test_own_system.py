@@ -22,6 +22,7 @@ from marl.plugins import trust
 from marl.policies.joint import JointPolicy
 from marl.systems.es import EsConfig
 from marl.systems.mappo import MAPPO, Mappo
+from marl.systems.registry import load_system
 from marl.systems.system import System, joint_policy
 from marl.training.checkpoint import CheckpointStore
 from marl.training.run import resume, train
@@ -118,7 +119,7 @@ def test_options_without_a_network_get_the_usual_one() -> None:
 
 def test_a_population_takes_actors_only(gated: ModuleType) -> None:
     with pytest.raises(UserError, match="derive the own one from it"):
-        system = replace(api.load_system("es"), policy=gated.policy)
+        system = replace(load_system("es"), policy=gated.policy)
         options = configured("mappo", gated.GatedConfig)
         narrow = SimpleNamespace(**EsConfig().model_dump(), width=4)
         algorithm_of(system, options.model_copy(update={"algorithm": narrow}))
