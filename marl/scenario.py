@@ -217,7 +217,8 @@ class Scenario:
     instance: (world configuration) -> what distinguishes its instances in tables, such as {"map", "agents"}.
     baselines: name -> builder of a policy that needs no training.
     presets: folder of ``NAME.yaml``, partial run configurations; ``default_preset`` and ``demo_preset`` are in it.
-    demo_rule: the baseline that ``marl demo`` compares with. demo_reading: sentences below its table.
+    demo_rule: the baseline that ``marl demo`` compares with. demo_reading: sentences below its table. demo_baselines:
+        those that stand in its table; empty: all of them.
     options: command-line shorthands. system: the system that trains it unless told otherwise.
     gives_way: key -> keys whose values from a preset or a file are forgotten where it is set above them, such as the
         number of agents where a file of tasks has its own.
@@ -257,6 +258,7 @@ class Scenario:
     demo_preset: str | None = None
     demo_rule: str | None = None
     demo_reading: Sequence[str] = ()
+    demo_baselines: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     options: Sequence[Option] = ()
     gives_way: Mapping[str, Sequence[str]] = field(default_factory=dict)

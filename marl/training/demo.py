@@ -51,7 +51,7 @@ def demo(
     live: bool = True,
     scenario_name: str = "lifelong_mapf",
 ) -> Demo:
-    """Train by the demo preset, evaluate on held-out instances against all baselines, write ``report.html``."""
+    """Train by the demo preset, evaluate on held-out instances against baselines, write ``report.html``."""
     scenario = load_scenario(scenario_name)
     config = demo_config(scenario, overrides)
     folder = train(config, out, echo, live)
@@ -65,14 +65,15 @@ def demo(
 
 
 def compare(folder: Path, scenario: Scenario, config: AnyRunConfig, echo: Echo) -> Results:
-    """The run's policy beside all baselines on held-out instances, paired; also without its supervisor."""
+    """The run's policy beside baselines on held-out instances, paired; also without its supervisor."""
     torch.set_num_threads(1)
     policy = load_policy(folder, echo)
     world = scenario.held_out(config.world)
     builders: dict[str, PolicyBuilder] = {LEARNED: policy.bind}
     if isinstance(policy, LearnedPolicy) and config.coordination.safety.enabled:
         builders[UNSUPERVISED] = policy.supervised(False).bind
-    builders |= scenario.baselines
+    shown = scenario.demo_baselines or tuple(scenario.baselines)
+    builders |= {name: scenario.baselines[name] for name in shown}
     seeds = range(config.evaluation.seeds)
     echo(f"evaluating {len(builders)} policies on {len(seeds)} held-out instances each")
     return evaluate(

@@ -64,7 +64,9 @@ SCENARIO = Scenario(
     default_preset="default",
     demo_preset="demo",
     demo_rule="guided_pibt",
+    demo_baselines=("random", "follow_path", "pibt", "guided_pibt", "windowed"),
     demo_reading=(
+        "windowed searches ahead: it is better, and takes several times as long for a decision.",
         "Guidance: guided_pibt is pibt on prices that rise where there is traffic; their difference is what it brings.",
         "Intent: off; beside guidance it is not seen to change anything on grids (docs/benchmarks/coordination.md).",
     ),
