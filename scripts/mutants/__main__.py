@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import subprocess
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,7 @@ def write_page(found: list[dict[str, Any]], seed: int) -> None:
     data: dict[str, Any] = {
         "schema_version": 1,
         "seed": seed,
+        "commit": _commit(),
         "tried": len(found),
         "killed": _killed(found),
         "floors": counts,
@@ -79,6 +81,11 @@ def write_page(found: list[dict[str, Any]], seed: int) -> None:
     data |= {"survivors": survivors}
     record.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     write(PAGES / "mutants.md", page(data))
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(REPO), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def page(data: dict[str, Any]) -> list[str]:
@@ -99,7 +106,8 @@ def page(data: dict[str, Any]) -> list[str]:
         "",
         f"Made by `scripts/test --mutants --count {tried} --seed {data['seed']}`. cosmic-ray makes one change to one",
         "place of the code; a mutant is killed if a test fails. Places are drawn evenly, then one of the changes",
-        "there. Only tests that run the changed line are tried, quick ones first.",
+        "there. Only tests that run the changed line are tried, quick ones first. The code is that of commit",
+        f"{data['commit']}; tests may be newer, and a later commit has other places to draw from.",
         "",
         f"**{killed} of {tried} killed ({killed / max(tried, 1):.1%}).**",
         "",
